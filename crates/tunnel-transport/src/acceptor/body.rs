@@ -1,0 +1,173 @@
+//! One request and its answer on an HTTP/2 stream.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use futures_util::future::{Either, select};
+use h2::client::SendRequest;
+use h2::{Reason, RecvStream, SendStream};
+use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use tokio::task::JoinSet;
+
+use super::SendError;
+use crate::BoxError;
+
+/// The body of an answer. Each chunk is handed on as it came; dropping it resets the stream.
+#[derive(Debug)]
+pub struct ResponseBody {
+    stream: RecvStream,
+    data_done: bool,
+    /// The rest of the request's body, where it is still being sent.
+    _upload: JoinSet<()>,
+}
+
+/// Why an answer broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The device reset this stream: what it had to say cannot be had.
+    #[error("the device broke the answer off")]
+    Reset(#[source] h2::Error),
+    /// The session ended.
+    #[error("the session was lost")]
+    Lost(#[source] h2::Error),
+}
+
+/// Sends `request` and waits for the head of its answer.
+pub(super) async fn exchange<B>(
+    http2: &mut SendRequest<Bytes>,
+    request: Request<B>,
+) -> Result<Response<ResponseBody>, SendError>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    let (head, body) = request.into_parts();
+    let bodyless = body.is_end_stream();
+    let (answer, stream) =
+        http2.send_request(Request::from_parts(head, ()), bodyless).map_err(SendError::of)?;
+    let mut upload = JoinSet::new();
+    let answer = if bodyless {
+        answer.await
+    } else {
+        // Most bodies are small and already here: they go out without a task of their own.
+        match select(answer, Box::pin(send_body(stream, body))).await {
+            Either::Left((answer, sending)) => {
+                upload.spawn(sending);
+                answer
+            }
+            Either::Right(((), answer)) => answer.await,
+        }
+    };
+    Ok(answer.map_err(SendError::of)?.map(|stream| ResponseBody {
+        stream,
+        data_done: false,
+        _upload: upload,
+    }))
+}
+
+/// Sends a body as fast as the stream's window lets it, or resets the stream where the body fails.
+async fn send_body<B>(mut stream: SendStream<Bytes>, body: B)
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    let mut body = pin!(body);
+    loop {
+        let frame = poll_fn(|cx| {
+            // A stream that the device has reset wants no more.
+            if stream.poll_reset(cx).is_ready() {
+                return Poll::Ready(Err(None));
+            }
+            body.as_mut().poll_frame(cx).map(|frame| frame.transpose().map_err(Some))
+        });
+        let frame = match frame.await {
+            Ok(Some(frame)) => frame,
+            Ok(None) => break,
+            Err(None) => return,
+            Err(Some(_)) => return stream.send_reset(Reason::CANCEL),
+        };
+        match frame.into_data().map_err(Frame::into_trailers) {
+            Ok(data) => {
+                if send_data(&mut stream, data).await.is_err() {
+                    return;
+                }
+            }
+            Err(Ok(trailers)) => {
+                let _gone = stream.send_trailers(trailers);
+                return;
+            }
+            Err(Err(_unknown)) => {}
+        }
+        if body.is_end_stream() {
+            break;
+        }
+    }
+    let _gone = stream.send_data(Bytes::new(), true);
+}
+
+async fn send_data(stream: &mut SendStream<Bytes>, mut data: Bytes) -> Result<(), h2::Error> {
+    while data.has_remaining() {
+        stream.reserve_capacity(data.len());
+        let capacity = poll_fn(|cx| stream.poll_capacity(cx)).await;
+        let room = match capacity {
+            Some(room) => room?,
+            None => return Err(Reason::CANCEL.into()),
+        };
+        let chunk = data.split_to(room.min(data.len()));
+        if !chunk.is_empty() {
+            stream.send_data(chunk, false)?;
+        }
+    }
+    Ok(())
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        if !this.data_done {
+            match ready!(this.stream.poll_data(cx)) {
+                Some(Ok(bytes)) => {
+                    // An error means that the stream is over, which the next poll tells.
+                    let _over = this.stream.flow_control().release_capacity(bytes.len());
+                    return Poll::Ready(Some(Ok(Frame::data(bytes))));
+                }
+                // The device had what it wanted of the request and said all it had to say.
+                Some(Err(error))
+                    if error.is_remote() && error.reason() == Some(Reason::NO_ERROR) && error.is_reset() =>
+                {
+                    return Poll::Ready(None);
+                }
+                Some(Err(error)) => return Poll::Ready(Some(Err(BodyError::of(error)))),
+                None => this.data_done = true,
+            }
+        }
+        match ready!(this.stream.poll_trailers(cx)) {
+            Ok(Some(trailers)) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+            Ok(None) => Poll::Ready(None),
+            Err(error) => Poll::Ready(Some(Err(BodyError::of(error)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.stream.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::default()
+    }
+}
+
+impl BodyError {
+    fn of(error: h2::Error) -> Self {
+        if error.is_reset() { Self::Reset(error) } else { Self::Lost(error) }
+    }
+}

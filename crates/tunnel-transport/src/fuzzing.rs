@@ -1,0 +1,27 @@
+//! What the fuzz targets reach that nobody else may.
+
+use std::time::Instant;
+
+use crate::link::core::Core;
+use crate::ws::Role;
+
+/// Feeds a link of either role what a socket might give. The first byte chooses the role, the second the pieces.
+pub fn receive(wire: &[u8]) {
+    let [role, step, wire @ ..] = wire else { return };
+    let role = if role % 2 == 0 { Role::Client } else { Role::Server };
+    let now = Instant::now();
+    let mut core = Core::new(role, 64 * 1024, now);
+    if core.attach(0, 0, now).is_err() {
+        return;
+    }
+    let mut read = 0;
+    for piece in wire.chunks(usize::from(*step).max(1)) {
+        core.input().extend_from_slice(piece);
+        if core.arrived(piece.len(), now).is_err() {
+            return;
+        }
+        read += core.read(usize::MAX, now, |_| {});
+        assert!(read <= wire.len());
+        assert_eq!(core.received(), read as u64);
+    }
+}

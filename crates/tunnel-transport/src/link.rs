@@ -1,0 +1,363 @@
+//! The link with its socket: a byte stream for HTTP/2 that outlives the WebSocket under it.
+
+pub(crate) mod core;
+
+use std::future::Future as _;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, Sleep};
+use tokio_util::io::poll_read_buf;
+
+use self::core::{Alarm, Core, Event};
+
+use crate::closed::{CloseCode, Closed};
+use crate::frame::Frame;
+use crate::session::{Attach, Shared};
+use crate::ws::Role;
+
+/// What a WebSocket runs on: TCP, or TLS over it.
+pub trait Socket: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Socket for T {}
+
+/// One end of a link, to be driven by the HTTP/2 connection on it.
+///
+/// There is no task of its own: whoever polls a read or a write drives the socket, the timers and the letters
+/// from [`crate::Session`]. An HTTP/2 connection always has a read pending, so nothing waits for long, and a
+/// request costs no hand-over between tasks.
+pub(crate) struct Link {
+    core: Core,
+    socket: Option<Box<dyn Socket>>,
+    shared: Arc<Shared>,
+    timer: Pin<Box<Sleep>>,
+    detached_at: Instant,
+    /// Bytes that HTTP/2 has written since its last flush.
+    fresh: usize,
+    /// Whether the socket holds bytes back (TLS records) that it could not write.
+    unflushed: bool,
+    ended: bool,
+}
+
+/// What the caller of [`Link::drive`] waits for.
+#[derive(Clone, Copy, Debug)]
+enum Want {
+    Bytes,
+    Room,
+    Acknowledgements,
+}
+
+/// A flush of a bulk write waits for the next one while fewer bytes than this would leave.
+const FULL_WRITE: u64 = 64 * 1024;
+/// A write of this size is bulk: HTTP/2's largest usual DATA frame.
+const BULK: usize = 16 * 1024;
+/// Slices in one write to the socket.
+const SLICES: usize = 32;
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").field("session", &self.shared.id()).finish_non_exhaustive()
+    }
+}
+
+impl Link {
+    /// Makes a link without a socket; [`crate::Session`] hands it one.
+    pub(crate) fn new(role: Role, shared: Arc<Shared>) -> Self {
+        let now = Instant::now();
+        Self {
+            core: Core::new(role, shared.window(), now.into_std()),
+            socket: None,
+            timer: Box::pin(tokio::time::sleep_until(now + shared.grace())),
+            detached_at: now,
+            fresh: 0,
+            unflushed: false,
+            ended: false,
+            shared,
+        }
+    }
+
+    /// Does everything that can be done now. `Err` once the session has ended.
+    fn drive(&mut self, cx: &mut Context<'_>, want: Want) -> io::Result<()> {
+        if self.ended {
+            return Err(self.ending());
+        }
+        // Each time: being woken by a letter uses the registration up.
+        self.shared.register(cx.waker());
+        if self.shared.has_letters() {
+            self.open_letters();
+        }
+        if !self.ended {
+            self.keep_time(cx);
+            self.receive(cx, want);
+            self.transmit(cx);
+        }
+        if self.ended { Err(self.ending()) } else { Ok(()) }
+    }
+
+    fn open_letters(&mut self) {
+        let letters = self.shared.take_letters();
+        if let Some(attach) = letters.attach {
+            self.attach(attach);
+        }
+        if let Some(token) = letters.token
+            && self.socket.is_some()
+        {
+            self.core.say(&Frame::Token(token));
+        }
+        if let Some(closed) = letters.close {
+            self.close(closed);
+        }
+    }
+
+    fn attach(&mut self, attach: Attach) {
+        let Attach { socket, read_ahead, told, received } = attach;
+        let now = Instant::now();
+        self.socket = Some(socket);
+        self.unflushed = false;
+        if self.core.attach(told, received, now.into_std()).is_err() {
+            // The offsets were checked when the resume was answered, so the other end has lost its count.
+            return self.close(Closed::new(CloseCode::Protocol, "resumed from an offset that is not kept"));
+        }
+        self.shared.attached(now);
+        if !read_ahead.is_empty() {
+            self.core.input().extend_from_slice(&read_ahead);
+            self.arrived(read_ahead.len());
+        }
+    }
+
+    fn detach(&mut self) {
+        if self.socket.take().is_some() {
+            self.core.detach();
+            self.detached_at = Instant::now();
+            self.shared.detached(self.detached_at);
+        }
+    }
+
+    /// Tells the other end, as far as it can be told, and ends.
+    fn close(&mut self, closed: Closed) {
+        if let Some(mut socket) = self.socket.take() {
+            self.core.say(&Frame::Close(closed.clone()));
+            self.core.say_goodbye();
+            let mut cx = Context::from_waker(Waker::noop());
+            // What does not leave at once is lost with the socket; a resume would be told the same.
+            if write_out(&mut self.core, &mut *socket, &mut cx).is_ok() {
+                let _outcome = Pin::new(&mut socket).poll_shutdown(&mut cx);
+            }
+        }
+        self.end(closed);
+    }
+
+    fn end(&mut self, closed: Closed) {
+        self.ended = true;
+        self.socket = None;
+        self.shared.publish(&self.core);
+        self.shared.closed(closed);
+    }
+
+    fn ending(&self) -> io::Error {
+        io::Error::new(io::ErrorKind::ConnectionAborted, "the tunnel session has ended")
+    }
+
+    fn keep_time(&mut self, cx: &mut Context<'_>) {
+        loop {
+            let now = Instant::now();
+            let deadline = match self.core.deadline() {
+                Some(deadline) if self.socket.is_some() => {
+                    if self.core.on_time(now.into_std()) == Alarm::Dead {
+                        tracing::debug!(session = %self.shared.id(), "socket went silent");
+                        self.detach();
+                        continue;
+                    }
+                    self.core.deadline().unwrap_or(deadline).into()
+                }
+                _ => {
+                    let deadline = self.detached_at + self.shared.grace();
+                    if now >= deadline {
+                        return self.end(Closed::new(
+                            CloseCode::GraceOver,
+                            format!("the link was down for more than {} s", self.shared.grace().as_secs()),
+                        ));
+                    }
+                    deadline
+                }
+            };
+            // Moving a timer costs; a deadline that went to a later time is found out when it fires.
+            if self.timer.deadline() > deadline || self.timer.is_elapsed() {
+                self.timer.as_mut().reset(deadline);
+            }
+            if self.timer.as_mut().poll(cx).is_pending() {
+                return;
+            }
+        }
+    }
+
+    fn receive(&mut self, cx: &mut Context<'_>, want: Want) {
+        while let Some(socket) = &mut self.socket {
+            match poll_read_buf(Pin::new(socket), cx, self.core.input()) {
+                Poll::Pending => return,
+                Poll::Ready(Ok(0) | Err(_)) => return self.detach(),
+                Poll::Ready(Ok(n)) => self.arrived(n),
+            }
+            // HTTP/2 works on that first and comes back; a writer needs the acknowledgements behind it.
+            let enough = match want {
+                Want::Bytes => self.core.readable() > 0,
+                Want::Room => self.core.has_room(),
+                Want::Acknowledgements => false,
+            };
+            if enough {
+                return;
+            }
+        }
+    }
+
+    fn arrived(&mut self, n: usize) {
+        let now = Instant::now().into_std();
+        let mut outcome = self.core.arrived(n, now);
+        loop {
+            match outcome {
+                Ok(None) => return,
+                Ok(Some(Event::Token(token))) => self.shared.token_arrived(token),
+                Ok(Some(Event::Close(closed))) => return self.end(closed),
+                Ok(Some(Event::Hangup)) => return self.detach(),
+                Err(fault) => return self.close(Closed::new(CloseCode::Protocol, fault.to_string())),
+            }
+            outcome = self.core.arrived(0, now);
+        }
+    }
+
+    fn transmit(&mut self, cx: &mut Context<'_>) {
+        // Before the bytes leave: a resume may follow at once and name them.
+        self.shared.publish(&self.core);
+        let Some(socket) = &mut self.socket else { return };
+        if !self.core.has_output() && !self.unflushed {
+            return;
+        }
+        match write_out(&mut self.core, &mut **socket, cx) {
+            Ok(unflushed) => self.unflushed = unflushed,
+            Err(_) => self.detach(),
+        }
+    }
+}
+
+/// Writes until nothing is left or the socket takes no more; tells whether the socket still holds some of it.
+fn write_out(core: &mut Core, socket: &mut dyn Socket, cx: &mut Context<'_>) -> io::Result<bool> {
+    let mut socket = Pin::new(socket);
+    while core.has_output() {
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        let n = core.output(&mut slices);
+        match socket.as_mut().poll_write_vectored(cx, &slices[..n]) {
+            Poll::Pending => return Ok(true),
+            Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+            Poll::Ready(Ok(n)) => core.sent(n, Instant::now().into_std()),
+            Poll::Ready(Err(error)) => return Err(error),
+        }
+    }
+    match socket.poll_flush(cx) {
+        Poll::Pending => Ok(true),
+        Poll::Ready(outcome) => outcome.map(|()| false),
+    }
+}
+
+impl hyper::rt::Read for Link {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut buf: hyper::rt::ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.core.readable() == 0 {
+            this.drive(cx, Want::Bytes)?;
+        }
+        if this.core.readable() == 0 {
+            return Poll::Pending;
+        }
+        this.core.read(buf.remaining(), Instant::now().into_std(), |bytes| buf.put_slice(bytes));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Link {
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.ended {
+            return Poll::Ready(Err(self.ending()));
+        }
+        if !self.core.has_room() {
+            self.drive(cx, Want::Room)?;
+            if !self.core.has_room() {
+                self.core.held_back();
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl hyper::rt::Write for Link {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        std::task::ready!(self.poll_room(cx))?;
+        self.core.write(buf);
+        self.fresh += buf.len();
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        std::task::ready!(self.poll_room(cx))?;
+        let mut n = 0;
+        for buf in bufs {
+            self.core.write(buf);
+            n += buf.len();
+        }
+        self.fresh += n;
+        Poll::Ready(Ok(n))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// Sends what is there. The link itself counts as "written": it never loses what it took.
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.ended {
+            return Poll::Ready(Err(this.ending()));
+        }
+        let fresh = std::mem::take(&mut this.fresh);
+        if fresh >= BULK && this.core.unsent() < FULL_WRITE {
+            // HTTP/2 flushes after each large frame and once more at the end of its turn.
+            cx.waker().wake_by_ref();
+        } else {
+            this.transmit(cx);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// The HTTP/2 connection is done: all its streams have ended. The session ends once the other end has it all.
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.ended || this.drive(cx, Want::Acknowledgements).is_err() {
+            return Poll::Ready(Ok(()));
+        }
+        if !this.core.is_acknowledged() {
+            return Poll::Pending;
+        }
+        let closed = this.shared.parting();
+        this.close(closed);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if !self.ended {
+            let closed = self.shared.parting();
+            self.close(closed);
+        }
+    }
+}

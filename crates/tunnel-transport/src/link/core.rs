@@ -1,0 +1,627 @@
+//! The link without its socket: frames in, frames out, time as an argument.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use crate::closed::Closed;
+use crate::frame::{Frame, Malformed, Token};
+use crate::pace::{Pace, Sample};
+use crate::replay::{Mark, OutOfRange, Replay};
+use crate::ws::{Message, Next, Opcode, Reader, Role, WsError};
+
+/// Time between two pings of one end.
+const PING_EVERY: Duration = Duration::from_secs(10);
+/// With nothing heard for so long, the socket is dead.
+const SILENCE: Duration = Duration::from_secs(25);
+/// The same while bytes of ours wait for an acknowledgement: a live peer answers within 100 ms and a round trip.
+const SILENCE_WHEN_OWED: Duration = Duration::from_secs(12);
+/// An acknowledgement goes out after so many bytes …
+const ACK_BYTES: u64 = 64 * 1024;
+/// … or after so long, whichever is first.
+const ACK_AFTER: Duration = Duration::from_millis(100);
+/// The most bytes that wait below HTTP/2 for the socket. What waits above takes turns.
+const UNSENT: u64 = 128 * 1024;
+/// The most bytes of answers to pings that may wait for a peer that does not read them.
+const CONTROL_BACKLOG: usize = 64 * 1024;
+/// What one read of the socket asks for: this at first, doubling up to the other while reads come back full.
+const READ_MIN: usize = 4 * 1024;
+const READ_MAX: usize = 256 * 1024;
+
+/// One end of a resumable byte stream.
+#[derive(Debug)]
+pub(crate) struct Core {
+    role: Role,
+    window: u64,
+    replay: Replay,
+    pace: Pace,
+    /// When the other end last acknowledged something.
+    base_at: Instant,
+    /// The last offset at which the sender had more than was let through.
+    limited_at: u64,
+    reader: Reader,
+    input: BytesMut,
+    read_size: usize,
+    /// Bytes that have arrived and not been read.
+    ready: VecDeque<Bytes>,
+    ready_len: usize,
+    taken: u64,
+    /// What the last ACK said.
+    acked: u64,
+    ack_due: Option<Instant>,
+    /// Bytes to drop: they arrived over the old socket after the resume had named an offset.
+    skip: u64,
+    socket: Option<Socket>,
+}
+
+#[derive(Debug)]
+struct Socket {
+    heard: Instant,
+    ping_at: Instant,
+    ping: Option<(u64, Instant)>,
+    pings: u64,
+    /// Since when bytes of ours have waited for an acknowledgement.
+    owed_since: Option<Instant>,
+}
+
+/// What a peer says beside the stream.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    Token(Token),
+    Close(Closed),
+    /// The peer closed the WebSocket and not the session: a proxy between may do that.
+    Hangup,
+}
+
+/// A peer that breaks the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Fault {
+    #[error(transparent)]
+    Frame(#[from] Malformed),
+    #[error(transparent)]
+    WebSocket(#[from] WsError),
+    #[error("acknowledgement of bytes that were never sent")]
+    Ack,
+    #[error("more bytes than the window holds")]
+    Window,
+    #[error("pings without end")]
+    Pings,
+}
+
+/// What time has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Alarm {
+    Quiet,
+    /// Nothing was heard for too long.
+    Dead,
+}
+
+impl Core {
+    pub(crate) fn new(role: Role, window: u64, now: Instant) -> Self {
+        Self {
+            role,
+            window,
+            replay: Replay::new(role),
+            pace: Pace::new(),
+            base_at: now,
+            limited_at: 0,
+            reader: Reader::new(role),
+            input: BytesMut::new(),
+            read_size: READ_MIN,
+            ready: VecDeque::new(),
+            ready_len: 0,
+            taken: 0,
+            acked: 0,
+            ack_due: None,
+            skip: 0,
+            socket: None,
+        }
+    }
+
+    /// Returns how many bytes of the other end's stream have arrived.
+    pub(crate) fn received(&self) -> u64 {
+        self.taken + self.ready_len as u64
+    }
+
+    /// Returns what the other end may resume from: the oldest offset that is kept, and the end.
+    pub(crate) fn resumable(&self) -> (u64, u64) {
+        (self.replay.base(), self.replay.end())
+    }
+
+    pub(crate) fn rtt(&self) -> Option<Duration> {
+        self.pace.rtt()
+    }
+
+    /// Goes on over a new socket. `told` is what this end said it had received, `received` what the other did.
+    pub(crate) fn attach(&mut self, told: u64, received: u64, now: Instant) -> Result<(), OutOfRange> {
+        let skip = self.received().checked_sub(told).ok_or(OutOfRange)?;
+        self.replay.rewind(received)?;
+        self.skip = skip;
+        self.acked = told.min(self.taken);
+        self.ack_due = (self.acked < self.taken).then_some(now + ACK_AFTER);
+        self.reader = Reader::new(self.role);
+        self.input = BytesMut::new();
+        self.base_at = now;
+        self.pace = Pace::new();
+        self.socket = Some(Socket { heard: now, ping_at: now, ping: None, pings: 0, owed_since: None });
+        self.on_time(now);
+        Ok(())
+    }
+
+    /// Goes on without a socket.
+    pub(crate) fn detach(&mut self) {
+        self.socket = None;
+        self.ack_due = None;
+        self.input = BytesMut::new();
+    }
+
+    /// Tells whether more bytes may be taken in.
+    pub(crate) fn has_room(&self) -> bool {
+        let flying = self.replay.end() - self.replay.base();
+        flying < self.window.min(self.pace.window()) && self.replay.unsent() < UNSENT
+    }
+
+    /// Notes that there is more to send than [`Self::has_room`] lets through.
+    pub(crate) fn held_back(&mut self) {
+        if self.socket.is_some() {
+            self.limited_at = self.replay.end();
+        }
+    }
+
+    /// Takes bytes of the stream in.
+    pub(crate) fn write(&mut self, bytes: &[u8]) {
+        self.replay.append(bytes);
+    }
+
+    pub(crate) fn unsent(&self) -> u64 {
+        self.replay.unsent()
+    }
+
+    pub(crate) fn has_output(&self) -> bool {
+        self.replay.has_output()
+    }
+
+    pub(crate) fn output<'a>(&'a mut self, slices: &mut [IoSlice<'a>]) -> usize {
+        self.replay.output(slices)
+    }
+
+    /// Notes that `n` bytes of the output have gone out.
+    pub(crate) fn sent(&mut self, n: usize, now: Instant) {
+        let mark = Mark { sent_at: now, acked_then: self.replay.base(), acked_then_at: self.base_at };
+        self.replay.advance(n, mark);
+        if let Some(socket) = &mut self.socket
+            && self.replay.sent_max() > self.replay.base()
+        {
+            socket.owed_since.get_or_insert(now);
+        }
+    }
+
+    /// Tells whether the other end has all that was taken in.
+    pub(crate) fn is_acknowledged(&self) -> bool {
+        self.replay.base() == self.replay.end()
+    }
+
+    /// Queues a frame outside the numbered stream.
+    pub(crate) fn say(&mut self, frame: &Frame) {
+        let mut message = Vec::new();
+        frame.encode(&mut message);
+        self.replay.control(Opcode::Binary, &message);
+    }
+
+    /// Queues the end of the WebSocket.
+    pub(crate) fn say_goodbye(&mut self) {
+        // 1000: the session's own reason is in the CLOSE frame before it.
+        self.replay.control(Opcode::Close, &1000u16.to_be_bytes());
+    }
+
+    /// Returns the buffer that the socket is read into, with room.
+    pub(crate) fn input(&mut self) -> &mut BytesMut {
+        if self.input.capacity() - self.input.len() < self.read_size / 2 {
+            self.input.reserve(self.read_size);
+        }
+        &mut self.input
+    }
+
+    /// Takes what the socket gave: `n` bytes at the end of [`Self::input`].
+    pub(crate) fn arrived(&mut self, n: usize, now: Instant) -> Result<Option<Event>, Fault> {
+        if n >= self.read_size {
+            self.read_size = (self.read_size * 2).min(READ_MAX);
+        }
+        if let Some(socket) = &mut self.socket {
+            socket.heard = now;
+        }
+        loop {
+            let message = match self.reader.next(&mut self.input)? {
+                Next::Message(message) => message,
+                Next::Need(whole) => {
+                    self.input.reserve(whole.saturating_sub(self.input.len()));
+                    return Ok(None);
+                }
+            };
+            let event = match message {
+                Message::Binary(message) => self.frame(Frame::decode(message)?, now)?,
+                Message::Ping(payload) => {
+                    if self.replay.control_backlog() > CONTROL_BACKLOG {
+                        return Err(Fault::Pings);
+                    }
+                    self.replay.control(Opcode::Pong, &payload);
+                    None
+                }
+                Message::Pong(payload) => {
+                    self.pong(&payload, now);
+                    None
+                }
+                Message::Close => Some(Event::Hangup),
+            };
+            if event.is_some() {
+                return Ok(event);
+            }
+        }
+    }
+
+    fn frame(&mut self, frame: Frame, now: Instant) -> Result<Option<Event>, Fault> {
+        match frame {
+            Frame::Data(mut bytes) => {
+                let dropped = self.skip.min(bytes.len() as u64);
+                self.skip -= dropped;
+                bytes.advance(dropped as usize);
+                if !bytes.is_empty() {
+                    self.ready_len += bytes.len();
+                    self.ready.push_back(bytes);
+                }
+                // The other end may overshoot by the frame that filled its window.
+                if self.ready_len as u64 > self.window + crate::frame::MAX_DATA as u64 {
+                    return Err(Fault::Window);
+                }
+                Ok(None)
+            }
+            Frame::Ack(offset) => {
+                let mark = self.replay.acknowledge(offset).map_err(|OutOfRange| Fault::Ack)?;
+                self.base_at = now;
+                if let Some(socket) = &mut self.socket {
+                    let owed = self.replay.sent_max() > self.replay.base();
+                    socket.owed_since = owed.then_some(now);
+                }
+                if let Some(mark) = mark {
+                    let acked = self.replay.base();
+                    self.pace.on_ack(
+                        Sample {
+                            sent_at: mark.sent_at,
+                            acked_then: mark.acked_then,
+                            acked_then_at: mark.acked_then_at,
+                            acked,
+                            sent: self.replay.sent_max(),
+                            limited: acked <= self.limited_at,
+                        },
+                        now,
+                    );
+                }
+                Ok(None)
+            }
+            Frame::Token(token) => Ok(Some(Event::Token(token))),
+            Frame::Close(closed) => Ok(Some(Event::Close(closed))),
+        }
+    }
+
+    fn pong(&mut self, payload: &[u8], now: Instant) {
+        let Some(socket) = &mut self.socket else { return };
+        if let Some((number, at)) = socket.ping
+            && payload == number.to_be_bytes()
+        {
+            socket.ping = None;
+            self.pace.on_rtt(now.duration_since(at), now);
+        }
+    }
+
+    /// Tells how many bytes can be read.
+    pub(crate) fn readable(&self) -> usize {
+        self.ready_len
+    }
+
+    /// Hands the next bytes of the stream, at most `max`, to `take`; returns how many.
+    pub(crate) fn read(&mut self, max: usize, now: Instant, mut take: impl FnMut(&[u8])) -> usize {
+        let mut left = max;
+        while left > 0
+            && let Some(front) = self.ready.front_mut()
+        {
+            let n = front.len().min(left);
+            take(&front[..n]);
+            front.advance(n);
+            if front.is_empty() {
+                self.ready.pop_front();
+            }
+            left -= n;
+        }
+        let n = max - left;
+        self.ready_len -= n;
+        self.taken += n as u64;
+        if self.socket.is_some() && self.taken > self.acked {
+            if self.taken - self.acked >= ACK_BYTES {
+                self.acknowledge();
+            } else {
+                self.ack_due.get_or_insert(now + ACK_AFTER);
+            }
+        }
+        n
+    }
+
+    fn acknowledge(&mut self) {
+        self.say(&Frame::Ack(self.taken));
+        self.acked = self.taken;
+        self.ack_due = None;
+    }
+
+    /// Does what is due; to be called at [`Self::deadline`].
+    pub(crate) fn on_time(&mut self, now: Instant) -> Alarm {
+        let Some(socket) = &mut self.socket else { return Alarm::Quiet };
+        let silent_since = match socket.owed_since {
+            Some(owed) if now.duration_since(owed.max(socket.heard)) >= SILENCE_WHEN_OWED => {
+                return Alarm::Dead;
+            }
+            _ => socket.heard,
+        };
+        if now.duration_since(silent_since) >= SILENCE {
+            return Alarm::Dead;
+        }
+        if now >= socket.ping_at {
+            socket.pings += 1;
+            socket.ping = Some((socket.pings, now));
+            socket.ping_at = now + PING_EVERY;
+            let payload = socket.pings.to_be_bytes();
+            self.replay.control(Opcode::Ping, &payload);
+            self.rest();
+        }
+        if self.ack_due.is_some_and(|due| now >= due) {
+            self.acknowledge();
+        }
+        Alarm::Quiet
+    }
+
+    /// Gives back memory between two bursts.
+    fn rest(&mut self) {
+        if self.input.is_empty() {
+            self.input = BytesMut::new();
+            self.read_size = READ_MIN;
+        }
+        if self.ready.is_empty() {
+            self.ready = VecDeque::new();
+        }
+        self.replay.shrink();
+    }
+
+    /// Returns when [`Self::on_time`] is to be called.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let socket = self.socket.as_ref()?;
+        let silence = match socket.owed_since {
+            Some(owed) => (owed.max(socket.heard) + SILENCE_WHEN_OWED).min(socket.heard + SILENCE),
+            None => socket.heard + SILENCE,
+        };
+        let next = silence.min(socket.ping_at);
+        Some(self.ack_due.map_or(next, |due| due.min(next)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const WINDOW: u64 = 4 * 1024 * 1024;
+
+    /// Two ends and what is on its way between them; cuts lose it, or lose a part.
+    struct Path {
+        ends: [Core; 2],
+        flying: [Vec<u8>; 2],
+        written: [Vec<u8>; 2],
+        read: [Vec<u8>; 2],
+        up: bool,
+        now: Instant,
+    }
+
+    impl Path {
+        fn new() -> Self {
+            let now = Instant::now();
+            let mut ends = [Core::new(Role::Client, WINDOW, now), Core::new(Role::Server, WINDOW, now)];
+            for end in &mut ends {
+                end.attach(0, 0, now).unwrap();
+            }
+            Self {
+                ends,
+                flying: Default::default(),
+                written: Default::default(),
+                read: Default::default(),
+                up: true,
+                now,
+            }
+        }
+
+        fn step(&mut self, op: &Op) {
+            self.now += Duration::from_millis(7);
+            match *op {
+                Op::Write { end, len } if self.ends[end].has_room() => {
+                    let from = self.written[end].len();
+                    let bytes: Vec<u8> =
+                        (from..from + len).map(|i| (i as u8) ^ (i >> 8) as u8 ^ (end as u8)).collect();
+                    self.ends[end].write(&bytes);
+                    self.written[end].extend(bytes);
+                }
+                Op::Send { end, most } if self.up => self.send(end, most),
+                Op::Deliver { end, most } if self.up => self.deliver(end, most),
+                Op::Cut { keep } if self.up => {
+                    for flying in &mut self.flying {
+                        flying.truncate(keep);
+                    }
+                    // What had already left the network may still be read by the end it was for.
+                    self.deliver(0, keep);
+                    self.deliver(1, keep);
+                    self.up = false;
+                    self.ends.iter_mut().for_each(Core::detach);
+                }
+                Op::Resume if !self.up => {
+                    let told = [self.ends[0].received(), self.ends[1].received()];
+                    self.flying = Default::default();
+                    let (a, b) = (told[0], told[1]);
+                    self.ends[0].attach(a, b, self.now).unwrap();
+                    self.ends[1].attach(b, a, self.now).unwrap();
+                    self.up = true;
+                }
+                Op::Takeover if self.up => {
+                    // A resume that displaces a socket that still delivers: the offsets are named first.
+                    let told = [self.ends[0].received(), self.ends[1].received()];
+                    self.deliver(0, usize::MAX);
+                    self.deliver(1, usize::MAX);
+                    self.flying = Default::default();
+                    self.ends[0].attach(told[0], told[1], self.now).unwrap();
+                    self.ends[1].attach(told[1], told[0], self.now).unwrap();
+                }
+                Op::Read { end, most } => {
+                    let out = &mut self.read[end];
+                    self.ends[end].read(most, self.now, |bytes| out.extend_from_slice(bytes));
+                }
+                Op::Time => {
+                    self.now += Duration::from_millis(120);
+                    for end in &mut self.ends {
+                        end.on_time(self.now);
+                    }
+                }
+                _ => {}
+            }
+        }
+
+        fn send(&mut self, end: usize, most: usize) {
+            let mut out = Vec::new();
+            let mut slices = [IoSlice::new(&[]); 8];
+            let n = self.ends[end].output(&mut slices);
+            for slice in &slices[..n] {
+                out.extend_from_slice(slice);
+            }
+            out.truncate(most);
+            self.ends[end].sent(out.len(), self.now);
+            self.flying[end].extend(out);
+        }
+
+        fn deliver(&mut self, end: usize, most: usize) {
+            let from = 1 - end;
+            let n = most.min(self.flying[from].len());
+            let bytes: Vec<u8> = self.flying[from].drain(..n).collect();
+            self.ends[end].input().extend_from_slice(&bytes);
+            assert_eq!(self.ends[end].arrived(n, self.now), Ok(None));
+        }
+
+        fn finish(&mut self) {
+            self.step(&Op::Resume);
+            for _ in 0..20_000 {
+                for end in 0..2 {
+                    self.step(&Op::Send { end, most: usize::MAX });
+                    self.step(&Op::Deliver { end, most: usize::MAX });
+                    self.step(&Op::Read { end, most: usize::MAX });
+                }
+                self.step(&Op::Time);
+                if (0..2).all(|end| self.read[end].len() == self.written[1 - end].len()) {
+                    break;
+                }
+            }
+            for end in 0..2 {
+                assert!(
+                    self.read[end] == self.written[1 - end],
+                    "end {end} read something else than was written"
+                );
+            }
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Write { end: usize, len: usize },
+        Send { end: usize, most: usize },
+        Deliver { end: usize, most: usize },
+        Read { end: usize, most: usize },
+        Cut { keep: usize },
+        Resume,
+        Takeover,
+        Time,
+    }
+
+    fn ops() -> impl Strategy<Value = Op> {
+        let end = 0..2usize;
+        prop_oneof![
+            6 => (end.clone(), prop_oneof![1..300usize, 1..90_000usize]).prop_map(|(end, len)| Op::Write { end, len }),
+            6 => (end.clone(), 1..200_000usize).prop_map(|(end, most)| Op::Send { end, most }),
+            6 => (end.clone(), 1..200_000usize).prop_map(|(end, most)| Op::Deliver { end, most }),
+            4 => (end, 1..100_000usize).prop_map(|(end, most)| Op::Read { end, most }),
+            1 => (0..100_000usize).prop_map(|keep| Op::Cut { keep }),
+            1 => Just(Op::Resume),
+            1 => Just(Op::Takeover),
+            1 => Just(Op::Time),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+        #[test]
+        fn every_byte_arrives_once_and_in_order_whatever_happens(ops in proptest::collection::vec(ops(), 1..250)) {
+            let mut path = Path::new();
+            for op in &ops {
+                path.step(op);
+            }
+            path.finish();
+        }
+    }
+
+    #[test]
+    fn a_silent_peer_is_dead_after_25_seconds_and_sooner_if_it_owes_an_acknowledgement() {
+        let start = Instant::now();
+        let mut core = Core::new(Role::Client, WINDOW, start);
+        core.attach(0, 0, start).unwrap();
+        assert_eq!(core.on_time(start + Duration::from_secs(24)), Alarm::Quiet);
+        assert_eq!(core.on_time(start + Duration::from_secs(25)), Alarm::Dead);
+
+        core.attach(0, 0, start).unwrap();
+        core.write(b"tokens");
+        let mut slices = [IoSlice::new(&[]); 4];
+        let n = core.output(&mut slices);
+        let len = slices[..n].iter().map(|s| s.len()).sum();
+        core.sent(len, start + Duration::from_secs(1));
+        assert_eq!(core.on_time(start + Duration::from_secs(12)), Alarm::Quiet);
+        assert_eq!(core.on_time(start + Duration::from_secs(13)), Alarm::Dead);
+    }
+
+    #[test]
+    fn an_acknowledgement_of_what_was_never_sent_is_a_fault() {
+        let now = Instant::now();
+        let mut core = Core::new(Role::Client, WINDOW, now);
+        core.attach(0, 0, now).unwrap();
+        core.write(b"not sent yet");
+        let mut wire = Vec::new();
+        let mut message = Vec::new();
+        Frame::Ack(5).encode(&mut message);
+        crate::ws::encode(Role::Server, Opcode::Binary, &message, &mut wire);
+        core.input().extend_from_slice(&wire);
+        assert_eq!(core.arrived(wire.len(), now), Err(Fault::Ack));
+    }
+
+    #[test]
+    fn a_resume_from_an_offset_that_is_gone_or_was_never_sent_is_refused() {
+        let now = Instant::now();
+        let mut core = Core::new(Role::Client, WINDOW, now);
+        core.attach(0, 0, now).unwrap();
+        assert_eq!(core.attach(0, 1, now), Err(OutOfRange));
+        assert_eq!(core.attach(1, 0, now), Err(OutOfRange));
+    }
+
+    #[test]
+    fn a_window_that_is_full_takes_no_more() {
+        let now = Instant::now();
+        let mut core = Core::new(Role::Server, WINDOW, now);
+        core.attach(0, 0, now).unwrap();
+        let mut taken = 0;
+        while core.has_room() {
+            core.write(&[0; 10_000]);
+            taken += 10_000;
+        }
+        assert!((UNSENT..UNSENT + 10_000).contains(&taken));
+    }
+}
