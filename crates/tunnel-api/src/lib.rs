@@ -1,1 +1,47 @@
+//! The types of tunneld's local API and of its configuration.
+//!
+//! What the daemon answers on its control socket and port, and what its clients (tunnelctl, the tray, the
+//! dashboard) read: [`Status`], [`Connection`], [`Health`], [`Version`], [`TunnelAnswer`], [`ErrorBody`].
+//! And what a configuration file may say: [`Config`], with [`Config::check`] that reports all faults at
+//! once, so that a file can be checked without a daemon.
+//!
+//! Field names are a contract with clients of the original system. A newer peer degrades instead of failing:
+//! unknown fields are skipped, missing ones take their default, unknown enum values become `Unknown`.
+//!
+//! ```
+//! use tunnel_api::Config;
+//!
+//! let file = tunnel_api::config::parse(r#"{ "ollamaPort": 70000, "logLevel": "LOUD" }"#)?;
+//! let faults = Config::check(&file).expect_err("two faults");
+//! assert_eq!(faults.len(), 2);
+//! assert_eq!(faults[0].rule, "Ollama port must be between 1 and 65535");
+//! # Ok::<(), tunnel_api::config::NotJson>(())
+//! ```
+//!
+//! Knows nothing of HTTP, of async code, or of how the daemon works.
 
+pub mod config;
+pub mod connection;
+pub mod error;
+pub mod health;
+pub mod paths;
+pub mod status;
+pub mod tunnel;
+pub mod warning;
+
+pub use config::Config;
+pub use connection::{Connection, ConnectionReport, Connections};
+pub use error::ErrorBody;
+pub use health::{Health, HealthStatus, Version};
+pub use status::Status;
+pub use tunnel::{Tunnel, TunnelAnswer, TunnelState};
+pub use warning::{Severity, Warning};
+
+/// Version of the local API's contract, as `GET /api/version` tells it.
+pub const API_VERSION: &str = "1.0";
+
+/// Name of the tunnel protocol, as `GET /api/version` tells it.
+pub const PROTOCOL: &str = "tunnel.v1";
+
+/// Response header that carries the daemon's version in each answer of the local API.
+pub const VERSION_HEADER: &str = "tunneld-version";

@@ -1,0 +1,133 @@
+//! Backends beside the built-in one.
+
+use std::num::NonZeroU32;
+
+use serde::Serialize;
+use serde_json::Value;
+use url::Url;
+
+use super::rule::{self, Rejection};
+use super::section::Section;
+
+/// One entry of `connections`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConnectionConfig {
+    /// Unique id, 1–63 of `A-Z a-z 0-9 . _ -`. Callers pin a connection by it: `<id>/<model>`. Must be given.
+    pub id: String,
+
+    /// What it speaks: `ollama`, `openai`, `cloud` or `plugin`. Must be given.
+    #[serde(rename = "type")]
+    pub kind: ConnectionType,
+
+    /// Its base address, `http://` or `https://`, for a plugin also `unix:///path`; no user name, password,
+    /// query or fragment. Must be given.
+    #[serde(serialize_with = "super::url_text")]
+    pub url: Url,
+
+    /// Which connections are tried first: lower ones. Default 0.
+    pub priority: u32,
+
+    /// Share of the load among connections of the same priority, at least 1. Default 1.
+    pub weight: NonZeroU32,
+
+    /// Most requests that it works on at once, at least 1. Default null: no limit of ours.
+    pub max_concurrent: Option<NonZeroU32>,
+
+    /// Names of the models to use of those that it lists. Default empty: all.
+    pub models: Vec<String>,
+
+    /// Name of the stored secret that is sent to it. Default null: none is sent.
+    pub credential: Option<String>,
+
+    /// Whether it is used. Default true.
+    pub enabled: bool,
+}
+
+/// What a configured backend speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ConnectionType {
+    /// Ollama's API.
+    Ollama,
+    /// OpenAI's API.
+    Openai,
+    /// Models on the other side of a relay.
+    Cloud,
+    /// A process of the user's that speaks HTTP.
+    Plugin,
+}
+
+pub(super) fn connections(top: &mut Section<'_>) -> Vec<ConnectionConfig> {
+    top.sections("connections", |section| {
+        let id = section.require("id", "Connection id must be given", id);
+        let kind =
+            section.require("type", "Connection type must be given: ollama, openai, cloud or plugin", kind);
+        let plugin = kind == Some(ConnectionType::Plugin);
+        let url = section.require("url", "Connection URL must be given", |value| url(value, plugin));
+        let rest = ConnectionConfig {
+            priority: section.read("priority", 0, rule::natural("Connection priority")),
+            weight: section.read("weight", NonZeroU32::MIN, rule::positive("Connection weight")),
+            max_concurrent: section.read(
+                "maxConcurrent",
+                None,
+                rule::optional(rule::positive("Connection max concurrent")),
+            ),
+            models: section.list("models", Vec::new(), model),
+            credential: section.read("credential", None, rule::optional(credential)),
+            enabled: section.read("enabled", true, rule::flag("Connection enabled")),
+            // Each missing one has told its fault, so that all faults of the entry are known by now.
+            id: id?,
+            kind: kind?,
+            url: url?,
+        };
+        Some(rest)
+    })
+}
+
+fn id(value: &Value) -> Result<String, Rejection> {
+    name(value).ok_or_else(|| "Connection id must be 1 to 63 characters of A-Z, a-z, 0-9, ., _ and -".into())
+}
+
+fn kind(value: &Value) -> Result<ConnectionType, Rejection> {
+    match value.as_str() {
+        Some("ollama") => Ok(ConnectionType::Ollama),
+        Some("openai") => Ok(ConnectionType::Openai),
+        Some("cloud") => Ok(ConnectionType::Cloud),
+        Some("plugin") => Ok(ConnectionType::Plugin),
+        _ => Err("Connection type must be one of: ollama, openai, cloud, plugin".into()),
+    }
+}
+
+fn url(value: &Value, plugin: bool) -> Result<Url, Rejection> {
+    let socket = value.as_str().and_then(|text| Url::parse(text.trim()).ok());
+    match socket {
+        Some(url) if plugin && url.scheme() == "unix" && url.host().is_none() && url.path().len() > 1 => {
+            Ok(url)
+        }
+        _ => rule::http_url("Connection URL", value),
+    }
+}
+
+fn model(value: &Value) -> Result<String, Rejection> {
+    match value.as_str() {
+        Some(model) if !model.trim().is_empty() && !model.contains(char::is_control) => {
+            Ok(model.trim().to_owned())
+        }
+        _ => Err("Model must be a name such as llama3.2:3b".into()),
+    }
+}
+
+/// Whoever puts the secret itself here must not find it in a log.
+fn credential(value: &Value) -> Result<String, Rejection> {
+    name(value).filter(|name| !name.starts_with("sk-")).ok_or_else(|| {
+        Rejection::Hidden(
+            "Credential must be the name of a stored secret, never the secret itself".to_owned(),
+        )
+    })
+}
+
+fn name(value: &Value) -> Option<String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    value.as_str().filter(|name| (1..=63).contains(&name.len()) && name.chars().all(fits)).map(str::to_owned)
+}

@@ -1,0 +1,260 @@
+//! A connection: a backend that requests can go to, as the API shows it.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// Id of the built-in local Ollama.
+pub const OLLAMA_ID: &str = "ollama";
+/// Id of the cloud connection: the tunnel to the relay.
+pub const CLOUD_ID: &str = "cloud";
+
+/// Latency above which a connection is not better than [`Quality::Good`].
+const GOOD_LATENCY: Duration = Duration::from_secs(1);
+/// Latency above which a connection is [`Quality::Poor`].
+const POOR_LATENCY: Duration = Duration::from_secs(5);
+/// Share of failed requests above which a connection is not better than [`Quality::Good`].
+const GOOD_ERROR_RATE: f64 = 0.05;
+/// Share of failed requests above which a connection is [`Quality::Critical`].
+const CRITICAL_ERROR_RATE: f64 = 0.10;
+/// Age of the last check above which a connection needs attention: the prober must have died.
+const STALE_CHECK_SECONDS: i64 = 5 * 60;
+
+/// A backend as `GET /api/status` shows it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Connection {
+    /// Unique id; `ollama` for the first local Ollama, `cloud` for the relay.
+    pub id: String,
+    /// What it speaks.
+    #[serde(rename = "type")]
+    pub kind: ConnectionKind,
+    /// How it stands.
+    pub state: ConnectionState,
+    /// Whether `state` is [`ConnectionState::Connected`].
+    pub connected: bool,
+    /// Its address, without credentials.
+    pub endpoint: String,
+    /// Version that it tells. None until it told one, or when it has none to tell.
+    pub version: Option<String>,
+    /// Names of the models that it lists.
+    pub models: Vec<String>,
+    /// Latest time a probe took, in milliseconds. None until one was answered.
+    pub latency: Option<f64>,
+    /// When it was last probed.
+    pub last_check: Option<Timestamp>,
+    /// How good it is; see [`quality`].
+    pub quality: Quality,
+    /// Why it is not connected, as one sentence.
+    pub error: Option<String>,
+    /// Requests that it is working on.
+    pub in_flight: u64,
+    /// Requests that wait for a free slot on it.
+    pub queued: u64,
+    /// Whether requests are let through to it.
+    pub breaker: Breaker,
+}
+
+impl Connection {
+    /// Tells whether someone should look: it is down, [`Quality::Critical`] or [`Quality::Poor`], or was last
+    /// checked more than five minutes before `now`.
+    pub fn needs_attention(&self, now: Timestamp) -> bool {
+        let stale = self
+            .last_check
+            .is_some_and(|checked| now.as_second().saturating_sub(checked.as_second()) > STALE_CHECK_SECONDS);
+        !self.connected || matches!(self.quality, Quality::Critical | Quality::Poor) || stale
+    }
+
+    /// Returns the state as a short text for people, such as `Connected, 3 models, 12 ms`.
+    pub fn description(&self) -> String {
+        match self.state {
+            ConnectionState::Connected => {
+                let mut text = "Connected".to_owned();
+                match self.models.len() {
+                    0 => {}
+                    1 => text.push_str(", 1 model"),
+                    n => text.push_str(&format!(", {n} models")),
+                }
+                if let Some(latency) = self.latency {
+                    text.push_str(&format!(", {latency:.0} ms"));
+                }
+                text
+            }
+            ConnectionState::Connecting => "Connecting".to_owned(),
+            ConnectionState::Disconnected => self.failed("Disconnected"),
+            ConnectionState::Error => self.failed("Error"),
+            ConnectionState::Unknown => self.failed("Unknown"),
+        }
+    }
+
+    fn failed(&self, state: &str) -> String {
+        match &self.error {
+            Some(error) => format!("{state}: {error}"),
+            None => state.to_owned(),
+        }
+    }
+
+    /// Returns the connection with what `GET /api/connections` adds.
+    pub fn into_report(self, now: Timestamp) -> ConnectionReport {
+        ConnectionReport {
+            status_description: self.description(),
+            needs_attention: self.needs_attention(now),
+            connection: self,
+        }
+    }
+}
+
+/// Returns how good a connection is.
+///
+/// `latency` is that of its latest probe, `error_rate` the share of its recent requests that failed, 0 to 1.
+/// Not connected or more than 10 % errors is [`Quality::Critical`]; over 5 s [`Quality::Poor`]; over 1 s or
+/// more than 5 % errors [`Quality::Good`]; else [`Quality::Excellent`].
+pub fn quality(connected: bool, latency: Option<Duration>, error_rate: f64) -> Quality {
+    let latency = latency.unwrap_or_default();
+    if !connected || error_rate > CRITICAL_ERROR_RATE {
+        Quality::Critical
+    } else if latency > POOR_LATENCY {
+        Quality::Poor
+    } else if latency > GOOD_LATENCY || error_rate > GOOD_ERROR_RATE {
+        Quality::Good
+    } else {
+        Quality::Excellent
+    }
+}
+
+/// What a connection speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ConnectionKind {
+    /// Ollama's API.
+    Ollama,
+    /// OpenAI's API.
+    Openai,
+    /// Models on the other side of a relay.
+    Cloud,
+    /// A process of the user's that speaks HTTP.
+    Plugin,
+    /// A value that a newer daemon sent.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
+impl ConnectionKind {
+    /// Returns the name that the API and the configuration use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ollama => "ollama",
+            Self::Openai => "openai",
+            Self::Cloud => "cloud",
+            Self::Plugin => "plugin",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// How a connection stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ConnectionState {
+    /// It answers.
+    Connected,
+    /// The first probe, or a dial, is under way.
+    Connecting,
+    /// It does not answer, or is switched off.
+    Disconnected,
+    /// It answers, but not as it should.
+    Error,
+    /// A value that a newer daemon sent.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
+impl ConnectionState {
+    /// Returns the name that the API uses.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connected => "connected",
+            Self::Connecting => "connecting",
+            Self::Disconnected => "disconnected",
+            Self::Error => "error",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// How good a connection is; see [`quality`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Quality {
+    /// Up, fast, without errors.
+    Excellent,
+    /// Up, but slowish or with some errors.
+    Good,
+    /// Up, but slow.
+    Poor,
+    /// Down, or failing often.
+    Critical,
+    /// A value that a newer daemon sent.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
+/// Whether requests are let through to a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Breaker {
+    /// They are.
+    Closed,
+    /// They are not: it failed too often.
+    Open,
+    /// One is, to see whether it works again.
+    HalfOpen,
+    /// A value that a newer daemon sent.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
+/// A connection as `GET /api/connections` shows it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ConnectionReport {
+    /// The connection itself; its fields stand beside the two below.
+    #[serde(flatten)]
+    pub connection: Connection,
+    /// Its state as a short text for people.
+    pub status_description: String,
+    /// Whether someone should look; see [`Connection::needs_attention`].
+    pub needs_attention: bool,
+}
+
+/// Answer of `GET /api/connections`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Connections {
+    /// All connections, those that are down included.
+    pub connections: Vec<ConnectionReport>,
+    /// How many there are.
+    pub total_connections: usize,
+    /// How many of them are connected.
+    pub active_connections: usize,
+    /// When it was answered.
+    pub timestamp: Timestamp,
+}
+
+impl Connections {
+    /// Returns the answer for these connections, as seen at `now`.
+    pub fn new(connections: impl IntoIterator<Item = Connection>, now: Timestamp) -> Self {
+        let connections: Vec<_> =
+            connections.into_iter().map(|connection| connection.into_report(now)).collect();
+        Self {
+            total_connections: connections.len(),
+            active_connections: connections.iter().filter(|report| report.connection.connected).count(),
+            connections,
+            timestamp: now,
+        }
+    }
+}

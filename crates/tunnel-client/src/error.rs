@@ -1,0 +1,108 @@
+//! What can go wrong when the daemon is asked, and the exit code that stands for it.
+
+use std::time::Duration;
+
+use tunnel_api::ErrorBody;
+
+/// Exit codes of command lines that ask the daemon.
+pub mod exit {
+    /// All went well.
+    pub const OK: u8 = 0;
+    /// It failed for another reason than those below.
+    pub const FAILED: u8 = 1;
+    /// The command line was wrong.
+    pub const USAGE: u8 = 2;
+    /// The daemon does not run.
+    pub const NOT_RUNNING: u8 = 3;
+    /// What was asked for is not ready, and will not be by waiting.
+    pub const NOT_READY: u8 = 4;
+    /// The daemon does not take orders from this user.
+    pub const NOT_ALLOWED: u8 = 5;
+    /// There is no such thing.
+    pub const NOT_FOUND: u8 = 6;
+    /// The configuration is wrong.
+    pub const CONFIG_INVALID: u8 = 7;
+    /// It took longer than it may.
+    pub const TIMEOUT: u8 = 8;
+    /// It does not fit what is there, such as an order to a tunnel that is switched off.
+    pub const CONFLICT: u8 = 9;
+}
+
+/// Why the daemon did not do what it was asked.
+///
+/// The texts are for people: what failed, on what, what to try.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nobody listens at the door.
+    #[error("cannot reach tunneld at {door}; start it with: systemctl --user start tunneld")]
+    NotRunning {
+        /// Where it was looked for.
+        door: String,
+        /// What the connection attempt said.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// The door belongs to somebody else.
+    #[error("tunneld at {door} does not let this user in; ask as the user that runs it")]
+    NotAllowed {
+        /// Where it was asked.
+        door: String,
+        /// What it said, if it answered.
+        body: Option<ErrorBody>,
+    },
+    /// Something else listens at the door.
+    #[error("what answers at {door} is not tunneld: {detail}; name the right address with --url")]
+    NotTunneld {
+        /// Where it was asked.
+        door: String,
+        /// Why that is known.
+        detail: String,
+    },
+    /// The daemon says that it is not ready.
+    #[error("tunneld is not ready: {}", .0.error)]
+    NotReady(ErrorBody),
+    /// The daemon tried for as long as it was asked to.
+    #[error("{}", .0.error)]
+    WaitOver(ErrorBody),
+    /// The daemon refused, or failed to do it.
+    #[error("{}", .0.error)]
+    Refused(ErrorBody),
+    /// The daemon did not answer.
+    #[error("tunneld at {door} did not answer within {} s; look at: journalctl --user -u tunneld", .after.as_secs())]
+    Timeout {
+        /// Where it was asked.
+        door: String,
+        /// How long an answer was waited for.
+        after: Duration,
+    },
+    /// The connection was lost before the answer was complete.
+    #[error("tunneld at {door} went away before it had answered; see: tunnelctl status")]
+    Lost {
+        /// Where it was asked.
+        door: String,
+        /// What the connection said.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// No client could be made.
+    #[error("could not prepare a connection to tunneld")]
+    Setup(#[source] reqwest::Error),
+}
+
+impl Error {
+    /// Returns the code with which a command line ends; see [`exit`].
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::NotRunning { .. } => exit::NOT_RUNNING,
+            Self::NotAllowed { .. } => exit::NOT_ALLOWED,
+            Self::NotReady(_) => exit::NOT_READY,
+            Self::WaitOver(_) | Self::Timeout { .. } => exit::TIMEOUT,
+            Self::Refused(body) => match body.status_code {
+                404 => exit::NOT_FOUND,
+                409 => exit::CONFLICT,
+                _ => exit::FAILED,
+            },
+            Self::NotTunneld { .. } | Self::Lost { .. } | Self::Setup(_) => exit::FAILED,
+        }
+    }
+}
