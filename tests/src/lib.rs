@@ -1,1 +1,71 @@
+//! The harness of the end-to-end tests: it starts the real `tunneld`, `tunnel-relay` and `tunnelctl` of this workspace on
+//! loopback, puts scripted peers around them, and lets a scenario play caller, backend and broken network.
+//!
+//! A scenario is an async closure that gets a [`Lab`]. What a lab starts ends with it, and the logs of its processes are
+//! printed when the scenario fails:
+//!
+//! ```no_run
+//! fn main() -> anyhow::Result<()> {
+//!     e2e::scenario(async |lab| {
+//!         let world = lab.world().await?;
+//!         let reply = world.remote().get("/api/version").send().await?;
+//!         anyhow::ensure!(reply.status() == 200);
+//!         Ok(())
+//!     })
+//! }
+//! ```
+//!
+//! | part | what it is |
+//! |---|---|
+//! | [`Relay`], [`Daemon`] | the real processes: start, kill, restart on the same ports, memory and CPU |
+//! | [`FakeBackend`] | a scripted model server that speaks Ollama's and OpenAI's API on real TCP |
+//! | [`FlakyLink`] | a TCP proxy that cuts, refuses, stalls, delays and limits |
+//! | [`Tap`] | a TCP proxy that records when the server's bytes passed |
+//! | [`Caller`] | an HTTP/1.1 caller that sees when each chunk came and hangs up when told |
+//! | [`ModelServer`] | a real llama.cpp server, where `cargo xtask setup` has put one |
+//!
+//! Environment: `E2E_PROFILE=release` tests release builds; `E2E_BIN_DIR` names a folder with the three binaries (of that
+//! profile) and skips building them; `SOAK=1` runs the full counts; `E2E_REQUIRE_REAL=1` makes a missing model server or client a
+//! failure; `E2E_SEED` repeats a random schedule; `E2E_FIGURES` names a file to which the measured lines are appended.
 
+pub mod binaries;
+mod client;
+mod content;
+mod daemon;
+mod fake_backend;
+mod figures;
+mod flaky_link;
+mod lab;
+mod model_server;
+mod official_clients;
+pub mod ports;
+mod process;
+mod relay;
+mod tap;
+mod wait;
+
+pub use client::{Call, Caller, Chunk, Ending, Reply};
+pub use content::{Pattern, PatternCheck};
+pub use daemon::{Daemon, DaemonOptions};
+pub use fake_backend::script::{Api, Script, Sink};
+pub use fake_backend::{Connection, Exchange, FakeBackend, FakeBackendOptions, Flavor, MODEL};
+pub use figures::{Latencies, measured, skipped, soak, soak_count};
+pub use flaky_link::{FlakyLink, LinkOptions};
+pub use lab::{Lab, World, WorldOptions, scenario, seed};
+pub use model_server::{ModelServer, REAL_MODEL};
+pub use official_clients::OfficialClients;
+pub use process::{Memory, Process};
+pub use relay::{Relay, RelayOptions, Scope, TokenRequest};
+pub use tap::Tap;
+pub use wait::{eventually, poll_until};
+
+use std::{sync::OnceLock, time::Instant};
+
+/// Returns nanoseconds on a monotonic clock that all parts of one test process share.
+///
+/// A scripted backend stamps its tokens with it and a caller in the same process compares.
+pub fn monotonic_ns() -> u64 {
+    static EPOCH: OnceLock<Instant> = OnceLock::new();
+    let elapsed = EPOCH.get_or_init(Instant::now).elapsed();
+    u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,1 +1,67 @@
+//! The data plane: knows the local model servers, and forwards each request to one of them.
+//!
+//! A [`Broker`] is given [`BackendConfig`]s. It probes each backend, keeps a catalogue of their models, and
+//! answers requests through [`Broker::handle`]: the path tells the caller's API (`/api` Ollama's, `/v1`
+//! OpenAI's), the body the model, the catalogue the backend. Bodies are streamed both ways; nothing is limited
+//! in its total duration. [`BackendStatus`] tells how the backends are.
+//!
+//! ```
+//! use tokio_util::{sync::CancellationToken, task::TaskTracker};
+//! use tunnel_broker::{BackendConfig, BackendKind, Broker, BrokerConfig, Ingress};
+//!
+//! # async fn example(request: http::Request<http_body_util::Full<bytes::Bytes>>) {
+//! let ollama = "http://localhost:11434".parse().expect("it is a URL");
+//! let config = BrokerConfig {
+//!     backends: vec![BackendConfig::new("ollama", BackendKind::Ollama, ollama)],
+//!     ..BrokerConfig::default()
+//! };
+//! let broker = Broker::start(config, &TaskTracker::new(), CancellationToken::new());
+//! let response = broker.handle(Ingress::Local, request).await;
+//! # drop(response);
+//! # }
+//! ```
+//!
+//! It does not listen, and knows nothing of tunnels, relays, users and configuration files. Who may call at
+//! all, which origins are allowed, and what a browser may do is for its caller to decide.
 
+mod backend;
+mod body;
+mod broker;
+mod call;
+mod catalog;
+mod config;
+mod conn;
+mod connect;
+mod dialect;
+mod error;
+mod exchange;
+mod forward;
+mod headers;
+mod health;
+mod idle;
+mod inband;
+mod listing;
+mod origin;
+mod outcomes;
+mod path;
+mod permit;
+mod policy;
+mod pool;
+mod prefix;
+mod prober;
+mod route;
+mod rule;
+mod scan;
+mod shared;
+mod status;
+mod table;
+mod upload;
+mod upstream;
+
+pub use body::{Body, BodyError, BoxError};
+pub use broker::{Broker, Ingress};
+pub use config::{BackendConfig, BackendKind, BrokerConfig};
+pub use error::FailureCode;
+pub use policy::{Denied, RemotePaths};
+pub use rule::{PathRule, PathRuleError};
+pub use status::{BackendState, BackendStatus, ModelInfo};

@@ -1,1 +1,51 @@
+//! The relay: callers on one side, desktops behind their tunnels on the other.
+//!
+//! A desktop dials [`tunnel_transport::CONNECT_PATH`] and keeps one session; a caller sends ordinary HTTP requests
+//! with a bearer token, and the relay passes each one down the session of the caller's device, paths and bodies as
+//! they are. There is no database: a token says who somebody is, and which device is connected is known to the process.
+//!
+//! - [`Relay::start`] starts one; [`Relay::shutdown`] lets it finish what runs.
+//! - [`auth::LocalIssuer`] signs tokens with the key in the data directory.
+//! - [`Settings`] are the limits and times.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), tunnel_relay::StartError> {
+//! use std::time::Duration;
+//! use tunnel_relay::{Relay, RelayConfig, Settings};
+//!
+//! let relay = Relay::start(RelayConfig {
+//!     listen: "127.0.0.1:0".into(),
+//!     admin_listen: "127.0.0.1:0".into(),
+//!     data_dir: "/var/lib/tunnel-relay".into(),
+//!     grace: Duration::from_secs(30),
+//!     settings: Settings::default(),
+//! })
+//! .await?;
+//! let callers_go_to = format!("http://{}", relay.listen_addr());
+//! relay.shutdown();
+//! relay.wait().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What a request means is left to the desktop: nothing here knows of models or backends.
 
+mod admin;
+mod attach;
+pub mod auth;
+mod body;
+pub mod cli;
+mod config;
+mod error;
+mod forward;
+mod headers;
+mod ingress;
+mod listener;
+mod metrics;
+mod registry;
+mod relay;
+mod target;
+
+pub use config::{Settings, SettingsError};
+pub use listener::ListenError;
+pub use relay::{Relay, RelayConfig, StartError};

@@ -1,1 +1,52 @@
-fn main() {}
+//! Args → telemetry → run → exit code. All else is in the library.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use tunnel_relay::cli::{Cli, Command, Serve, TokenCommand};
+use tunnel_runtime::{LevelFilter, Lifecycle, systemd, telemetry};
+
+/// What the relay needs on top of the grace time to end by itself.
+const MARGIN: Duration = Duration::from_secs(2);
+
+fn main() -> ExitCode {
+    let ended = match Cli::parse().command {
+        Command::Serve(serve) => run(serve),
+        Command::Token { command: TokenCommand::Create(create) } => create
+            .run()
+            .and_then(|token| writeln!(std::io::stdout(), "{token}").context("writing the token"))
+            .map(|()| ExitCode::SUCCESS),
+    };
+    ended.unwrap_or_else(|error| {
+        // Nobody is left to tell when this fails too.
+        let _gone = writeln!(std::io::stderr(), "tunnel-relay: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(serve: Serve) -> anyhow::Result<ExitCode> {
+    telemetry::init("tunnel-relay", LevelFilter::INFO, std::env::var("TUNNEL_RELAY_LOG").ok().as_deref())
+        .context("starting the log")?;
+    // Waking another thread costs more than it gives on a small machine: half of the cores do.
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads((cores / 2).max(1))
+        .enable_all()
+        .build()
+        .context("starting the runtime")?
+        .block_on(async {
+            let lifecycle = Lifecycle::new(Duration::from_secs(serve.grace) + MARGIN)?;
+            let relay = serve.start().await?;
+            let (soft, hard) = (lifecycle.soft(), lifecycle.hard());
+            systemd::ready(&format!(
+                "callers at {}, operators at {}",
+                relay.listen_addr(),
+                relay.admin_addr()
+            ));
+            lifecycle.spawn_critical("relay", relay.run(soft, hard));
+            Ok(lifecycle.run().await.into())
+        })
+}

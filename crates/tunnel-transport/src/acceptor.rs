@@ -247,7 +247,15 @@ impl Driver {
         // The link takes the preface without a socket.
         if let Ok((http2, connection)) = handshake.await {
             let _once = session.http2.set(http2);
-            let attaching = attach(upgrade, &session.session, 0, 0);
+            let attaching = async {
+                if !attach(upgrade, &session.session, 0, 0).await {
+                    // Nobody has the id of this session, so nobody will resume it.
+                    session.close(Closed::new(
+                        CloseCode::ShuttingDown,
+                        "the desktop hung up before the tunnel was open",
+                    ));
+                }
+            };
             let (_outcome, ()) = tokio::join!(connection, attaching);
         }
         session.closed().await
@@ -257,13 +265,14 @@ impl Driver {
 impl Resumption {
     /// Waits for the upgrade and attaches its socket.
     pub async fn run(self) {
-        attach(self.upgrade, &self.session, self.told, self.received).await;
+        // A desktop that went away meanwhile resumes again; the session's grace time runs.
+        let _attached = attach(self.upgrade, &self.session, self.told, self.received).await;
     }
 }
 
-async fn attach(upgrade: OnUpgrade, session: &Session, told: u64, received: u64) {
-    // A caller that went away before it was upgraded dials again; the session's grace time runs.
-    let Ok(Ok(upgraded)) = tokio::time::timeout(UPGRADE_WAIT, upgrade).await else { return };
+/// Tells whether there was a socket to attach.
+async fn attach(upgrade: OnUpgrade, session: &Session, told: u64, received: u64) -> bool {
+    let Ok(Ok(upgraded)) = tokio::time::timeout(UPGRADE_WAIT, upgrade).await else { return false };
     let (socket, read_ahead): (Box<dyn Socket>, Bytes) = match upgraded.downcast::<TokioIo<TcpStream>>() {
         Ok(parts) => {
             let tcp = parts.io.into_inner();
@@ -274,4 +283,5 @@ async fn attach(upgrade: OnUpgrade, session: &Session, told: u64, received: u64)
         Err(upgraded) => (Box::new(TokioIo::new(upgraded)), Bytes::new()),
     };
     session.shared().post_attach(Attach { socket, read_ahead, told, received });
+    true
 }

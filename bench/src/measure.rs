@@ -1,0 +1,182 @@
+//! What is measured on each way, column by column.
+
+use std::time::Duration;
+
+use crate::backend::Script;
+use crate::engine::{self, Connections, Load, OpenStreams, quantile};
+use crate::targets::{Scene, Target};
+
+/// Which way is up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Better {
+    More,
+    Less,
+}
+
+#[derive(Debug, Clone, Copy, serde::Serialize)]
+pub(crate) struct Column {
+    pub(crate) key: &'static str,
+    pub(crate) title: &'static str,
+    pub(crate) better: Better,
+}
+
+const fn more(key: &'static str, title: &'static str) -> Column {
+    Column { key, title, better: Better::More }
+}
+
+const fn less(key: &'static str, title: &'static str) -> Column {
+    Column { key, title, better: Better::Less }
+}
+
+/// How long one measure lasts, before and while it counts.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lengths {
+    pub(crate) warm_up: Duration,
+    pub(crate) length: Duration,
+    pub(crate) long_path: Duration,
+}
+
+impl Lengths {
+    pub(crate) const USUAL: Self = Self {
+        warm_up: Duration::from_millis(200),
+        length: Duration::from_millis(1200),
+        long_path: Duration::from_secs(4),
+    };
+    pub(crate) const QUICK: Self = Self {
+        warm_up: Duration::from_millis(100),
+        length: Duration::from_millis(400),
+        long_path: Duration::from_secs(2),
+    };
+}
+
+/// One run on one target; it fills one column or a few.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Measure {
+    OneCaller,
+    Callers { n: usize, rate: Column, p99: Option<Column>, cpu: Option<Column> },
+    NewConnections,
+    Burst,
+    Download,
+    Upload,
+    BesideStreams,
+    AtOnce,
+    LongDownload,
+    TokenBesideDownloads,
+}
+
+const ONE: Column = less("one_p50_us", "1 caller, p50 µs");
+const NEW: Column = more("new_per_s", "new connection each, req/s");
+const BURST: Column = more("burst_tokens_per_s", "16 streams in a burst, tokens/s");
+const DOWN: Column = more("download_mb_per_s", "download MB/s");
+const UP: Column = more("upload_mb_per_s", "upload MB/s");
+const BESIDE: Column = less("beside_p99_us", "beside 1,000 open streams, p99 µs");
+const AT_ONCE: Column = less("at_once_p50_ms", "16 new connections at once, p50 ms");
+const LONG_DOWN: Column = more("long_download_mb_per_s", "one download, MB/s");
+const TOKEN: Column = less("token_p50_ms", "a token beside two downloads, p50 ms");
+const BOTH: Column = more("both_mb_per_s", "both downloads, MB/s");
+
+impl Measure {
+    pub(crate) fn of(scene: Scene) -> Vec<Self> {
+        let plain = |n, key, title| Self::Callers { n, rate: more(key, title), p99: None, cpu: None };
+        match scene {
+            Scene::Tunnel => vec![
+                Self::OneCaller,
+                plain(16, "16_per_s", "16 callers, req/s"),
+                Self::Callers {
+                    n: 64,
+                    rate: more("64_per_s", "64 callers, req/s"),
+                    p99: None,
+                    cpu: Some(less("64_cpu_us", "CPU µs a request, 64 callers")),
+                },
+                plain(256, "256_per_s", "256 callers, req/s"),
+                Self::NewConnections,
+                Self::Download,
+                Self::Upload,
+                Self::BesideStreams,
+            ],
+            Scene::Long => vec![Self::AtOnce, Self::LongDownload, Self::TokenBesideDownloads],
+            Scene::Gateway => vec![
+                Self::OneCaller,
+                plain(16, "16_per_s", "16 callers, req/s"),
+                Self::Callers {
+                    n: 64,
+                    rate: more("64_per_s", "64 callers, req/s"),
+                    p99: Some(less("64_p99_ms", "64 callers, p99 ms")),
+                    cpu: Some(less("64_cpu_us", "CPU µs a request, 64 callers")),
+                },
+                Self::NewConnections,
+                Self::Burst,
+                Self::Download,
+            ],
+        }
+    }
+
+    pub(crate) fn columns(self) -> Vec<Column> {
+        match self {
+            Self::OneCaller => vec![ONE],
+            Self::Callers { rate, p99, cpu, .. } => [Some(rate), p99, cpu].into_iter().flatten().collect(),
+            Self::NewConnections => vec![NEW],
+            Self::Burst => vec![BURST],
+            Self::Download => vec![DOWN],
+            Self::Upload => vec![UP],
+            Self::BesideStreams => vec![BESIDE],
+            Self::AtOnce => vec![AT_ONCE],
+            Self::LongDownload => vec![LONG_DOWN],
+            Self::TokenBesideDownloads => vec![TOKEN, BOTH],
+        }
+    }
+
+    /// Measures once; the values are those of [`Measure::columns`].
+    pub(crate) fn run(self, target: &Target, lengths: Lengths) -> anyhow::Result<Vec<f64>> {
+        let door = &target.door;
+        let Lengths { warm_up, length, long_path } = lengths;
+        let load = |callers, connections| Load { callers, connections, warm_up, length };
+        Ok(match self {
+            Self::OneCaller => vec![engine::one_caller(door, warm_up, length)?.quantile_us(0.5)],
+            Self::Callers { n, p99, cpu, .. } => {
+                let before = target.cpu();
+                let seen = engine::closed_loop(door, Script::Small, load(n, Connections::Kept))?;
+                let used = target.cpu().saturating_sub(before);
+                let mut values = vec![seen.per_s()];
+                if p99.is_some() {
+                    values.push(seen.quantile_us(0.99) / 1e3);
+                }
+                if cpu.is_some() {
+                    // The warm-up's share is in the processor time too.
+                    let requests = seen.per_s() * (seen.elapsed + warm_up).as_secs_f64();
+                    values.push(used.as_secs_f64() * 1e6 / requests);
+                }
+                values
+            }
+            Self::NewConnections => {
+                vec![engine::closed_loop(door, Script::Small, load(16, Connections::NewEach))?.per_s()]
+            }
+            Self::Burst => {
+                let script = Script::Stream { tokens: 500, interval: Duration::ZERO };
+                vec![engine::closed_loop(door, script, load(16, Connections::Kept))?.events_per_s()]
+            }
+            Self::Download => vec![engine::download(door, length)?],
+            Self::Upload => vec![engine::upload(door, length)?],
+            Self::BesideStreams => {
+                let streams = OpenStreams::start(door, 1000)?;
+                let seen = engine::one_caller(door, warm_up, length * 2)?;
+                streams.finish()?;
+                vec![seen.quantile_us(0.99)]
+            }
+            Self::AtOnce => {
+                let mut all = Vec::new();
+                for _ in 0..5 {
+                    all.extend(engine::at_once(door, 16)?);
+                }
+                all.sort_unstable();
+                vec![quantile(&all, 0.5) / 1e6]
+            }
+            Self::LongDownload => vec![engine::download(door, long_path)?],
+            Self::TokenBesideDownloads => {
+                let beside = engine::token_beside_downloads(door, long_path)?;
+                vec![quantile(&beside.delays_ns, 0.5) / 1e6, beside.downloads]
+            }
+        })
+    }
+}

@@ -1,0 +1,210 @@
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+
+use crate::conn::Conn;
+use crate::idle::Idle;
+use crate::inband::InBand;
+use crate::permit::{Permit, Running};
+
+/// The error of bodies that pass through the broker.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The body of a response: made here, or streamed from a backend.
+///
+/// Holds the backend's connection. Dropped before its end it closes that connection at once, which is how a
+/// model is told to stop; at its end the connection goes back into the pool.
+#[derive(Debug)]
+pub struct Body(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Full(Bytes),
+    Streamed(Streamed),
+    /// The response failed: what is left to do before the error.
+    Failing(Failing),
+    Done,
+}
+
+/// Why a response that had begun did not come to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    /// The backend closed the connection, or sent something that is not HTTP.
+    #[error("the model server broke off its response")]
+    BackendLost,
+    /// The backend was silent for longer than it may be between two chunks.
+    #[error("the model server stopped sending")]
+    IdleTimeout,
+}
+
+impl BodyError {
+    /// The machine-readable reason, as it stands in an in-band error.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::BackendLost => "backend_lost",
+            Self::IdleTimeout => "idle_timeout",
+        }
+    }
+}
+
+impl Body {
+    pub(crate) fn full(bytes: Bytes) -> Self {
+        Self(Kind::Full(bytes))
+    }
+
+    pub(crate) fn empty() -> Self {
+        Self(Kind::Done)
+    }
+
+    pub(crate) fn streamed(streamed: Streamed) -> Self {
+        Self(Kind::Streamed(streamed))
+    }
+}
+
+/// A response that is under way.
+pub(crate) struct Streamed {
+    pub(crate) incoming: Incoming,
+    pub(crate) conn: Conn,
+    pub(crate) idle: Idle,
+    /// How a failure is told to a local caller; none where the next hop tells it, or where nothing can.
+    pub(crate) in_band: Option<InBand>,
+    pub(crate) permit: Permit,
+    /// Counts the request until the body is gone.
+    pub(crate) running: Running,
+}
+
+#[derive(Debug)]
+struct Failing {
+    error: BodyError,
+    step: Step,
+    _running: Running,
+}
+
+#[derive(Debug)]
+enum Step {
+    Say(Bytes),
+    /// Gives the server one turn to send what it has: it drops unsent bytes when a body fails.
+    Flush,
+    Fail,
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        loop {
+            match &mut self.0 {
+                Kind::Full(bytes) => {
+                    let bytes = std::mem::take(bytes);
+                    self.0 = Kind::Done;
+                    return Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))));
+                }
+                Kind::Streamed(streamed) => {
+                    let (polled, ended) = match streamed.poll(cx) {
+                        Poll::Pending => return Poll::Pending,
+                        Poll::Ready(polled) => polled,
+                    };
+                    if ended.is_none() {
+                        return Poll::Ready(polled.map(Ok));
+                    }
+                    let Kind::Streamed(streamed) = std::mem::replace(&mut self.0, Kind::Done) else {
+                        continue;
+                    };
+                    match ended {
+                        Some(Err(error)) => self.0 = Kind::Failing(streamed.fail(error)),
+                        _ => {
+                            streamed.finish();
+                            return Poll::Ready(polled.map(Ok));
+                        }
+                    }
+                }
+                Kind::Failing(failing) => match &mut failing.step {
+                    Step::Say(words) => {
+                        let words = std::mem::take(words);
+                        failing.step = Step::Flush;
+                        return Poll::Ready(Some(Ok(Frame::data(words))));
+                    }
+                    Step::Flush => {
+                        failing.step = Step::Fail;
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                    Step::Fail => {
+                        let error = failing.error;
+                        self.0 = Kind::Done;
+                        return Poll::Ready(Some(Err(error.into())));
+                    }
+                },
+                Kind::Done => return Poll::Ready(None),
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Kind::Full(bytes) => bytes.is_empty(),
+            Kind::Streamed(_) | Kind::Failing(_) => false,
+            Kind::Done => true,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Kind::Streamed(streamed) => http_body::Body::size_hint(&streamed.incoming),
+            Kind::Failing(_) => SizeHint::default(),
+            Kind::Done => SizeHint::with_exact(0),
+        }
+    }
+}
+
+type Ended = Option<Result<(), BodyError>>;
+
+impl Streamed {
+    /// Returns the next frame, and how the response ended if it did.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<(Option<Frame<Bytes>>, Ended)> {
+        let Self { incoming, conn, .. } = self;
+        let polled = conn.poll_while(cx, |cx| http_body::Body::poll_frame(Pin::new(&mut *incoming), cx));
+        match polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.idle.heard();
+                if let (Some(in_band), Some(data)) = (&mut self.in_band, frame.data_ref()) {
+                    in_band.sent(data);
+                }
+                // With a known length the server asks for no further frame: this is the last chance to pool.
+                let ended = http_body::Body::is_end_stream(&self.incoming).then_some(Ok(()));
+                Poll::Ready((Some(frame), ended))
+            }
+            Poll::Ready(None) => Poll::Ready((None, Some(Ok(())))),
+            Poll::Ready(Some(Err(_))) => Poll::Ready((None, Some(Err(BodyError::BackendLost)))),
+            Poll::Pending if self.idle.poll_expired(cx) => {
+                Poll::Ready((None, Some(Err(BodyError::IdleTimeout))))
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn finish(self) {
+        self.permit.succeeded(self.conn);
+    }
+
+    fn fail(self, error: BodyError) -> Failing {
+        self.permit.failed();
+        let words = self.in_band.map(|in_band| in_band.words(error));
+        Failing { error, step: words.map_or(Step::Flush, Step::Say), _running: self.running }
+    }
+}
+
+impl fmt::Debug for Streamed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Streamed").field("idle", &self.idle).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,105 @@
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, HOST};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, Request};
+
+use crate::broker::Ingress;
+use crate::catalog::split_pin;
+use crate::origin::Origin;
+use crate::path::Dialect;
+use crate::permit::Running;
+use crate::prefix::{NamedModel, Payload};
+use crate::table::Table;
+use crate::upload::{Upload, UploadWatch};
+
+/// One request on its way to a backend.
+pub(crate) struct Call {
+    pub(crate) ingress: Ingress,
+    pub(crate) dialect: Dialect,
+    pub(crate) request_id: HeaderValue,
+    pub(crate) method: Method,
+    pub(crate) target: PathAndQuery,
+    /// Cleaned: what the backend gets, but for its `Host`.
+    pub(crate) headers: HeaderMap,
+    /// The only backend that will do.
+    pub(crate) pin: Option<String>,
+    /// The model that is asked for, without a pin.
+    pub(crate) model: Option<String>,
+    /// Whether the models may be others afterwards.
+    pub(crate) manages: bool,
+    pub(crate) running: Running,
+}
+
+impl Call {
+    /// Notes the model that the body names. A name `<id>/<model>` pins, and loses its first part.
+    pub(crate) fn name(&mut self, named: NamedModel, payload: &mut Payload, table: &Table) {
+        let NamedModel { name, span } = named;
+        // A model whose whole name is known is meant as it stands: names may have slashes.
+        let known = !table.catalog.find(&name).is_empty();
+        let pinned = split_pin(&name).filter(|(id, _)| {
+            !known && table.backend(id).is_some() && self.pin.as_deref().is_none_or(|pin| pin == *id)
+        });
+        let Some((id, model)) = pinned else {
+            self.model = Some(name);
+            return;
+        };
+        self.pin = Some(id.to_owned());
+        self.model = Some(model.to_owned());
+        let quoted = serde_json::Value::from(model).to_string();
+        let before = span.len();
+        let edit = |bytes: &Bytes| {
+            Bytes::from([&bytes[..span.start], quoted.as_bytes(), &bytes[span.end..]].concat())
+        };
+        match payload {
+            Payload::Whole { bytes, .. } => *bytes = edit(bytes),
+            Payload::Begun { prefix, .. } => *prefix = edit(prefix),
+        }
+        if let Some(length) = content_length(&self.headers) {
+            // Cannot underflow: the body holds the name that is replaced.
+            let length = length.saturating_sub(before as u64) + quoted.len() as u64;
+            self.headers.insert(CONTENT_LENGTH, length.into());
+        }
+    }
+
+    /// Builds the request for a backend; none when the payload has been given away.
+    ///
+    /// Takes a body along that cannot be sent again, and leaves one that can.
+    pub(crate) fn request(&self, payload: &mut Option<Payload>, origin: &Origin) -> Option<Built> {
+        let target = origin.target(&self.target)?;
+        let mut headers = self.headers.clone();
+        let (upload, watch) = match payload.take()? {
+            Payload::Whole { bytes, trailers } => {
+                if trailers.is_some() {
+                    // Trailers need the chunked form.
+                    headers.remove(CONTENT_LENGTH);
+                }
+                let upload = if bytes.is_empty() && trailers.is_none() {
+                    Upload::Empty
+                } else {
+                    Upload::Whole(bytes.clone(), trailers.clone().map(Box::new))
+                };
+                *payload = Some(Payload::Whole { bytes, trailers });
+                (upload, None)
+            }
+            Payload::Begun { prefix, rest } => {
+                let (upload, watch) = Upload::streamed(prefix, rest, content_length(&headers));
+                (upload, Some(watch))
+            }
+        };
+        headers.insert(HOST, origin.authority.clone());
+        let mut request = Request::new(upload);
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = target.into();
+        *request.headers_mut() = headers;
+        Some((request, watch))
+    }
+}
+
+/// A request for a backend, and who is waited for while its body is streamed.
+pub(crate) type Built = (Request<Upload>, Option<Arc<UploadWatch>>);
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}

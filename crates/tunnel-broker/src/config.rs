@@ -1,0 +1,111 @@
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use url::Url;
+
+use crate::policy::RemotePaths;
+
+/// What a [`Broker`](crate::Broker) works with; replaced as a whole by [`Broker::reconfigure`](crate::Broker::reconfigure).
+#[derive(Clone, Debug)]
+pub struct BrokerConfig {
+    /// The model servers, in the order in which they are named to people. Empty: every request is answered 503.
+    pub backends: Vec<BackendConfig>,
+    /// Longest wait for a TCP (and TLS) connection to a backend. Default 30 s.
+    ///
+    /// Also bounds how long a request waits for the first probe of a broker that has just started.
+    pub connect_timeout: Duration,
+    /// Longest silence between the end of the upload and the response's headers. Default 600 s.
+    ///
+    /// Long on purpose: a cold model takes minutes to load. Progress of an upload starts it anew.
+    pub first_byte_timeout: Duration,
+    /// Longest silence between two chunks of a response while the caller is reading. Default 60 s.
+    pub idle_timeout: Duration,
+    /// Time between two probes of a backend. Default 30 s.
+    pub probe_interval: Duration,
+    /// Probes that must fail in a row before a backend that was up counts as down. Default 5; 0 is taken as 1.
+    pub probe_failures: u32,
+    /// Delay before the probe that follows the first failed one; doubles up to `probe_interval`. Default 2 s.
+    pub retry_delay: Duration,
+    /// Idle connections kept per backend. Default 10.
+    ///
+    /// More than that may stay for a second after a burst; connections in use are not limited.
+    pub pool_size: usize,
+    /// What a request from the tunnel may reach. Default [`RemotePaths::Inference`].
+    pub remote_paths: RemotePaths,
+    /// Our own version: `GET /api/version` answers it when no Ollama is there to be asked.
+    pub version: String,
+}
+
+impl Default for BrokerConfig {
+    fn default() -> Self {
+        Self {
+            backends: Vec::new(),
+            connect_timeout: Duration::from_secs(30),
+            first_byte_timeout: Duration::from_secs(600),
+            idle_timeout: Duration::from_secs(60),
+            probe_interval: Duration::from_secs(30),
+            probe_failures: 5,
+            retry_delay: Duration::from_secs(2),
+            pool_size: 10,
+            remote_paths: RemotePaths::Inference,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+}
+
+/// One model server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendConfig {
+    /// Unique name, used in `X-Tunnel-Connection`, in `<id>/<model>` and in logs.
+    pub id: String,
+    /// The API that the server speaks.
+    pub kind: BackendKind,
+    /// Where it is, `http` or `https`. A path becomes a prefix of each request's path; for
+    /// [`BackendKind::OpenAi`] a final `/v1` is taken as part of the API and not as a prefix.
+    pub url: Url,
+    /// Lower is asked first. Default 0.
+    pub priority: u32,
+    /// Share of the load among backends of equal priority. Default 1.
+    pub weight: NonZeroU32,
+    /// Requests that may run on it at once. None: no limit of ours.
+    pub max_concurrent: Option<NonZeroU32>,
+    /// The models to offer. Empty: all that the server lists.
+    pub models: Vec<String>,
+    /// A backend that is not enabled is neither probed nor asked.
+    pub enabled: bool,
+}
+
+impl BackendConfig {
+    /// Returns an enabled backend with the default priority and weight, no limit, and all its models.
+    pub fn new(id: impl Into<String>, kind: BackendKind, url: Url) -> Self {
+        Self {
+            id: id.into(),
+            kind,
+            url,
+            priority: 0,
+            weight: NonZeroU32::MIN,
+            max_concurrent: None,
+            models: Vec::new(),
+            enabled: true,
+        }
+    }
+}
+
+/// The API that a backend speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BackendKind {
+    /// Ollama: `/api/*`, and OpenAI's API at `/v1/*`.
+    Ollama,
+    /// A server with OpenAI's API only: llama.cpp, vLLM, LM Studio.
+    OpenAi,
+}
+
+impl BackendKind {
+    /// The name used in configuration and status: `ollama` or `openai`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ollama => "ollama",
+            Self::OpenAi => "openai",
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! One request on one connection.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::HOST;
+use http::{Request, Response, StatusCode};
+use http_body::Body;
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use crate::conn::Conn;
+use crate::dialect::ProbeError;
+use crate::upload::{Upload, UploadWatch, Upstate};
+use crate::upstream::Upstream;
+
+/// Why there is no response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ExchangeError {
+    /// The connection ended before the response's headers were complete.
+    Lost,
+    /// What came is not HTTP.
+    NotHttp,
+    /// The backend has the request and says nothing.
+    Silent,
+    /// The caller stopped sending its body.
+    UploadStalled,
+    /// The caller's body failed: mostly the caller has gone.
+    UploadFailed,
+}
+
+/// Sends a request and waits for the response's headers.
+///
+/// `first_byte` counts from the last progress of the upload. Dropping the future leaves the connection in
+/// mid-exchange: it must then be dropped too.
+pub(crate) async fn exchange(
+    conn: &mut Conn,
+    request: Request<Upload>,
+    watch: Option<&UploadWatch>,
+    first_byte: Duration,
+) -> Result<Response<Incoming>, ExchangeError> {
+    let mut since = (Upstate::Sent, Instant::now());
+    let mut response = pin!(conn.send(request));
+    let mut timer = pin!(tokio::time::sleep_until(since.1 + first_byte));
+    poll_fn(|cx| {
+        if let Poll::Ready(result) = conn.poll_while(cx, |cx| response.as_mut().poll(cx)) {
+            return Poll::Ready(result.map_err(|e| classify(&e)));
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            since = watch.map_or(since, UploadWatch::state);
+            let deadline = since.1 + first_byte;
+            if Instant::now() < deadline {
+                timer.as_mut().reset(deadline);
+                continue;
+            }
+            return Poll::Ready(Err(match since.0 {
+                Upstate::WaitsForCaller => ExchangeError::UploadStalled,
+                Upstate::WaitsForBackend | Upstate::Sent => ExchangeError::Silent,
+            }));
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+fn classify(error: &hyper::Error) -> ExchangeError {
+    if error.is_user() {
+        ExchangeError::UploadFailed
+    } else if error.is_parse() {
+        ExchangeError::NotHttp
+    } else {
+        ExchangeError::Lost
+    }
+}
+
+/// The limits of a small question.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) connect: Duration,
+    pub(crate) answer: Duration,
+}
+
+/// Gets a small document from a backend: for probes.
+pub(crate) async fn get(
+    upstream: &Upstream,
+    path: &'static str,
+    limits: &Limits,
+) -> Result<(StatusCode, Bytes), ProbeError> {
+    if let Some(conn) = upstream.pool.take() {
+        match get_on(conn, upstream, path, limits).await {
+            // It was closed while it was idle, and that was not noticed yet.
+            Err(ProbeError::Broken(_)) => {}
+            answer => return answer,
+        }
+    }
+    let conn = upstream.connect(limits.connect).await?;
+    get_on(conn, upstream, path, limits).await
+}
+
+async fn get_on(
+    mut conn: Conn,
+    upstream: &Upstream,
+    path: &'static str,
+    limits: &Limits,
+) -> Result<(StatusCode, Bytes), ProbeError> {
+    let strange = || ProbeError::Strange { path, server: "an HTTP server" };
+    let silent = || ProbeError::Silent { path, after: limits.answer };
+    let target = upstream.origin.target(&http::uri::PathAndQuery::from_static(path)).ok_or_else(strange)?;
+    let mut request = Request::new(Upload::Empty);
+    *request.uri_mut() = target.into();
+    request.headers_mut().insert(HOST, upstream.origin.authority.clone());
+    let answer = async {
+        let response = exchange(&mut conn, request, None, limits.answer).await.map_err(|e| match e {
+            ExchangeError::Silent => silent(),
+            ExchangeError::NotHttp => strange(),
+            ExchangeError::Lost | ExchangeError::UploadStalled | ExchangeError::UploadFailed => {
+                ProbeError::Broken(path)
+            }
+        })?;
+        let (head, body) = response.into_parts();
+        let body = collect(&mut conn, body).await.ok_or(ProbeError::Broken(path))?;
+        Ok((head.status, body))
+    };
+    let answer = tokio::time::timeout(limits.answer, answer).await.unwrap_or(Err(silent()))?;
+    // Whether there are too many is for the sweep to see.
+    upstream.pool.put(conn, usize::MAX);
+    Ok(answer)
+}
+
+/// Reads a whole body. None when it breaks off or is larger than any list of models.
+async fn collect(conn: &mut Conn, mut body: Incoming) -> Option<Bytes> {
+    const LARGEST: usize = 8 << 20;
+    let mut all = BytesMut::new();
+    loop {
+        let frame = poll_fn(|cx| conn.poll_while(cx, |cx| pin!(&mut body).poll_frame(cx))).await;
+        match frame {
+            Some(Ok(frame)) => {
+                let Ok(data) = frame.into_data() else { continue };
+                if all.len() + data.len() > LARGEST {
+                    return None;
+                }
+                all.extend_from_slice(&data);
+            }
+            Some(Err(_)) => return None,
+            None => return Some(all.freeze()),
+        }
+    }
+}

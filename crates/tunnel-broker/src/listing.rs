@@ -1,0 +1,169 @@
+//! Lists that are put together from what all backends have.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use http::{HeaderValue, Method, Response, StatusCode};
+use serde_json::{Value, json};
+
+use crate::backend::Backend;
+use crate::body::Body;
+use crate::call::Call;
+use crate::config::BackendKind;
+use crate::dialect::{ollama, openai};
+use crate::error::{Failure, json as answer};
+use crate::forward::{explain, refuse, sign};
+use crate::path::Endpoint;
+use crate::route::{NoRoute, Spread};
+use crate::shared::{Shared, is_stale};
+use crate::table::{Table, Wanted};
+
+/// Answers one of the endpoints that are not forwarded.
+pub(crate) async fn list(shared: &Shared, call: Call, endpoint: Endpoint<'_>) -> Response<Body> {
+    let mut response = match content(shared, &call, &endpoint).await {
+        Ok((content_type, body)) => answer(StatusCode::OK, content_type, body),
+        Err(failure) => return refuse(&call, failure),
+    };
+    if call.method == Method::HEAD {
+        *response.body_mut() = Body::empty();
+    }
+    sign(response.headers_mut(), &call, None);
+    response
+}
+
+type Content = (HeaderValue, Vec<u8>);
+
+async fn content(shared: &Shared, call: &Call, endpoint: &Endpoint<'_>) -> Result<Content, Failure> {
+    if *endpoint == Endpoint::Root {
+        let text = HeaderValue::from_static("text/plain; charset=utf-8");
+        return Ok((text, b"Ollama is running".to_vec()));
+    }
+    let pin = call.pin.as_deref();
+    if let Some(pin) = pin
+        && shared.table.load().backend(pin).is_none()
+    {
+        return Err(Failure::UnknownConnection(pin.to_owned()));
+    }
+    let concerns =
+        |backend: &Backend| backend.speaks(call.dialect) && pin.is_none_or(|id| backend.config.id == id);
+    settle(shared, concerns).await;
+    if *endpoint != Endpoint::Version {
+        shared.refresh(|backend| concerns(backend) && is_stale(backend)).await;
+    }
+    let table = shared.table.load();
+    let mut known = table.backends.iter().filter(|backend| concerns(backend)).peekable();
+    // Better no list than one that says there are no models when their server is down.
+    if known.peek().is_some() && !known.any(|backend| backend.is_up()) {
+        let wanted = Wanted { dialect: call.dialect, pin, model: None, spread: Spread::First, tried: &[] };
+        let no_route = table.route(&wanted).err().unwrap_or(NoRoute::Nobody);
+        return Err(explain(&table, call, no_route));
+    }
+    let mut up: Vec<&Backend> =
+        table.backends.iter().map(AsRef::as_ref).filter(|b| concerns(b) && b.is_up()).collect();
+    up.sort_by_key(|backend| backend.config.priority);
+    match endpoint {
+        Endpoint::Tags => Ok(models(tags(&up))),
+        Endpoint::Running => Ok(models(running(&up))),
+        Endpoint::Version => {
+            let version = up.iter().find_map(|backend| backend.report.version.as_deref());
+            let version = version.unwrap_or(&table.settings.version);
+            Ok((ollama::JSON, json!({ "version": version }).to_string().into_bytes()))
+        }
+        Endpoint::Model(id) => {
+            let object = described(&table, &up, id).ok_or_else(|| Failure::UnknownModel(id.to_string()))?;
+            Ok((openai::JSON, line(&object)))
+        }
+        Endpoint::Root | Endpoint::Models | Endpoint::Management | Endpoint::Named | Endpoint::Unnamed => {
+            let data: Vec<Value> = objects(&up).into_iter().map(|(_, object)| object).collect();
+            // Ollama's order of members; serde_json sorts them.
+            let list = format!("{{\"object\":\"list\",\"data\":{}}}\n", Value::from(data));
+            Ok((openai::JSON, list.into_bytes()))
+        }
+    }
+}
+
+/// Waits for first probes: long for the first answer of all, not so long for the others.
+async fn settle(shared: &Shared, concerns: impl Fn(&Backend) -> bool + Copy) {
+    const LATECOMERS: Duration = Duration::from_secs(1);
+    let pending = |table: &Table| table.backends.iter().any(|b| concerns(b) && b.is_new());
+    let up = |table: &Table| table.backends.iter().any(|b| concerns(b) && b.is_up());
+    let limit = {
+        let table = shared.table.load();
+        if !pending(&table) {
+            return;
+        }
+        table.settings.connect_timeout
+    };
+    shared.wait_until(limit, |table| up(table) || !pending(table)).await;
+    shared.wait_until(limit.min(LATECOMERS), |table| !pending(table)).await;
+}
+
+fn models(entries: Vec<Value>) -> Content {
+    (ollama::JSON, json!({ "models": entries }).to_string().into_bytes())
+}
+
+/// Returns Ollama's entries for the models of all backends; of the same name that of the first backend.
+fn tags(up: &[&Backend]) -> Vec<Value> {
+    let mut seen = HashSet::new();
+    let offered = up.iter().flat_map(|backend| {
+        let listed = backend.report.listing.iter().flat_map(|listing| &listing.models);
+        listed
+            .filter(|model| backend.offers(&model.name))
+            .map(|model| (model.name.clone(), model.entry.clone()))
+    });
+    offered.filter(|(name, _)| seen.insert(name.clone())).map(|(_, entry)| entry).collect()
+}
+
+fn running(up: &[&Backend]) -> Vec<Value> {
+    let mut seen = HashSet::new();
+    let entries = up.iter().flat_map(|backend| {
+        let running = backend.report.listing.iter().flat_map(|listing| &listing.running);
+        running.filter(|entry| ollama::name_of(entry).is_some_and(|name| backend.offers(name)))
+    });
+    entries.filter(|entry| seen.insert(ollama::name_of(entry))).cloned().collect()
+}
+
+/// Returns OpenAI's objects for the models of all backends, with the index of the backend among `up`.
+fn objects(up: &[&Backend]) -> Vec<(usize, Value)> {
+    let mut seen = HashSet::new();
+    let mut objects = Vec::new();
+    for (at, backend) in up.iter().enumerate() {
+        let listed = || backend.report.listing.iter().flat_map(|listing| &listing.models);
+        for info in backend.models() {
+            if !seen.insert(info.name.clone()) {
+                continue;
+            }
+            let kind = backend.config.kind;
+            let object = match (listed().find(|model| model.is_called(kind, &info.name)), kind) {
+                (Some(model), BackendKind::Ollama) => ollama::as_openai(model),
+                (Some(model), BackendKind::OpenAi) => model.entry.clone(),
+                (None, _) => openai::declared(&info.name, &backend.config.id),
+            };
+            objects.push((at, object));
+        }
+    }
+    objects
+}
+
+/// Describes the model that `<model>` or `<id>/<model>` means.
+fn described(table: &Table, up: &[&Backend], id: &str) -> Option<Value> {
+    let of = |name: &str, pin: Option<&str>| {
+        let served = table.catalog.find(name).iter();
+        let mut usable = served.filter_map(|served| {
+            let backend = &table.backends[served.backend];
+            let at = up.iter().position(|up| up.config.id == backend.config.id)?;
+            pin.is_none_or(|pin| pin == backend.config.id).then_some((at, &served.name.text))
+        });
+        let (at, name) = usable.next()?;
+        let of_one = objects(&up[at..=at]);
+        of_one
+            .into_iter()
+            .map(|(_, object)| object)
+            .find(|object| object.get("id").and_then(Value::as_str) == Some(name))
+    };
+    of(id, None).or_else(|| crate::catalog::split_pin(id).and_then(|(pin, model)| of(model, Some(pin))))
+}
+
+fn line(object: &Value) -> Vec<u8> {
+    format!("{object}\n").into_bytes()
+}

@@ -1,0 +1,185 @@
+use std::future::poll_fn;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http_body::{Body, Frame};
+use http_body_util::BodyExt;
+
+use crate::body::BoxError;
+use crate::scan::{ModelScan, decode};
+use crate::upload::Rest;
+
+/// The most of a body that is held in order to find its model and to be able to send it again.
+const LARGEST_PREFIX: usize = 1 << 20;
+/// How long the rest of a body is waited for once the model is known. A body that came in one piece can be
+/// sent again; one that a slow caller is still writing must not wait for its end.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// A caller's body, as far as it has been read.
+pub(crate) enum Payload {
+    /// All of it.
+    Whole { bytes: Bytes, trailers: Option<HeaderMap> },
+    /// Its beginning, and the part that is still to come.
+    Begun { prefix: Bytes, rest: Rest },
+}
+
+impl Payload {
+    /// Tells whether it can be sent more than once.
+    pub(crate) fn is_whole(&self) -> bool {
+        matches!(self, Self::Whole { .. })
+    }
+}
+
+/// The model that a body names, and where.
+pub(crate) struct NamedModel {
+    pub(crate) name: String,
+    /// Its place in the body's first bytes, quotes included.
+    pub(crate) span: std::ops::Range<usize>,
+}
+
+/// Boxes a body of which nothing is read here.
+pub(crate) fn unread<B>(body: B) -> Payload
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    if body.is_end_stream() {
+        return Payload::Whole { bytes: Bytes::new(), trailers: None };
+    }
+    Payload::Begun { prefix: Bytes::new(), rest: boxed(body) }
+}
+
+/// Reads a body until its end, or until its model is known and the rest is long or slow in coming.
+///
+/// # Errors
+///
+/// The body's own: the caller has gone, or has not kept to HTTP.
+pub(crate) async fn read<B>(body: B) -> Result<(Payload, Option<NamedModel>), BoxError>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let mut reader = Reader { read: Read::default(), scan: ModelScan::default(), trailers: None };
+    if body.is_end_stream() {
+        return Ok(reader.whole());
+    }
+    let mut rest = boxed(body);
+    let mut patience = std::pin::pin!(None::<tokio::time::Sleep>);
+    loop {
+        // What is not an object names no model, however much of it is read.
+        let hopeless = reader.scan.is_done() && reader.scan.span().is_none();
+        if hopeless || reader.read.len() >= LARGEST_PREFIX {
+            return Ok(reader.begun(rest));
+        }
+        if reader.scan.span().is_some() && patience.is_none() {
+            patience.set(Some(tokio::time::sleep(PATIENCE)));
+        }
+        let next = poll_fn(|cx| match rest.as_mut().poll_frame(cx) {
+            Poll::Ready(frame) => Poll::Ready(Some(frame)),
+            Poll::Pending => match patience.as_mut().as_pin_mut() {
+                Some(sleep) => sleep.poll(cx).map(|()| None),
+                None => Poll::Pending,
+            },
+        });
+        match next.await {
+            None => return Ok(reader.begun(rest)),
+            Some(None) => return Ok(reader.whole()),
+            Some(Some(frame)) => reader.take(frame?),
+        }
+        if rest.is_end_stream() {
+            return Ok(reader.whole());
+        }
+    }
+}
+
+struct Reader {
+    read: Read,
+    scan: ModelScan,
+    trailers: Option<HeaderMap>,
+}
+
+impl Reader {
+    fn take(&mut self, frame: Frame<Bytes>) {
+        match frame.into_data() {
+            Ok(data) => {
+                self.read.push(data);
+                self.scan.scan(self.read.bytes());
+            }
+            Err(frame) => self.trailers = frame.into_trailers().ok(),
+        }
+    }
+
+    fn whole(self) -> (Payload, Option<NamedModel>) {
+        let bytes = self.read.freeze();
+        let model = named(&self.scan, &bytes);
+        (Payload::Whole { bytes, trailers: self.trailers }, model)
+    }
+
+    fn begun(self, rest: Rest) -> (Payload, Option<NamedModel>) {
+        let prefix = self.read.freeze();
+        let model = named(&self.scan, &prefix);
+        (Payload::Begun { prefix, rest }, model)
+    }
+}
+
+fn named(scan: &ModelScan, text: &[u8]) -> Option<NamedModel> {
+    let span = scan.span()?;
+    let name = decode(text.get(span.clone())?)?.into_owned();
+    // Ollama takes an empty name for none, and says so better than we could.
+    (!name.is_empty()).then_some(NamedModel { name, span })
+}
+
+/// Bytes in one piece; not copied as long as there is one piece only.
+enum Read {
+    One(Bytes),
+    Many(BytesMut),
+}
+
+impl Default for Read {
+    fn default() -> Self {
+        Self::One(Bytes::new())
+    }
+}
+
+impl Read {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::One(bytes) => bytes,
+            Self::Many(bytes) => bytes,
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.bytes().len()
+    }
+
+    fn push(&mut self, data: Bytes) {
+        match self {
+            Self::One(bytes) if bytes.is_empty() => *self = Self::One(data),
+            Self::One(bytes) => {
+                let mut many = BytesMut::with_capacity((bytes.len() + data.len()) * 2);
+                many.extend_from_slice(bytes);
+                many.extend_from_slice(&data);
+                *self = Self::Many(many);
+            }
+            Self::Many(bytes) => bytes.extend_from_slice(&data),
+        }
+    }
+
+    fn freeze(self) -> Bytes {
+        match self {
+            Self::One(bytes) => bytes,
+            Self::Many(bytes) => bytes.freeze(),
+        }
+    }
+}
+
+fn boxed<B>(body: B) -> Rest
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    Box::pin(body.map_err(Into::into))
+}

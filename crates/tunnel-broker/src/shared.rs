@@ -1,0 +1,148 @@
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use futures_util::future::join_all;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+use crate::backend::Backend;
+use crate::config::BrokerConfig;
+use crate::prober::Prober;
+use crate::status::BackendStatus;
+use crate::table::Table;
+use crate::upstream::Upstream;
+
+/// What all clones of a broker have in common.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// What requests look at: no lock.
+    pub(crate) table: ArcSwap<Table>,
+    /// What the table is built from; held while a new one is built, so that none is lost.
+    source: Mutex<Source>,
+    pub(crate) status: watch::Sender<Arc<Vec<BackendStatus>>>,
+    pub(crate) running: Arc<AtomicUsize>,
+    tracker: TaskTracker,
+    shutdown: CancellationToken,
+}
+
+#[derive(Debug)]
+struct Source {
+    settings: Arc<BrokerConfig>,
+    /// Those of the enabled backends, in their order.
+    upstreams: Vec<Arc<Upstream>>,
+}
+
+/// Longest wait for an answer about what backends have, before what is known must do.
+const REFRESH_WAIT: Duration = Duration::from_secs(1);
+
+impl Shared {
+    pub(crate) fn start(
+        config: BrokerConfig,
+        tracker: TaskTracker,
+        shutdown: CancellationToken,
+    ) -> Arc<Self> {
+        let source = Source { settings: Arc::new(BrokerConfig::default()), upstreams: Vec::new() };
+        let table = Table::new(Arc::clone(&source.settings), &[]);
+        let shared = Arc::new(Self {
+            table: ArcSwap::from_pointee(table),
+            source: Mutex::new(source),
+            status: watch::Sender::new(Arc::new(Vec::new())),
+            running: Arc::new(AtomicUsize::new(0)),
+            tracker,
+            shutdown,
+        });
+        shared.reconfigure(config);
+        shared
+    }
+
+    /// Takes over a configuration: keeps the upstreams that stay, starts new ones, ends the others' probers.
+    pub(crate) fn reconfigure(self: &Arc<Self>, config: BrokerConfig) {
+        let mut source = self.source();
+        // By id and address: an id that now means another server starts anew.
+        let mut old: Vec<(String, Arc<Upstream>)> = {
+            let upstreams = std::mem::take(&mut source.upstreams);
+            let enabled = source.settings.backends.iter().filter(|config| config.enabled);
+            enabled.map(|config| config.id.clone()).zip(upstreams).collect()
+        };
+        let mut fresh = Vec::new();
+        for config in config.backends.iter().filter(|config| config.enabled) {
+            let kept = old.iter().position(|(id, upstream)| *id == config.id && upstream.is(config));
+            let upstream = kept.map(|at| old.swap_remove(at).1).unwrap_or_else(|| {
+                let upstream = Arc::new(Upstream::new(config, self.shutdown.child_token()));
+                fresh.push(Prober {
+                    id: config.id.clone(),
+                    upstream: Arc::clone(&upstream),
+                    shared: Arc::clone(self),
+                });
+                upstream
+            });
+            source.upstreams.push(upstream);
+        }
+        source.settings = Arc::new(config);
+        self.publish_from(&source);
+        drop(source);
+        for (_, upstream) in old {
+            upstream.stop.cancel();
+        }
+        for prober in fresh {
+            let span = tracing::debug_span!("prober", backend = %prober.id);
+            self.tracker.spawn(prober.run().instrument(span));
+        }
+    }
+
+    /// Builds the table and the status anew from what is known.
+    pub(crate) fn publish(&self) {
+        self.publish_from(&self.source());
+    }
+
+    fn publish_from(&self, source: &Source) {
+        let table = Table::new(Arc::clone(&source.settings), &source.upstreams);
+        let status = table.backends.iter().map(|backend| backend.status()).collect();
+        self.table.store(Arc::new(table));
+        self.status.send_replace(Arc::new(status));
+    }
+
+    pub(crate) fn settings(&self) -> Arc<BrokerConfig> {
+        Arc::clone(&self.table.load().settings)
+    }
+
+    /// Tells whether the configuration names the models of a backend.
+    pub(crate) fn declares_models(&self, id: &str) -> bool {
+        self.table.load().backend(id).is_some_and(|backend| !backend.config.models.is_empty())
+    }
+
+    /// Waits until `enough` holds of the table, no longer than `limit`.
+    pub(crate) async fn wait_until(&self, limit: Duration, enough: impl Fn(&Table) -> bool) {
+        let mut changes = self.status.subscribe();
+        // Timing out is one of the two expected ends, and the sender is a field of `self`.
+        drop(tokio::time::timeout(limit, changes.wait_for(|_| enough(&self.table.load()))).await);
+    }
+
+    /// Has the backends probed that `concerns` accepts, and waits for the answers for a moment.
+    ///
+    /// Requests that ask for this at the same time share the probes.
+    pub(crate) async fn refresh(&self, concerns: impl Fn(&Backend) -> bool) {
+        let table = self.table.load_full();
+        let ordered = table.backends.iter().filter(|backend| concerns(backend)).map(|backend| {
+            let order = backend.upstream.order_probe();
+            backend.upstream.probed(order)
+        });
+        drop(tokio::time::timeout(REFRESH_WAIT, join_all(ordered)).await);
+    }
+
+    fn source(&self) -> MutexGuard<'_, Source> {
+        // Replaced field by field from values that exist: sound after a panic.
+        self.source.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Tells whether a backend has been asked lately enough for a list to be called current.
+pub(crate) fn is_stale(backend: &Backend) -> bool {
+    const FRESH: Duration = Duration::from_secs(1);
+    let Some(at) = backend.report.last_check else { return false };
+    SystemTime::now().duration_since(at).is_ok_and(|age| age > FRESH)
+}

@@ -1,0 +1,11 @@
+//! The broker against scripted model servers on real sockets.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod cancelling;
+mod failing;
+mod headers;
+mod listing;
+mod probing;
+mod routing;
+mod streaming;
+mod support;

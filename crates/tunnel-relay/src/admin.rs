@@ -1,0 +1,51 @@
+//! The admin address: liveness, readiness, metrics. For operators only, without authentication.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+
+use crate::metrics::Exposition;
+use crate::relay::Shared;
+
+pub(crate) fn router(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .with_state(shared)
+}
+
+/// 200 while the relay takes new tunnels, 503 once it drains.
+async fn ready(State(shared): State<Arc<Shared>>) -> Response {
+    if shared.draining.is_cancelled() {
+        (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response()
+    } else {
+        "ready\n".into_response()
+    }
+}
+
+async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+    let (exposition, content_type) = match exposition(&headers) {
+        Exposition::OpenMetrics => {
+            (Exposition::OpenMetrics, "application/openmetrics-text; version=1.0.0; charset=utf-8")
+        }
+        Exposition::Text => (Exposition::Text, "text/plain; version=0.0.4; charset=utf-8"),
+    };
+    let page = shared.metrics.page(shared.registry.counts(), exposition);
+    ([(CONTENT_TYPE, content_type)], page).into_response()
+}
+
+/// OpenMetrics for those who ask for it by name; Prometheus does.
+fn exposition(headers: &HeaderMap) -> Exposition {
+    let accepts = headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .any(|value| value.contains("application/openmetrics-text"));
+    if accepts { Exposition::OpenMetrics } else { Exposition::Text }
+}

@@ -1,0 +1,180 @@
+//! Who is calling: bearer tokens become [`Principal`]s.
+
+mod cache;
+pub mod local_issuer;
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue};
+use tunnel_transport::DeviceName;
+
+pub use local_issuer::{Grant, IssuerError, LocalIssuer, Verifier};
+
+/// What a verified token says about its holder.
+///
+/// `Debug` shows the subject and ids, never the token: that is not kept at all.
+#[derive(Debug)]
+pub struct Principal {
+    /// The tenant: devices and callers of one subject find each other, those of two subjects never do.
+    pub subject: Arc<str>,
+    /// What the token allows.
+    pub scopes: Scopes,
+    /// The only device the token holds for; `None`: every device of the subject.
+    pub device: Option<DeviceName>,
+    /// The limits that apply, by name; `None`: the relay's defaults.
+    pub tier: Option<String>,
+    /// The token's own id (`jti`), for audit and revocation.
+    pub token_id: String,
+    /// When the token ends, in seconds since 1970.
+    pub expires_at: u64,
+    /// The `tunnel-caller` header for requests of this principal, made once.
+    pub(crate) caller: HeaderValue,
+}
+
+/// A set of scopes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scopes {
+    tunnel: bool,
+    inference: bool,
+}
+
+/// One thing that a token may allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Scope {
+    /// A desktop may dial the relay and serve requests
+    Tunnel,
+    /// A caller may send requests to the subject's desktops
+    Inference,
+}
+
+impl Scope {
+    /// Returns the scope's name as tokens carry it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tunnel => "tunnel",
+            Self::Inference => "inference",
+        }
+    }
+}
+
+impl Scopes {
+    /// Reads a space-separated list; words of a newer version are passed over, they grant nothing here.
+    pub fn parse(list: &str) -> Self {
+        let mut scopes = Self::default();
+        for word in list.split_ascii_whitespace() {
+            match word {
+                "tunnel" => scopes.tunnel = true,
+                "inference" => scopes.inference = true,
+                _ => {}
+            }
+        }
+        scopes
+    }
+
+    /// Returns whether `scope` is in the set.
+    pub fn has(self, scope: Scope) -> bool {
+        match scope {
+            Scope::Tunnel => self.tunnel,
+            Scope::Inference => self.inference,
+        }
+    }
+
+    /// Returns the space-separated list.
+    pub fn as_str(self) -> &'static str {
+        match (self.tunnel, self.inference) {
+            (true, true) => "tunnel inference",
+            (true, false) => "tunnel",
+            (false, true) => "inference",
+            (false, false) => "",
+        }
+    }
+}
+
+impl FromIterator<Scope> for Scopes {
+    fn from_iter<I: IntoIterator<Item = Scope>>(scopes: I) -> Self {
+        let mut set = Self::default();
+        for scope in scopes {
+            match scope {
+                Scope::Tunnel => set.tunnel = true,
+                Scope::Inference => set.inference = true,
+            }
+        }
+        set
+    }
+}
+
+/// Why a caller or a desktop was not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// There is no `Authorization: Bearer` header.
+    #[error("no bearer token was sent")]
+    Missing,
+    /// The token is not one that this relay signed, or not yet valid.
+    #[error("the token was not issued by this relay or is damaged")]
+    Invalid,
+    /// The token's time is over.
+    #[error("the token has expired")]
+    Expired,
+}
+
+/// Takes the bearer token out of a request's headers.
+///
+/// Two `Authorization` headers are refused: two readers could pick different ones.
+pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str, TokenError> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let value = values.next().ok_or(TokenError::Missing)?;
+    if values.next().is_some() {
+        return Err(TokenError::Invalid);
+    }
+    let value = value.to_str().map_err(|_| TokenError::Invalid)?;
+    let Some((scheme, token)) = value.split_once(' ') else { return Err(TokenError::Missing) };
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(TokenError::Missing);
+    }
+    let token = token.trim();
+    if token.is_empty() { Err(TokenError::Missing) } else { Ok(token) }
+}
+
+/// Returns the wall clock in whole seconds since 1970, as tokens count.
+pub(crate) fn unix_now() -> u64 {
+    // A clock before 1970 makes every token valid for longer, never a panic.
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(values: &[&str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(AUTHORIZATION, HeaderValue::from_str(value).unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn bearer_is_taken_in_any_case_and_once_only() {
+        assert_eq!(bearer(&headers(&["Bearer abc"])), Ok("abc"));
+        assert_eq!(bearer(&headers(&["bEARER   abc "])), Ok("abc"));
+        assert_eq!(bearer(&headers(&[])), Err(TokenError::Missing));
+        assert_eq!(bearer(&headers(&["Basic abc"])), Err(TokenError::Missing));
+        assert_eq!(bearer(&headers(&["Bearer"])), Err(TokenError::Missing));
+        assert_eq!(bearer(&headers(&["Bearer "])), Err(TokenError::Missing));
+        assert_eq!(bearer(&headers(&["Bearer a", "Bearer b"])), Err(TokenError::Invalid));
+    }
+
+    #[test]
+    fn unknown_scopes_grant_nothing() {
+        let scopes = Scopes::parse("admin  inference future");
+        assert!(scopes.has(Scope::Inference) && !scopes.has(Scope::Tunnel));
+        assert_eq!(scopes.as_str(), "inference");
+        assert_eq!(Scopes::parse("").as_str(), "");
+        assert_eq!(
+            [Scope::Inference, Scope::Tunnel].into_iter().collect::<Scopes>().as_str(),
+            "tunnel inference"
+        );
+    }
+}

@@ -1,0 +1,197 @@
+//! The command line.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+use serde_json::json;
+use tunnel_transport::DeviceName;
+
+use crate::auth::{self, Grant, LocalIssuer, Scope};
+use crate::{Relay, RelayConfig, Settings};
+
+/// Pass requests from web callers to desktops behind their tunnels
+#[derive(Debug, Parser)]
+#[command(name = "tunnel-relay", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the relay until SIGTERM or SIGINT
+    Serve(Serve),
+    /// Make tokens for callers and desktops
+    Token {
+        #[command(subcommand)]
+        command: TokenCommand,
+    },
+}
+
+/// `tunnel-relay serve`.
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// HOST:PORT for callers and desktops; port 0 takes a free one
+    #[arg(long, value_name = "ADDR")]
+    pub listen: String,
+    /// HOST:PORT for /livez, /readyz and /metrics; keep it private
+    #[arg(long, value_name = "ADDR")]
+    pub admin_listen: String,
+    /// Directory of the signing key; made at the first start
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// TOML file with limits and times; without it the defaults apply
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// How long running streams may go on after the first signal
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    pub grace: u64,
+    /// File that gets {"listen": "…", "admin": "…"} once both addresses are bound
+    #[arg(long, value_name = "FILE")]
+    pub addr_file: Option<PathBuf>,
+}
+
+/// `tunnel-relay token …`.
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token and print it, nothing else
+    Create(TokenCreate),
+}
+
+/// `tunnel-relay token create`.
+#[derive(Debug, Args)]
+pub struct TokenCreate {
+    /// Directory of the signing key; made when missing
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// The account: callers reach the desktops of their own subject only
+    #[arg(long, value_name = "NAME")]
+    pub subject: String,
+    /// What the token allows; may be given twice
+    #[arg(long, value_name = "SCOPE", required = true)]
+    pub scope: Vec<Scope>,
+    /// The only device the token holds for; without it, every device of the subject
+    #[arg(long, value_name = "NAME")]
+    pub device: Option<DeviceName>,
+    /// Name of the limits that apply
+    #[arg(long, value_name = "NAME")]
+    pub tier: Option<String>,
+    /// How long the token is valid: a number with s, m, h or d
+    #[arg(long, value_name = "TIME", default_value = "30d", value_parser = parse_ttl)]
+    pub ttl: Duration,
+}
+
+impl Serve {
+    /// Starts the relay and tells where it listens.
+    pub async fn start(self) -> anyhow::Result<Relay> {
+        let settings = match &self.config {
+            Some(path) => Settings::load(path)?,
+            None => Settings::default(),
+        };
+        let relay = Relay::start(RelayConfig {
+            listen: self.listen,
+            admin_listen: self.admin_listen,
+            data_dir: self.data_dir,
+            grace: Duration::from_secs(self.grace),
+            settings,
+        })
+        .await?;
+        if let Some(path) = &self.addr_file {
+            write_addresses(path, &relay).with_context(|| format!("writing {}", path.display()))?;
+        }
+        Ok(relay)
+    }
+}
+
+impl TokenCreate {
+    /// Makes the token.
+    pub fn run(self) -> anyhow::Result<String> {
+        let issuer = LocalIssuer::open(&self.data_dir)?;
+        let grant = Grant {
+            subject: self.subject,
+            scopes: self.scope.into_iter().collect(),
+            device: self.device,
+            tier: self.tier,
+            ttl: self.ttl,
+        };
+        Ok(issuer.issue(&grant, auth::unix_now())?)
+    }
+}
+
+/// Writes beside the file and renames, so that a reader sees all of it or nothing.
+fn write_addresses(path: &Path, relay: &Relay) -> anyhow::Result<()> {
+    let addresses =
+        json!({ "listen": relay.listen_addr().to_string(), "admin": relay.admin_addr().to_string() });
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(format!(".{}", std::process::id()));
+    let mut file = fs::File::create(&draft)?;
+    writeln!(file, "{addresses}")?;
+    drop(file);
+    Ok(fs::rename(&draft, path)?)
+}
+
+fn parse_ttl(text: &str) -> Result<Duration, String> {
+    const MAX_DAYS: u64 = 3_650;
+    let wrong = || "must be a whole number with s, m, h or d, such as 30d".to_owned();
+    let (number, seconds) = match text.char_indices().next_back() {
+        Some((at, 's')) => (&text[..at], 1),
+        Some((at, 'm')) => (&text[..at], 60),
+        Some((at, 'h')) => (&text[..at], 3_600),
+        Some((at, 'd')) => (&text[..at], 86_400),
+        _ => return Err(wrong()),
+    };
+    if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(wrong());
+    }
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    match number.checked_mul(seconds) {
+        Some(0) => Err("must be at least one second".to_owned()),
+        Some(total) if total <= MAX_DAYS * 86_400 => Ok(Duration::from_secs(total)),
+        _ => Err(format!("must be at most {MAX_DAYS}d")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_are_read() {
+        for (text, seconds) in [("1s", 1), ("15m", 900), ("2h", 7_200), ("30d", 2_592_000)] {
+            assert_eq!(parse_ttl(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for bad in
+            ["", "30", "d", "-1d", "+1d", "1.5h", "1w", "0s", "3651d", "99999999999999999999d", "30 d", "1ä"]
+        {
+            assert!(parse_ttl(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_token_needs_a_scope_and_takes_two() {
+        let parse = |args: &[&str]| {
+            let all =
+                ["tunnel-relay", "token", "create", "--data-dir", "x", "--subject", "a"].iter().chain(args);
+            Cli::try_parse_from(all)
+        };
+        assert!(parse(&[]).is_err());
+        assert!(parse(&["--scope", "admin"]).is_err());
+        assert!(parse(&["--scope", "tunnel", "--device", "No Good"]).is_err());
+        let cli = parse(&["--scope", "tunnel", "--scope", "inference"]).unwrap();
+        let Command::Token { command: TokenCommand::Create(create) } = cli.command else { panic!() };
+        assert_eq!(create.scope, [Scope::Tunnel, Scope::Inference]);
+        assert_eq!(create.ttl, Duration::from_secs(2_592_000));
+    }
+}

@@ -1,0 +1,208 @@
+//! One request of a caller: who asks, which device, there and back.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+use tracing::debug;
+use tunnel_transport::{ResponseBody, SendError};
+
+use crate::auth::{self, Scope};
+use crate::body::{Forwarded, Length, Progress, RelayBody, Upload, overdue};
+use crate::error::{Dialect, Refusal, X_REQUEST_ID};
+use crate::headers::{self, TUNNEL_CALLER, TUNNEL_DEVICE};
+use crate::listener::Connection;
+use crate::metrics::{Metrics, Outcome};
+use crate::registry::{StreamPermit, Tunnel};
+use crate::target::{self, Target};
+
+/// Forwards a request to the caller's device and passes the answer back as it comes.
+pub(crate) async fn forward(
+    connection: &Connection,
+    mut request: Request<Incoming>,
+    request_id: &HeaderValue,
+) -> Response<RelayBody> {
+    let asked = match aim(&mut request) {
+        Ok(asked) => asked,
+        Err(refusal) => return refuse(connection, &refusal, dialect(&request), request_id),
+    };
+    let dialect = dialect(&request);
+    match exchange(connection, request, asked.as_deref(), request_id).await {
+        Ok(response) => response,
+        Err(refusal) => refuse(connection, &refusal, dialect, request_id),
+    }
+}
+
+/// Answers a request that is not forwarded.
+pub(crate) fn refuse(
+    connection: &Connection,
+    refusal: &Refusal,
+    dialect: Dialect,
+    request_id: &HeaderValue,
+) -> Response<RelayBody> {
+    match refusal {
+        // Nobody is left to read the answer.
+        Refusal::BadUpload => connection.shared.metrics.count(Outcome::CallerGone),
+        refusal => connection.shared.metrics.refused(refusal.code()),
+    }
+    debug!(request_id = ?request_id, code = refusal.code(), "request refused");
+    refusal.response(dialect, request_id)
+}
+
+fn dialect(request: &Request<Incoming>) -> Dialect {
+    Dialect::of(request.uri().path())
+}
+
+/// Reduces the request's target to a path on a device, and tells which device the path named.
+fn aim(request: &mut Request<Incoming>) -> Result<Option<String>, Refusal> {
+    let uri = request.uri();
+    if !uri.path().starts_with('/') || request.method() == Method::CONNECT {
+        return Err(Refusal::Unforwardable {
+            status: StatusCode::BAD_REQUEST,
+            code: "bad_request",
+            why: "The request names no path. Send requests for paths such as /api/chat or /v1/chat/completions; this \
+                  relay is no general proxy.",
+        });
+    }
+    if let Some(prefixed) = target::split_device(uri) {
+        *request.uri_mut() = Uri::from(prefixed.rest);
+        if target::target(request.uri().path()) == Target::Connect
+            || target::target(request.uri().path()) == Target::Reserved
+        {
+            return Err(Refusal::Reserved);
+        }
+        return Ok(Some(prefixed.device));
+    }
+    if uri.scheme().is_some() || uri.authority().is_some() {
+        // A client that takes the relay for a proxy: only the path counts.
+        let path = uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        *request.uri_mut() = Uri::from(path);
+    }
+    Ok(None)
+}
+
+async fn exchange(
+    connection: &Connection,
+    request: Request<Incoming>,
+    asked: Option<&str>,
+    request_id: &HeaderValue,
+) -> Result<Response<RelayBody>, Refusal> {
+    let shared = &*connection.shared;
+    let principal = shared.verifier.verify(auth::bearer(request.headers())?, auth::unix_now())?;
+    if !principal.scopes.has(Scope::Inference) {
+        return Err(Refusal::Scope { needed: Scope::Inference, has: principal.scopes });
+    }
+    if headers::wants_websocket(request.headers()) {
+        return Err(Refusal::Unforwardable {
+            status: StatusCode::NOT_IMPLEMENTED,
+            code: "upgrade_unsupported",
+            why: "This relay does not pass WebSockets on. Send the request as plain HTTP; streamed responses work.",
+        });
+    }
+    let permit = {
+        let named = request.headers().get(TUNNEL_DEVICE).map(|name| name.to_str().unwrap_or("?"));
+        shared.registry.admit(&principal, asked.or(named))?
+    };
+
+    let is_head = request.method() == Method::HEAD;
+    let (mut head, body) = request.into_parts();
+    if head.version == Version::HTTP_10 {
+        connection.body_ends_with_connection.store(true, Ordering::Relaxed);
+    }
+    headers::strip_request(&mut head.headers);
+    head.headers.insert(X_REQUEST_ID, request_id.clone());
+    head.headers.insert(headers::FORWARDED, connection.forwarded.clone());
+    head.headers.insert(TUNNEL_CALLER, principal.caller.clone());
+    // What hyper left there is for this connection.
+    head.extensions.clear();
+    // h2 wants an authority with version 2, and the caller's does not matter to the desktop.
+    head.version = Version::HTTP_11;
+
+    let upload = Upload::new(body, Arc::clone(&shared.metrics));
+    let progress = upload.progress();
+    let attempt = Attempt { metrics: &shared.metrics, settled: false };
+    let answer = send(&permit, Request::from_parts(head, upload), progress.as_deref(), connection).await;
+    attempt.settle();
+    let (mut head, body) = answer?.into_parts();
+    headers::strip_response(&mut head.headers);
+    head.headers.insert(X_REQUEST_ID, request_id.clone());
+    head.version = Version::HTTP_11;
+    let bodyless =
+        is_head || head.status == StatusCode::NO_CONTENT || head.status == StatusCode::NOT_MODIFIED;
+    let body = Forwarded::new(
+        if bodyless { Length::None } else { Length::AsSaid },
+        &head.headers,
+        body,
+        shared.settings.idle_timeout,
+        permit,
+        Arc::clone(&shared.metrics),
+    );
+    Ok(Response::from_parts(head, RelayBody::Forwarded(body)))
+}
+
+/// Sends a request and waits for the head of its response for as long as the device may take.
+async fn send(
+    permit: &StreamPermit,
+    request: Request<Upload>,
+    upload: Option<&Progress>,
+    connection: &Connection,
+) -> Result<Response<ResponseBody>, Refusal> {
+    let tunnel = permit.tunnel();
+    let limit = connection.shared.settings.first_byte_timeout;
+    let started = Instant::now();
+    let mut answer = pin!(tunnel.session.send(request));
+    let mut timer = pin!(tokio::time::sleep_until(started + limit));
+    loop {
+        tokio::select! {
+            biased;
+            answer = answer.as_mut() => return answer.map_err(|error| refusal(&error, tunnel, upload)),
+            () = timer.as_mut() => {
+                // A slow upload is not the device's fault: its time runs from the last piece.
+                let since = upload.map_or(started, Progress::last).max(started);
+                match overdue(tunnel, since, limit) {
+                    Some(deadline) => timer.as_mut().reset(deadline),
+                    None => {
+                        let device = tunnel.device.to_string();
+                        return Err(Refusal::FirstByteTimeout { device, after: limit });
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn refusal(error: &SendError, tunnel: &Tunnel, upload: Option<&Progress>) -> Refusal {
+    let device = tunnel.device.to_string();
+    match error {
+        _ if upload.is_some_and(Progress::failed) => Refusal::BadUpload,
+        SendError::Offline => Refusal::DeviceOffline { device, retry_after: Duration::from_secs(5) },
+        SendError::Draining => Refusal::DeviceOffline { device, retry_after: Duration::from_secs(2) },
+        SendError::Lost(_) => Refusal::TunnelLost { device },
+        SendError::Reset(_) => Refusal::StreamReset { device },
+    }
+}
+
+/// Counts a caller that hangs up before the response begins: then the future is dropped where it stands.
+struct Attempt<'a> {
+    metrics: &'a Metrics,
+    settled: bool,
+}
+
+impl Attempt<'_> {
+    fn settle(mut self) {
+        self.settled = true;
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.metrics.count(Outcome::CallerGone);
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Which headers pass, in both directions.
+
+use std::net::IpAddr;
+
+pub(crate) use http::header::FORWARDED;
+use http::header::{CONNECTION, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// What the desktop's policy and accounting need to know of the caller.
+pub(crate) const TUNNEL_CALLER: HeaderName = HeaderName::from_static("tunnel-caller");
+/// Which device a request is for, when the path does not say.
+pub(crate) const TUNNEL_DEVICE: HeaderName = HeaderName::from_static("tunnel-device");
+
+/// Takes out of a caller's request what must not reach the desktop: what concerns this connection only, the caller's
+/// credentials, and the names under which the desktop trusts the relay.
+pub(crate) fn strip_request(headers: &mut HeaderMap) {
+    strip(headers, |name| {
+        is_hop_by_hop(name)
+            || matches!(
+                name,
+                "authorization" | "proxy-authorization" | "cookie" | "x-api-key"
+                // The broker sets the backend's own, and hyper has answered `expect`.
+                | "host" | "expect"
+                | "x-request-id" | "forwarded" | "tunnel-caller" | "tunnel-device"
+            )
+    });
+}
+
+/// Takes out of a response what concerned the tunnel's last hop only.
+pub(crate) fn strip_response(headers: &mut HeaderMap) {
+    strip(headers, is_hop_by_hop);
+}
+
+/// RFC 9110 §7.6.1, with the names of older texts. `trailer` passes: it tells a receiver what will come.
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+            | "http2-settings"
+    )
+}
+
+fn strip(headers: &mut HeaderMap, goes: impl Fn(&str) -> bool) {
+    strip_named_by_connection(headers);
+    // One look at each name that is there costs less than asking for each name that may be. Few go, in most requests
+    // three; those beyond the array's end go in the next round.
+    loop {
+        let mut doomed = [const { None::<HeaderName> }; 8];
+        let going = headers.keys().filter(|name| goes(name.as_str()));
+        let n_doomed = doomed.iter_mut().zip(going).map(|(slot, name)| *slot = Some(name.clone())).count();
+        for name in doomed.into_iter().flatten() {
+            headers.remove(name);
+        }
+        if n_doomed < 8 {
+            return;
+        }
+    }
+}
+
+/// Removes the headers that `Connection` names for this hop.
+fn strip_named_by_connection(headers: &mut HeaderMap) {
+    let is_plain = |value: &HeaderValue| {
+        value.as_bytes().eq_ignore_ascii_case(b"keep-alive")
+            || value.as_bytes().eq_ignore_ascii_case(b"close")
+    };
+    if headers.get_all(CONNECTION).iter().all(is_plain) {
+        return;
+    }
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+}
+
+/// Tells whether a caller wants to speak WebSocket.
+///
+/// Any other upgrade may be ignored (RFC 9110 §7.8); Java's client offers `h2c` with each first request.
+pub(crate) fn wants_websocket(headers: &HeaderMap) -> bool {
+    let names = |header, wanted: &str| {
+        headers
+            .get_all(header)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .any(|token| token.trim().eq_ignore_ascii_case(wanted))
+    };
+    headers.contains_key(UPGRADE) && names(UPGRADE, "websocket") && names(CONNECTION, "upgrade")
+}
+
+/// Writes `forwarded` (RFC 7239) for a caller. An IPv6 address is quoted and bracketed.
+pub(crate) fn forwarded(caller: IpAddr) -> HeaderValue {
+    let text = match caller.to_canonical() {
+        IpAddr::V4(ip) => format!("for={ip};proto=http"),
+        IpAddr::V6(ip) => format!("for=\"[{ip}]\";proto=http"),
+    };
+    HeaderValue::try_from(text).expect("an address is printable ASCII")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(headers: &[(&str, &str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
+        }
+        map
+    }
+
+    fn names(headers: &HeaderMap) -> Vec<&str> {
+        let mut names: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn nothing_of_this_hop_and_no_credential_reaches_the_desktop() {
+        let mut headers = map(&[
+            ("connection", "keep-alive, X-Hop"),
+            ("connection", "x-other"),
+            ("x-hop", "1"),
+            ("x-other", "1"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "keep-alive"),
+            ("te", "trailers"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("http2-settings", "x"),
+            ("host", "relay.example"),
+            ("authorization", "Bearer secret"),
+            ("proxy-authorization", "Basic secret"),
+            ("x-api-key", "secret"),
+            ("cookie", "a=1"),
+            ("cookie", "b=2"),
+            ("expect", "100-continue"),
+            ("x-request-id", "mine"),
+            ("forwarded", "for=1.2.3.4"),
+            ("tunnel-caller", "sub=\"root\""),
+            ("tunnel-device", "desk"),
+            ("content-type", "application/json"),
+            ("content-length", "2"),
+            ("accept", "*/*"),
+            ("user-agent", "x"),
+            ("x-forwarded-for", "10.0.0.1"),
+            ("trailer", "x-sum"),
+        ]);
+        strip_request(&mut headers);
+        assert_eq!(
+            names(&headers),
+            ["accept", "content-length", "content-type", "trailer", "user-agent", "x-forwarded-for"]
+        );
+    }
+
+    #[test]
+    fn a_response_keeps_what_is_for_the_caller() {
+        let mut headers = map(&[
+            ("connection", "close, x-hop"),
+            ("x-hop", "1"),
+            ("transfer-encoding", "chunked"),
+            ("content-type", "text/event-stream"),
+            ("set-cookie", "a=1"),
+            ("www-authenticate", "Basic"),
+        ]);
+        strip_response(&mut headers);
+        assert_eq!(names(&headers), ["content-type", "set-cookie", "www-authenticate"]);
+    }
+
+    #[test]
+    fn only_a_websocket_is_an_upgrade() {
+        assert!(wants_websocket(&map(&[("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket")])));
+        assert!(!wants_websocket(&map(&[("connection", "keep-alive"), ("upgrade", "websocket")])));
+        assert!(!wants_websocket(&map(&[("connection", "Upgrade, HTTP2-Settings"), ("upgrade", "h2c")])));
+        assert!(!wants_websocket(&map(&[("connection", "upgrade")])));
+    }
+
+    #[test]
+    fn forwarded_names_the_caller() {
+        assert_eq!(forwarded([192, 0, 2, 1].into()), "for=192.0.2.1;proto=http");
+        assert_eq!(forwarded("2001:db8::1".parse().unwrap()), "for=\"[2001:db8::1]\";proto=http");
+        assert_eq!(forwarded("::ffff:192.0.2.1".parse().unwrap()), "for=192.0.2.1;proto=http");
+    }
+}

@@ -1,0 +1,87 @@
+//! What arrives at the public address, and where it goes.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use serde_json::json;
+
+use crate::auth::{self, TokenError};
+use crate::body::RelayBody;
+use crate::error::{Dialect, Refusal, X_REQUEST_ID};
+use crate::listener::Connection;
+use crate::target::{Target, target};
+use crate::{attach, forward};
+
+/// Answers one request.
+pub(crate) async fn handle(
+    connection: Arc<Connection>,
+    request: Request<Incoming>,
+) -> Result<Response<RelayBody>, Infallible> {
+    connection.mark_used();
+    let request_id = request_id();
+    let refuse = |refusal: &Refusal| forward::refuse(&connection, refusal, Dialect::Plain, &request_id);
+    Ok(match target(request.uri().path()) {
+        Target::Device => forward::forward(&connection, request, &request_id).await,
+        Target::Connect => attach::connect(&connection, request).unwrap_or_else(|refusal| refuse(&refusal)),
+        Target::Health => health(&connection, &request, &request_id),
+        Target::Reserved => refuse(&Refusal::Reserved),
+    })
+}
+
+/// Draws an id for a request: 128 random bits in hexadecimal.
+fn request_id() -> HeaderValue {
+    const DIGITS: [u8; 16] = *b"0123456789abcdef";
+    let random: [u8; 16] = rand::random();
+    let mut text = [0; 32];
+    for (pair, byte) in text.chunks_exact_mut(2).zip(random) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
+    }
+    HeaderValue::from_bytes(&text).expect("hexadecimal digits are a header value")
+}
+
+/// Says that the relay is there, to anybody. A token is judged too, so that one `curl` tells both.
+fn health(
+    connection: &Connection,
+    request: &Request<Incoming>,
+    request_id: &HeaderValue,
+) -> Response<RelayBody> {
+    let mut response = if matches!(*request.method(), Method::GET | Method::HEAD) {
+        let mut body = json!({
+            "status": "ok",
+            "service": "tunnel-relay",
+            "version": env!("CARGO_PKG_VERSION"),
+            "protocol": tunnel_transport::SUBPROTOCOL,
+            "timestamp": jiff::Timestamp::now().to_string(),
+        });
+        if let Some(token) = token_state(connection, request.headers()) {
+            body["token"] = token.into();
+        }
+        let mut response = Response::new(RelayBody::full(Bytes::from(body.to_string())));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response
+    } else {
+        let mut response = Response::new(RelayBody::empty());
+        *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        response
+    };
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.headers_mut().insert(X_REQUEST_ID, request_id.clone());
+    response
+}
+
+fn token_state(connection: &Connection, headers: &HeaderMap) -> Option<&'static str> {
+    let verified =
+        auth::bearer(headers).and_then(|token| connection.shared.verifier.verify(token, auth::unix_now()));
+    match verified {
+        Ok(_) => Some("valid"),
+        Err(TokenError::Missing) => None,
+        Err(TokenError::Invalid) => Some("invalid"),
+        Err(TokenError::Expired) => Some("expired"),
+    }
+}

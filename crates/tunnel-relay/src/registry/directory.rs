@@ -1,0 +1,495 @@
+//! The registry's books: pure, with the time as an argument.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tunnel_transport::{DeviceName, SessionId};
+
+/// A device that has been away for so long is no longer known.
+const KNOWN_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+/// A session that was taken over is remembered for so long, so that its desktop is told when it tries to resume.
+const REPLACED_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+/// Most sessions that are remembered as taken over: 65,536 of about 100 bytes.
+const REPLACED_MAX: usize = 65_536;
+/// Time between two sweeps for what need not be known any more.
+const SWEEP_EVERY: Duration = Duration::from_secs(10 * 60);
+
+/// Subjects, their devices, and the sessions `S` that serve them.
+#[derive(Debug)]
+pub(super) struct Directory<S> {
+    tenants: HashMap<Arc<str>, Tenant>,
+    /// All sessions that live, also those that only finish their streams.
+    sessions: HashMap<SessionId, Entry<S>>,
+    replaced: Replaced,
+    /// Numbers the dials.
+    dials: u64,
+    swept: Option<Instant>,
+}
+
+#[derive(Debug, Default)]
+struct Tenant {
+    /// Few, so that looking through them is quicker than hashing.
+    devices: Vec<Device>,
+    streams: Arc<AtomicUsize>,
+}
+
+#[derive(Debug)]
+struct Device {
+    name: DeviceName,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    /// Served by a session.
+    Online(SessionId),
+    /// Known, without session.
+    Offline { since: Instant },
+}
+
+#[derive(Debug)]
+struct Entry<S> {
+    subject: Arc<str>,
+    device: DeviceName,
+    /// Later dials have higher numbers.
+    dial: u64,
+    session: S,
+}
+
+#[derive(Debug, Default)]
+struct Replaced {
+    subjects: HashMap<SessionId, Arc<str>>,
+    order: VecDeque<(Instant, SessionId)>,
+}
+
+/// A session that is to be known.
+#[derive(Debug)]
+pub(super) struct Joining<'a> {
+    pub(super) subject: &'a Arc<str>,
+    pub(super) device: DeviceName,
+    pub(super) id: SessionId,
+}
+
+/// The subject has as many devices as it may have.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Full;
+
+/// Where a request of a subject would go.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Lookup<'a, S> {
+    Online(&'a S),
+    Offline(&'a DeviceName),
+    /// Several devices are online and none was named.
+    Several(Vec<String>),
+    /// With the names that the subject does have.
+    Unknown(Vec<String>),
+}
+
+/// What becomes of a session whose device another session now serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It is over, and its desktop is told so when it tries to resume.
+    Replaced,
+    /// It finishes its streams and can be resumed meanwhile.
+    Retiring,
+}
+
+/// What a desktop that wants to resume a session is told.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Resume<S> {
+    Known(S),
+    Replaced,
+    Gone,
+}
+
+impl<S> Default for Directory<S> {
+    fn default() -> Self {
+        Self {
+            tenants: HashMap::new(),
+            sessions: HashMap::new(),
+            replaced: Replaced::default(),
+            dials: 0,
+            swept: None,
+        }
+    }
+}
+
+impl<S: Clone> Directory<S> {
+    /// Finds the session for a request: of the named device, or of the subject's only one.
+    ///
+    /// "Only" counts the devices that are online: a machine that was renamed or retired must not make every request
+    /// ambiguous for a day.
+    pub(super) fn find(&self, subject: &str, wanted: Option<&str>) -> Lookup<'_, S> {
+        let Some(tenant) = self.tenants.get(subject) else { return Lookup::Unknown(Vec::new()) };
+        if let Some(name) = wanted {
+            return match tenant.devices.iter().find(|device| device.name.as_str() == name) {
+                Some(device) => self.serving(device),
+                None => Lookup::Unknown(tenant.names(|_| true)),
+            };
+        }
+        let mut online = tenant.devices.iter().filter(|device| device.is_online());
+        match (online.next(), online.next()) {
+            (Some(device), None) => self.serving(device),
+            (Some(_), Some(_)) => Lookup::Several(tenant.names(Device::is_online)),
+            (None, _) => match tenant.last_seen() {
+                Some(device) => Lookup::Offline(&device.name),
+                None => Lookup::Unknown(Vec::new()),
+            },
+        }
+    }
+
+    fn serving<'a>(&'a self, device: &'a Device) -> Lookup<'a, S> {
+        match device.state {
+            State::Online(id) => match self.sessions.get(&id) {
+                Some(entry) => Lookup::Online(&entry.session),
+                None => Lookup::Offline(&device.name),
+            },
+            State::Offline { .. } => Lookup::Offline(&device.name),
+        }
+    }
+
+    /// Makes a session known. It serves its device at once when no other does.
+    ///
+    /// `session` is given the count of the subject's requests, which lives as long as one of its devices is known.
+    pub(super) fn announce(
+        &mut self,
+        joining: Joining<'_>,
+        max_devices: usize,
+        session: impl FnOnce(Arc<AtomicUsize>) -> S,
+    ) -> Result<S, Full> {
+        let Joining { subject, device, id } = joining;
+        let tenant = self.tenants.entry(Arc::clone(subject)).or_default();
+        match tenant.devices.iter_mut().find(|known| known.name == device) {
+            Some(known) if known.is_online() => {}
+            Some(known) => known.state = State::Online(id),
+            None => {
+                if tenant.devices.len() >= max_devices && !tenant.forget_longest_away() {
+                    return Err(Full);
+                }
+                tenant.devices.push(Device { name: device.clone(), state: State::Online(id) });
+                tenant.devices.sort_by(|a, b| a.name.cmp(&b.name));
+            }
+        }
+        let session = session(Arc::clone(&tenant.streams));
+        self.dials += 1;
+        let entry =
+            Entry { subject: Arc::clone(subject), device, dial: self.dials, session: session.clone() };
+        self.sessions.insert(id, entry);
+        Ok(session)
+    }
+
+    /// Gives a session's device to that session. Returns the session that had it, if that was another one.
+    ///
+    /// A session that was dialled before the one that serves now has come too late and displaces nothing.
+    pub(super) fn promote(&mut self, id: SessionId, fate: Fate, now: Instant) -> Option<S> {
+        let entry = self.sessions.get(&id)?;
+        let device = device_mut(&mut self.tenants, &entry.subject, &entry.device)?;
+        let old = match device.state {
+            State::Online(old) if old == id => return None,
+            State::Online(old) if self.sessions.get(&old).is_some_and(|other| other.dial > entry.dial) => {
+                return None;
+            }
+            State::Online(old) => Some(old),
+            State::Offline { .. } => None,
+        };
+        device.state = State::Online(id);
+        let old = old?;
+        match fate {
+            Fate::Retiring => self.sessions.get(&old).map(|entry| entry.session.clone()),
+            Fate::Replaced => {
+                let entry = self.sessions.remove(&old)?;
+                self.replaced.remember(old, entry.subject, now);
+                Some(entry.session)
+            }
+        }
+    }
+
+    /// Finds the session that a desktop wants to resume, if it is that subject's and that device's.
+    pub(super) fn resume(&self, id: SessionId, subject: &str, device: &DeviceName) -> Resume<S> {
+        match self.sessions.get(&id) {
+            Some(entry) if *entry.subject == *subject && entry.device == *device => {
+                Resume::Known(entry.session.clone())
+            }
+            Some(_) => Resume::Gone,
+            None if self.replaced.subjects.get(&id).is_some_and(|known| **known == *subject) => {
+                Resume::Replaced
+            }
+            None => Resume::Gone,
+        }
+    }
+
+    /// Forgets a session that has ended; its device is offline if no other session serves it.
+    pub(super) fn remove(&mut self, id: SessionId, now: Instant) {
+        let Some(entry) = self.sessions.remove(&id) else { return };
+        let Some(device) = device_mut(&mut self.tenants, &entry.subject, &entry.device) else { return };
+        let State::Online(serving) = device.state else { return };
+        if serving == id {
+            device.state = State::Offline { since: now };
+        }
+    }
+
+    /// Drops what has been known for long enough, at most every ten minutes.
+    pub(super) fn sweep(&mut self, now: Instant) {
+        if self.swept.is_some_and(|swept| now.duration_since(swept) < SWEEP_EVERY) {
+            return;
+        }
+        self.swept = Some(now);
+        self.replaced.sweep(now);
+        self.tenants.retain(|_, tenant| {
+            tenant.devices.retain(|device| match device.state {
+                State::Online(_) => true,
+                State::Offline { since } => now.duration_since(since) < KNOWN_FOR,
+            });
+            !tenant.devices.is_empty()
+        });
+    }
+
+    pub(super) fn sessions(&self) -> impl Iterator<Item = &S> {
+        self.sessions.values().map(|entry| &entry.session)
+    }
+
+    pub(super) fn n_online(&self) -> usize {
+        self.tenants
+            .values()
+            .map(|tenant| tenant.devices.iter().filter(|device| device.is_online()).count())
+            .sum()
+    }
+}
+
+fn device_mut<'a>(
+    tenants: &'a mut HashMap<Arc<str>, Tenant>,
+    subject: &str,
+    name: &DeviceName,
+) -> Option<&'a mut Device> {
+    tenants.get_mut(subject)?.devices.iter_mut().find(|device| device.name == *name)
+}
+
+impl Tenant {
+    fn names(&self, which: impl Fn(&Device) -> bool) -> Vec<String> {
+        self.devices.iter().filter(|device| which(device)).map(|device| device.name.to_string()).collect()
+    }
+
+    /// Returns the device that went away last.
+    fn last_seen(&self) -> Option<&Device> {
+        self.devices.iter().max_by_key(|device| device.away_since())
+    }
+
+    /// Makes room by forgetting the device that has been away longest; fails when all are online.
+    fn forget_longest_away(&mut self) -> bool {
+        let away = self.devices.iter().enumerate().filter_map(|(n, device)| Some((device.away_since()?, n)));
+        match away.min() {
+            Some((_, n)) => {
+                self.devices.remove(n);
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+impl Device {
+    fn is_online(&self) -> bool {
+        matches!(self.state, State::Online(_))
+    }
+
+    fn away_since(&self) -> Option<Instant> {
+        match self.state {
+            State::Online(_) => None,
+            State::Offline { since } => Some(since),
+        }
+    }
+}
+
+impl Replaced {
+    fn remember(&mut self, id: SessionId, subject: Arc<str>, now: Instant) {
+        if self.order.len() >= REPLACED_MAX
+            && let Some((_, oldest)) = self.order.pop_front()
+        {
+            self.subjects.remove(&oldest);
+        }
+        self.order.push_back((now, id));
+        self.subjects.insert(id, subject);
+    }
+
+    fn sweep(&mut self, now: Instant) {
+        while let Some((at, id)) = self.order.front().copied() {
+            if now.duration_since(at) < REPLACED_FOR {
+                return;
+            }
+            self.order.pop_front();
+            self.subjects.remove(&id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Books {
+        directory: Directory<&'static str>,
+        now: Instant,
+    }
+
+    impl Books {
+        fn new() -> Self {
+            Self { directory: Directory::default(), now: Instant::now() }
+        }
+
+        fn announce(&mut self, subject: &str, device: &str, session: &'static str) -> SessionId {
+            let id = SessionId::random();
+            let joining = Joining { subject: &subject.into(), device: name(device), id };
+            self.directory.announce(joining, 3, |_| session).unwrap();
+            id
+        }
+
+        fn dial(&mut self, subject: &str, device: &str, session: &'static str) -> SessionId {
+            let id = self.announce(subject, device, session);
+            self.directory.promote(id, Fate::Replaced, self.now);
+            id
+        }
+
+        fn find(&self, subject: &str, wanted: Option<&str>) -> Lookup<'_, &'static str> {
+            self.directory.find(subject, wanted)
+        }
+    }
+
+    fn name(device: &str) -> DeviceName {
+        device.parse().unwrap()
+    }
+
+    #[test]
+    fn the_only_device_need_not_be_named() {
+        let mut books = Books::new();
+        assert_eq!(books.find("alice", None), Lookup::Unknown(vec![]));
+        let desk = books.dial("alice", "desk", "A");
+        assert_eq!(books.find("alice", None), Lookup::Online(&"A"));
+        assert_eq!(books.find("alice", Some("desk")), Lookup::Online(&"A"));
+        assert_eq!(books.find("alice", Some("lap")), Lookup::Unknown(vec!["desk".into()]));
+        assert_eq!(books.find("bob", None), Lookup::Unknown(vec![]), "another subject sees nothing of it");
+        assert_eq!(books.find("bob", Some("desk")), Lookup::Unknown(vec![]));
+
+        books.dial("alice", "lap", "B");
+        assert_eq!(books.find("alice", None), Lookup::Several(vec!["desk".into(), "lap".into()]));
+        assert_eq!(books.find("alice", Some("lap")), Lookup::Online(&"B"));
+
+        books.directory.remove(desk, books.now);
+        assert_eq!(books.find("alice", None), Lookup::Online(&"B"));
+        assert_eq!(books.find("alice", Some("desk")), Lookup::Offline(&name("desk")));
+        assert_eq!(books.directory.n_online(), 1);
+    }
+
+    #[test]
+    fn a_newer_dial_wins_and_the_loser_is_told_when_it_resumes() {
+        let mut books = Books::new();
+        let old = books.dial("alice", "desk", "A");
+        let new = books.announce("alice", "desk", "B");
+        assert_eq!(
+            books.find("alice", None),
+            Lookup::Online(&"A"),
+            "a dial that is not up displaces nothing"
+        );
+        assert_eq!(books.directory.promote(new, Fate::Replaced, books.now), Some("A"));
+        assert_eq!(books.find("alice", None), Lookup::Online(&"B"));
+        assert_eq!(books.directory.resume(old, "alice", &name("desk")), Resume::Replaced);
+        assert_eq!(books.directory.resume(new, "alice", &name("desk")), Resume::Known("B"));
+
+        books.directory.remove(old, books.now);
+        assert_eq!(
+            books.find("alice", None),
+            Lookup::Online(&"B"),
+            "the loser's end leaves the winner alone"
+        );
+        books.directory.remove(new, books.now);
+        assert_eq!(books.find("alice", None), Lookup::Offline(&name("desk")));
+        assert_eq!(books.directory.resume(new, "alice", &name("desk")), Resume::Gone);
+    }
+
+    #[test]
+    fn a_dial_that_comes_up_late_does_not_displace_a_newer_one() {
+        let mut books = Books::new();
+        let first = books.announce("alice", "desk", "A");
+        let second = books.announce("alice", "desk", "B");
+        assert_eq!(books.directory.promote(second, Fate::Replaced, books.now), Some("A"));
+        assert_eq!(books.directory.promote(first, Fate::Replaced, books.now), None);
+        assert_eq!(books.find("alice", None), Lookup::Online(&"B"));
+
+        let mut books = Books::new();
+        books.dial("alice", "desk", "A");
+        let late = books.announce("alice", "desk", "B");
+        let newer = books.announce("alice", "desk", "C");
+        assert_eq!(books.directory.promote(newer, Fate::Replaced, books.now), Some("A"));
+        assert_eq!(books.directory.promote(late, Fate::Replaced, books.now), None);
+        assert_eq!(books.find("alice", None), Lookup::Online(&"C"));
+    }
+
+    #[test]
+    fn a_migrated_session_stands_beside_and_can_be_resumed() {
+        let mut books = Books::new();
+        let old = books.dial("alice", "desk", "A");
+        let new = books.announce("alice", "desk", "B");
+        assert_eq!(books.directory.promote(new, Fate::Retiring, books.now), Some("A"));
+        assert_eq!(books.find("alice", None), Lookup::Online(&"B"));
+        assert_eq!(books.directory.resume(old, "alice", &name("desk")), Resume::Known("A"));
+        assert_eq!(books.directory.sessions().count(), 2);
+        books.directory.remove(old, books.now);
+        assert_eq!(books.find("alice", None), Lookup::Online(&"B"));
+    }
+
+    #[test]
+    fn a_session_is_resumed_by_its_own_subject_and_device_only() {
+        let mut books = Books::new();
+        let id = books.dial("alice", "desk", "A");
+        assert_eq!(books.directory.resume(id, "bob", &name("desk")), Resume::Gone);
+        assert_eq!(books.directory.resume(id, "alice", &name("lap")), Resume::Gone);
+        assert_eq!(books.directory.resume(SessionId::random(), "alice", &name("desk")), Resume::Gone);
+        books.dial("alice", "desk", "B");
+        assert_eq!(
+            books.directory.resume(id, "bob", &name("desk")),
+            Resume::Gone,
+            "not told of others' takeovers"
+        );
+    }
+
+    #[test]
+    fn devices_are_bounded_and_those_that_are_away_make_room() {
+        let mut books = Books::new();
+        let away = books.dial("alice", "a", "A");
+        books.dial("alice", "b", "B");
+        books.dial("alice", "c", "C");
+        let refused = Joining { subject: &"alice".into(), device: name("d"), id: SessionId::random() };
+        assert_eq!(books.directory.announce(refused, 3, |_| "D"), Err(Full));
+        books.directory.remove(away, books.now);
+        books.dial("alice", "d", "D");
+        assert_eq!(books.find("alice", Some("a")), Lookup::Unknown(vec!["b".into(), "c".into(), "d".into()]));
+    }
+
+    #[test]
+    fn what_is_away_for_a_day_is_forgotten() {
+        let mut books = Books::new();
+        let first = books.dial("alice", "desk", "A");
+        let second = books.dial("alice", "desk", "B");
+        books.directory.remove(second, books.now);
+        books.directory.sweep(books.now + KNOWN_FOR - Duration::from_secs(1));
+        assert_eq!(books.find("alice", None), Lookup::Offline(&name("desk")));
+        assert_eq!(books.directory.resume(first, "alice", &name("desk")), Resume::Replaced);
+        books.directory.sweep(books.now + KNOWN_FOR + SWEEP_EVERY);
+        assert_eq!(books.find("alice", None), Lookup::Unknown(vec![]));
+        assert_eq!(books.directory.resume(first, "alice", &name("desk")), Resume::Gone);
+    }
+
+    #[test]
+    fn requests_of_all_devices_of_a_subject_are_counted_together() {
+        let mut books = Directory::default();
+        let mut join = |subject: &str, device: &str| {
+            let joining = Joining { subject: &subject.into(), device: name(device), id: SessionId::random() };
+            books.announce(joining, 9, |streams| streams).unwrap()
+        };
+        let (desk, lap, other) = (join("alice", "desk"), join("alice", "lap"), join("bob", "desk"));
+        assert!(Arc::ptr_eq(&desk, &lap));
+        assert!(!Arc::ptr_eq(&desk, &other));
+    }
+}

@@ -1,0 +1,106 @@
+//! The tunnel's supervisor: holds the link to the relay up for as long as the user wants it.
+
+mod advice;
+mod backoff;
+mod dialler;
+mod keeper;
+mod service;
+mod settings;
+mod supervisor;
+mod token;
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tunnel_api::{Tunnel, Warning};
+use tunnel_broker::Broker;
+
+pub(crate) use settings::Settings;
+pub(crate) use token::TokenSource;
+
+/// What can be ordered of the tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// Be up from now on; dials at once, also after a refusal or a takeover.
+    Start,
+    /// Let the running requests end, then stay away.
+    Stop,
+    /// Open a new session; the running requests end on the old one.
+    Restart,
+}
+
+/// Why an order is not carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Rejected {
+    #[error("the tunnel is switched off in the config; set enableCloudProxy to true")]
+    Disabled,
+    #[error("tunneld is shutting down")]
+    ShuttingDown,
+}
+
+/// An order on its way, with the way back for the answer.
+#[derive(Debug)]
+struct Command {
+    order: Order,
+    answer: oneshot::Sender<Result<(), Rejected>>,
+}
+
+/// How the tunnel stands, and what its user should do about it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct TunnelReport {
+    pub(crate) tunnel: Tunnel,
+    /// Explains why the tunnel is not up.
+    pub(crate) warning: Option<Warning>,
+}
+
+/// What the supervisor works with.
+pub(crate) struct Deps {
+    pub(crate) settings: watch::Receiver<Arc<Settings>>,
+    pub(crate) token: TokenSource,
+    pub(crate) broker: Broker,
+    pub(crate) soft: CancellationToken,
+    pub(crate) hard: CancellationToken,
+}
+
+/// Gives orders to the supervisor and follows it. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct TunnelHandle {
+    commands: mpsc::Sender<Command>,
+    report: watch::Receiver<TunnelReport>,
+}
+
+/// Orders that wait for the supervisor, which never takes long: a sender waits for room.
+const MAX_WAITING_COMMANDS: usize = 16;
+
+/// Starts the supervisor on `tracker`; it ends, drained, after `soft`.
+pub(crate) fn start(deps: Deps, tracker: &TaskTracker) -> TunnelHandle {
+    let (commands, arriving) = mpsc::channel(MAX_WAITING_COMMANDS);
+    let (tx, report) = watch::channel(TunnelReport::default());
+    tracker.spawn(supervisor::Supervisor::new(deps, arriving, tx, tracker.clone()).run());
+    TunnelHandle { commands, report }
+}
+
+impl TunnelHandle {
+    /// Gives an order; returns once the supervisor has taken it, not when its goal is reached.
+    pub(crate) async fn give(&self, order: Order) -> Result<(), Rejected> {
+        let (answer, answered) = oneshot::channel();
+        let gone = |_| Rejected::ShuttingDown;
+        self.commands.send(Command { order, answer }).await.map_err(|_| Rejected::ShuttingDown)?;
+        answered.await.map_err(gone)?
+    }
+
+    /// Follows the tunnel.
+    pub(crate) fn reports(&self) -> watch::Receiver<TunnelReport> {
+        self.report.clone()
+    }
+
+    /// Returns how the tunnel stands now.
+    pub(crate) fn report(&self) -> TunnelReport {
+        self.report.borrow().clone()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,627 @@
+//! One async function per state; each returns the state that follows.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, info, warn};
+use tunnel_api::tunnel::Target;
+use tunnel_api::{Tunnel, TunnelState, Warning};
+use tunnel_broker::Broker;
+use tunnel_transport::{CloseCode, Closed, Desktop, Retry, SessionId};
+
+use super::backoff::Backoff;
+use super::dialler::{Dialler, Failure, Next};
+use super::keeper::{Ended, Kept, Link, Why};
+use super::service::TunnelService;
+use super::settings::Settings;
+use super::token::{Stamp, TokenSource};
+use super::{Command, Deps, Order, Rejected, TunnelReport, advice};
+
+/// Owns the target, the sessions and the back-off.
+pub(super) struct Supervisor {
+    ears: Ears,
+    dialler: Dialler,
+    token: TokenSource,
+    broker: Broker,
+    hard: CancellationToken,
+    tracker: TaskTracker,
+    report: watch::Sender<TunnelReport>,
+    moves: mpsc::Sender<SessionId>,
+    moving: mpsc::Receiver<SessionId>,
+    /// What the user wants, apart from the configuration's switch.
+    wanted: bool,
+    backoff: Backoff,
+    keepers: JoinSet<Ended>,
+    by_task: HashMap<Id, SessionId>,
+    /// Sessions that finish their streams beside the one that takes new requests.
+    finishing: Vec<Kept>,
+    dials: u64,
+    /// Resumes of sessions that are over.
+    past_resumes: u64,
+}
+
+/// Where the supervisor hears from.
+struct Ears {
+    settings: watch::Receiver<Arc<Settings>>,
+    commands: mpsc::Receiver<Command>,
+    soft: CancellationToken,
+}
+
+enum Heard {
+    Command(Command),
+    Settings,
+    Shutdown,
+}
+
+enum State {
+    /// Not up, and nothing under way.
+    Idle(Option<Warning>),
+    Dial,
+    Wait { delay: Duration, reason: Warning },
+    /// No dialling until something changes.
+    Refused { reason: Warning, token: TokenRule },
+    Up(Kept),
+    /// Finishes its streams, then idles.
+    Stopping(Kept),
+    Over,
+}
+
+/// What a new token means in [`State::Refused`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum TokenRule {
+    /// It was the token's fault, so another version of the file than this one is worth a dial.
+    NewerThan(Option<Stamp>),
+    /// Another daemon took over: a token that is renewed by a timer must not take the device back.
+    Ignored,
+}
+
+/// How often the token file is looked at while a new token would be dialled with.
+const TOKEN_POLL: Duration = Duration::from_secs(2);
+/// How often round-trip time and token file are looked at while the tunnel is up: the rate of its pings.
+const UP_POLL: Duration = Duration::from_secs(10);
+/// Longest wait for the streams of a session that was stopped or replaced by order.
+const STOP_LIMIT: Duration = Duration::from_secs(25);
+/// Sessions that were closed need a moment to tell the relay.
+const GOODBYE_LIMIT: Duration = Duration::from_secs(1);
+/// A relay that restarts cannot send its desktops away for longer than this.
+const MAX_RESTART_DELAY: Duration = Duration::from_secs(60);
+/// Requests to move that wait to be looked at; the relay repeats one that is not heard.
+const MAX_MOVES: usize = 4;
+
+impl Supervisor {
+    pub(super) fn new(
+        deps: Deps,
+        commands: mpsc::Receiver<Command>,
+        report: watch::Sender<TunnelReport>,
+        tracker: TaskTracker,
+    ) -> Self {
+        let Deps { mut settings, token, broker, soft, hard } = deps;
+        let (moves, moving) = mpsc::channel(MAX_MOVES);
+        let current = Arc::clone(&settings.borrow_and_update());
+        Self {
+            wanted: current.auto_start,
+            dialler: Dialler::new(current, token.clone()),
+            ears: Ears { settings, commands, soft },
+            token,
+            broker,
+            hard,
+            tracker,
+            report,
+            moves,
+            moving,
+            backoff: Backoff::default(),
+            keepers: JoinSet::new(),
+            by_task: HashMap::new(),
+            finishing: Vec::new(),
+            dials: 0,
+            past_resumes: 0,
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        let mut state = self.whatever_is_wanted();
+        loop {
+            state = match state {
+                State::Idle(reason) => self.idle(reason).await,
+                State::Dial => self.dial().await,
+                State::Wait { delay, reason } => self.wait(delay, reason).await,
+                State::Refused { reason, token } => self.refused(reason, token).await,
+                State::Up(kept) => self.up(kept).await,
+                State::Stopping(kept) => self.stopping(kept).await,
+                State::Over => break,
+            };
+        }
+        self.drain().await;
+    }
+
+    fn settings(&self) -> &Settings {
+        &self.dialler.settings
+    }
+
+    fn whatever_is_wanted(&self) -> State {
+        if self.wanted && self.settings().enabled { State::Dial } else { State::Idle(None) }
+    }
+
+    /// Not up. With a token missing it looks for one, if a tunnel is wanted.
+    async fn idle(&mut self, reason: Option<Warning>) -> State {
+        self.publish(TunnelState::Disconnected, reason.clone(), None);
+        let waits_for_token = reason.is_some() && self.wanted;
+        let stamp = self.token.stamp();
+        loop {
+            tokio::select! {
+                heard = self.ears.heard() => match self.obey(heard) {
+                    Some(State::Idle(None)) | None => {
+                        self.publish(TunnelState::Disconnected, reason.clone().filter(|_| self.wanted), None);
+                    }
+                    Some(next) => return next,
+                },
+                () = changed(&self.token, stamp), if waits_for_token => return State::Dial,
+                Some(ended) = self.keepers.join_next_with_id() => self.forget(ended),
+            }
+        }
+    }
+
+    async fn dial(&mut self) -> State {
+        self.publish(TunnelState::Connecting, self.last_reason(), None);
+        let dialler = self.dialler.clone();
+        let beside = self.finishing.iter().rev().find(|kept| kept.dialler.settings.same_place(self.settings()));
+        let beside = beside.map(Kept::id);
+        let dialling = dialler.dial(beside);
+        tokio::pin!(dialling);
+        let outcome = loop {
+            tokio::select! {
+                outcome = &mut dialling => break outcome,
+                heard = self.ears.heard() => {
+                    // What is wanted is just being done.
+                    if let Heard::Command(Command { order: Order::Start, .. }) = &heard {
+                        self.wanted = true;
+                        heard.take(Ok(()));
+                        continue;
+                    }
+                    if let Some(next) = self.obey(heard) {
+                        return next;
+                    }
+                }
+                Some(ended) = self.keepers.join_next_with_id() => self.forget(ended),
+            }
+        };
+        match outcome {
+            Ok(desktop) => State::Up(self.keep(desktop, dialler.clone())),
+            Err(failure) if beside.is_some() && failure.next() == Next::Retry(Retry::Fresh) => {
+                // The relay has lost the session that was to stand beside; without it the next dial is fresh.
+                self.finishing.retain(|kept| Some(kept.id()) != beside);
+                State::Dial
+            }
+            Err(failure) => self.failed(&failure),
+        }
+    }
+
+    async fn wait(&mut self, delay: Duration, reason: Warning) -> State {
+        if !delay.is_zero() {
+            self.publish(TunnelState::Backoff, Some(reason), None);
+        }
+        let over = tokio::time::sleep(delay);
+        tokio::pin!(over);
+        loop {
+            tokio::select! {
+                () = &mut over => return State::Dial,
+                heard = self.ears.heard() => if let Some(next) = self.obey(heard) { return next },
+                Some(ended) = self.keepers.join_next_with_id() => self.forget(ended),
+            }
+        }
+    }
+
+    async fn refused(&mut self, reason: Warning, rule: TokenRule) -> State {
+        warn!(code = reason.code, error = reason.message, "tunnel stays down");
+        self.publish(TunnelState::Refused, Some(reason), None);
+        let stamp = match rule {
+            TokenRule::NewerThan(stamp) => stamp,
+            TokenRule::Ignored => None,
+        };
+        loop {
+            tokio::select! {
+                heard = self.ears.heard() => if let Some(next) = self.obey(heard) { return next },
+                () = changed(&self.token, stamp), if rule != TokenRule::Ignored => {
+                    info!("the token has changed, dialling again");
+                    return State::Dial;
+                }
+                Some(ended) = self.keepers.join_next_with_id() => self.forget(ended),
+            }
+        }
+    }
+
+    async fn up(&mut self, mut kept: Kept) -> State {
+        info!(relay = %self.settings().relay, device = %self.settings().device, session = %kept.id(), "link up");
+        let mut stamp = self.token.stamp();
+        let mut move_beside: Option<Moving> = None;
+        let mut poll = tokio::time::interval(UP_POLL);
+        self.publish_kept(&kept);
+        loop {
+            tokio::select! {
+                Some(ended) = self.keepers.join_next_with_id() => match self.settle(ended) {
+                    Settled::Ended(ended) if ended.session == kept.id() => return self.after(&kept, ended),
+                    Settled::Ended(_) => {}
+                    Settled::Broken(session) if session == Some(kept.id()) => return State::Dial,
+                    Settled::Broken(_) => {}
+                },
+                Ok(()) = kept.progress.changed() => self.publish_kept(&kept),
+                heard = self.ears.heard() => match heard {
+                    Heard::Command(Command { order: Order::Start, .. }) => {
+                        kept.nudge();
+                        heard.take(Ok(()));
+                    }
+                    Heard::Command(Command { order: Order::Stop, .. }) => {
+                        self.wanted = false;
+                        heard.take(Ok(()));
+                        return State::Stopping(kept);
+                    }
+                    Heard::Command(Command { order: Order::Restart, .. }) => {
+                        self.publish(TunnelState::Connecting, None, None);
+                        heard.take(Ok(()));
+                        self.finish(kept);
+                        return State::Dial;
+                    }
+                    Heard::Settings => {
+                        self.take_settings();
+                        if !self.settings().enabled {
+                            return State::Stopping(kept);
+                        }
+                        if !kept.dialler.settings.same_place(self.settings()) {
+                            info!("relay or device has changed, dialling anew");
+                            self.finish(kept);
+                            return State::Dial;
+                        }
+                    }
+                    Heard::Shutdown => {
+                        self.finishing.push(kept);
+                        return State::Over;
+                    }
+                },
+                Some(session) = self.moving.recv() => {
+                    if session == kept.id() && move_beside.is_none() {
+                        move_beside = Some(Box::pin(second_session(kept.dialler.clone(), session, self.backoff.clone())));
+                    }
+                }
+                moved = resolved(&mut move_beside) => {
+                    move_beside = None;
+                    if let Some(desktop) = moved {
+                        let dialler = kept.dialler.clone();
+                        // The relay ends the old session once its streams are done.
+                        self.finishing.push(kept);
+                        kept = self.keep(desktop, dialler);
+                        info!(session = %kept.id(), "moved to a second session");
+                        self.publish_kept(&kept);
+                    }
+                }
+                _ = poll.tick() => {
+                    self.publish_kept(&kept);
+                    self.refresh_token(&kept, &mut stamp);
+                }
+            }
+        }
+    }
+
+    /// Ordered to stop: the streams end first.
+    async fn stopping(&mut self, kept: Kept) -> State {
+        kept.session.drain();
+        if kept.is_detached() && self.broker.in_flight() == 0 {
+            // Nobody waits for this link; the drain would wait for it.
+            kept.session.close(shutting_down());
+        }
+        self.publish_kept(&kept);
+        let limit = tokio::time::sleep(STOP_LIMIT);
+        tokio::pin!(limit);
+        loop {
+            tokio::select! {
+                Some(ended) = self.keepers.join_next_with_id() => {
+                    let over = match self.settle(ended) {
+                        Settled::Ended(ended) => ended.session == kept.id(),
+                        Settled::Broken(session) => session == Some(kept.id()),
+                    };
+                    if over {
+                        self.past_resumes += kept.progress.borrow().resumes;
+                        return State::Idle(None);
+                    }
+                }
+                () = &mut limit, if !limit.is_elapsed() => {
+                    warn!("requests still ran when the tunnel's time to stop was over");
+                    kept.session.close(shutting_down());
+                }
+                heard = self.ears.heard() => match self.obey(heard) {
+                    Some(State::Over) => {
+                        self.finishing.push(kept);
+                        return State::Over;
+                    }
+                    Some(State::Dial) => {
+                        self.finish(kept);
+                        return State::Dial;
+                    }
+                    _ => self.publish_kept(&kept),
+                },
+            }
+        }
+    }
+
+    /// Shuts down: all sessions finish their streams, until the hard token or their end.
+    async fn drain(mut self) {
+        for kept in &self.finishing {
+            kept.session.drain();
+            if kept.is_detached() && self.broker.in_flight() == 0 {
+                kept.session.close(shutting_down());
+            }
+        }
+        let hard = self.hard.clone();
+        tokio::select! {
+            () = async { while self.keepers.join_next().await.is_some() {} } => {}
+            () = hard.cancelled() => {}
+        }
+        for kept in &self.finishing {
+            kept.session.close(shutting_down());
+        }
+        let goodbyes = async { while self.keepers.join_next().await.is_some() {} };
+        if tokio::time::timeout(GOODBYE_LIMIT, goodbyes).await.is_err() {
+            debug!("a session did not end in time");
+        }
+        self.publish(TunnelState::Disconnected, None, None);
+    }
+
+    /// Carries out what any state without a session does on an order; `None` stays where it is.
+    fn obey(&mut self, heard: Heard) -> Option<State> {
+        match &heard {
+            Heard::Command(Command { order: Order::Start | Order::Restart, .. }) => {
+                if !self.settings().enabled {
+                    heard.take(Err(Rejected::Disabled));
+                    return None;
+                }
+                self.wanted = true;
+                heard.take(Ok(()));
+                Some(State::Dial)
+            }
+            Heard::Command(Command { order: Order::Stop, .. }) => {
+                self.wanted = false;
+                heard.take(Ok(()));
+                Some(State::Idle(None))
+            }
+            Heard::Settings => {
+                self.take_settings();
+                Some(self.whatever_is_wanted())
+            }
+            Heard::Shutdown => Some(State::Over),
+        }
+    }
+
+    fn take_settings(&mut self) {
+        let settings = Arc::clone(&self.ears.settings.borrow_and_update());
+        self.dialler = Dialler::new(settings, self.token.clone());
+    }
+
+    fn failed(&mut self, failure: &Failure) -> State {
+        let (reason, now) = (failure.advice(), Instant::now());
+        debug!(code = reason.code, error = reason.message, "dial failed");
+        match failure.next() {
+            Next::AwaitToken => State::Idle(Some(reason)),
+            Next::Refused | Next::Retry(Retry::Never) => {
+                State::Refused { reason, token: TokenRule::NewerThan(failure.stamp()) }
+            }
+            Next::TakenOver => State::Refused { reason, token: TokenRule::Ignored },
+            // A fresh dial that is told to dial afresh must not spin.
+            Next::Retry(Retry::Fresh | Retry::Backoff) => {
+                State::Wait { delay: self.backoff.next(now, &mut rand::rng()), reason }
+            }
+            Next::Retry(Retry::After(after)) => {
+                State::Wait { delay: self.backoff.asked(after, now, &mut rand::rng()), reason }
+            }
+        }
+    }
+
+    /// The session that took requests is over.
+    fn after(&mut self, kept: &Kept, ended: Ended) -> State {
+        self.past_resumes += kept.progress.borrow().resumes;
+        self.backoff = ended.backoff;
+        let now = Instant::now();
+        let closed = match ended.why {
+            Why::Closed(closed) => closed,
+            // The session is gone, which is no news about the relay: a new one is dialled at once.
+            Why::Failed(failure) if failure.next() == Next::Retry(Retry::Fresh) => return State::Dial,
+            Why::Failed(failure) => return self.failed(&failure),
+        };
+        let reason = advice::closed(kept.dialler.settings.relay.host(), &closed);
+        info!(session = %kept.id(), error = %closed, "session ended");
+        match closed.code {
+            CloseCode::Replaced => State::Refused { reason, token: TokenRule::Ignored },
+            CloseCode::Token => State::Refused { reason, token: TokenRule::NewerThan(self.token.stamp()) },
+            CloseCode::Restarting => {
+                let asked = closed.reason.parse().map_or(Duration::ZERO, Duration::from_millis).min(MAX_RESTART_DELAY);
+                State::Wait { delay: asked + self.backoff.lost(now, &mut rand::rng()), reason }
+            }
+            CloseCode::Protocol | CloseCode::ShuttingDown | CloseCode::GraceOver | CloseCode::Unknown(_) => {
+                State::Wait { delay: self.backoff.lost(now, &mut rand::rng()), reason }
+            }
+        }
+    }
+
+    fn keep(&mut self, desktop: Desktop, dialler: Dialler) -> Kept {
+        self.dials += 1;
+        self.backoff.up(Instant::now());
+        let service = TunnelService {
+            broker: self.broker.clone(),
+            session: desktop.session.id(),
+            moves: self.moves.clone(),
+        };
+        let (kept, keeping) = Kept::start(desktop, dialler, service, self.backoff.clone(), &self.tracker);
+        let task = self.keepers.spawn(keeping);
+        self.by_task.insert(task.id(), kept.id());
+        kept
+    }
+
+    /// Lets a session finish its streams in the background.
+    fn finish(&mut self, kept: Kept) {
+        kept.session.drain();
+        let session = kept.session.clone();
+        self.past_resumes += kept.progress.borrow().resumes;
+        self.finishing.push(kept);
+        let closing = async move {
+            if tokio::time::timeout(STOP_LIMIT, session.closed()).await.is_err() {
+                session.close(shutting_down());
+            }
+        };
+        self.tracker.spawn(closing);
+    }
+
+    fn forget(&mut self, ended: Result<(Id, Ended), JoinError>) {
+        // Nothing follows from the end of a session that was finishing.
+        let _settled = self.settle(ended);
+    }
+
+    fn settle(&mut self, ended: Result<(Id, Ended), JoinError>) -> Settled {
+        let settled = match ended {
+            Ok((task, ended)) => {
+                self.by_task.remove(&task);
+                Settled::Ended(ended)
+            }
+            Err(error) => Settled::Broken(self.by_task.remove(&error.id())),
+        };
+        let session = match &settled {
+            Settled::Ended(ended) => Some(ended.session),
+            Settled::Broken(session) => *session,
+        };
+        self.finishing.retain(|kept| Some(kept.id()) != session);
+        settled
+    }
+
+    fn refresh_token(&self, kept: &Kept, stamp: &mut Option<Stamp>) {
+        let newest = self.token.stamp();
+        if newest == *stamp {
+            return;
+        }
+        *stamp = newest;
+        match self.token.read() {
+            Ok(token) => {
+                info!("the token has changed, telling the relay");
+                kept.session.refresh_token(&token);
+            }
+            Err(error) => debug!(%error, "the token file is not usable, the session goes on with its token"),
+        }
+    }
+
+    fn last_reason(&self) -> Option<Warning> {
+        self.report.borrow().warning.clone()
+    }
+
+    fn publish_kept(&self, kept: &Kept) {
+        let progress = kept.progress.borrow().clone();
+        let (state, reason) = match progress.link {
+            Link::Up => (TunnelState::Connected, None),
+            Link::Resuming => (TunnelState::Connecting, self.last_reason()),
+            Link::Waiting(reason) => (TunnelState::Backoff, reason),
+        };
+        self.publish(state, reason, Some((kept, progress.resumes)));
+    }
+
+    fn publish(&self, state: TunnelState, warning: Option<Warning>, kept: Option<(&Kept, u64)>) {
+        let wanted = self.wanted && self.settings().enabled;
+        self.report.send_if_modified(|report| {
+            let before = &report.tunnel;
+            let since = if before.state == state { before.since } else { Some(Timestamp::now()) };
+            let rtt = kept.and_then(|(kept, _)| kept.session.rtt());
+            let tunnel = Tunnel {
+                target: if wanted { Target::Up } else { Target::Down },
+                state,
+                relay: self.settings().enabled.then(|| self.settings().relay.to_string()),
+                device: self.settings().enabled.then(|| self.settings().device.to_string()),
+                since,
+                rtt_ms: rtt.map(|rtt| (rtt.as_secs_f64() * 1e5).round() / 1e2),
+                reconnects: self.dials.saturating_sub(1),
+                resumes: self.past_resumes + kept.map_or(0, |(_, resumes)| resumes),
+                last_error: warning.as_ref().map(|warning| warning.message.clone()),
+            };
+            let fresh = TunnelReport { tunnel, warning };
+            let modified = *report != fresh;
+            *report = fresh;
+            modified
+        });
+    }
+}
+
+enum Settled {
+    Ended(Ended),
+    /// A keeper panicked; the session that it kept is gone with it.
+    Broken(Option<SessionId>),
+}
+
+impl Ears {
+    /// Waits for the next thing to act on. Loses nothing when dropped.
+    async fn heard(&mut self) -> Heard {
+        tokio::select! {
+            biased;
+            () = self.soft.cancelled() => Heard::Shutdown,
+            Some(command) = self.commands.recv() => Heard::Command(command),
+            Ok(()) = self.settings.changed() => Heard::Settings,
+            // All senders are gone: the daemon is being taken down without a word.
+            else => Heard::Shutdown,
+        }
+    }
+}
+
+impl Heard {
+    /// Tells the one who gave the order what comes of it.
+    fn take(self, answer: Result<(), Rejected>) {
+        if let Self::Command(command) = self {
+            // Who does not wait for the answer does not need it.
+            let _gone = command.answer.send(answer);
+        }
+    }
+}
+
+/// Waits until another version of the token file is there than `stamp`.
+async fn changed(token: &TokenSource, stamp: Option<Stamp>) {
+    loop {
+        tokio::time::sleep(TOKEN_POLL).await;
+        let newest = token.stamp();
+        if newest.is_some() && newest != stamp {
+            return;
+        }
+    }
+}
+
+type Moving = Pin<Box<dyn Future<Output = Option<Desktop>> + Send>>;
+
+/// Dials for a session beside one whose relay goes away; `None` if there can be none.
+async fn second_session(dialler: Dialler, session: SessionId, mut backoff: Backoff) -> Option<Desktop> {
+    loop {
+        let failure = match dialler.dial(Some(session)).await {
+            Ok(desktop) => return Some(desktop),
+            Err(failure) => failure,
+        };
+        debug!(error = failure.advice().message, "could not move to a second session yet");
+        let now = Instant::now();
+        let delay = match failure.next() {
+            Next::Retry(Retry::Backoff) => backoff.next(now, &mut rand::rng()),
+            Next::Retry(Retry::After(after)) => backoff.asked(after, now, &mut rand::rng()),
+            Next::Retry(Retry::Fresh | Retry::Never) | Next::AwaitToken | Next::Refused | Next::TakenOver => {
+                return None;
+            }
+        };
+        tokio::time::sleep(delay).await;
+    }
+}
+
+/// Waits for the move that is under way; for ever without one.
+async fn resolved(moving: &mut Option<Moving>) -> Option<Desktop> {
+    match moving {
+        Some(moving) => moving.await,
+        None => std::future::pending().await,
+    }
+}
+
+fn shutting_down() -> Closed {
+    Closed::new(CloseCode::ShuttingDown, "the desktop shuts down")
+}

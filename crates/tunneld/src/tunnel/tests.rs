@@ -1,0 +1,506 @@
+//! The supervisor against a small relay made of `tunnel-transport`'s own other end.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{Either, Empty, Full};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tunnel_api::TunnelState;
+use tunnel_api::tunnel::Target;
+use tunnel_api::warning;
+use tunnel_broker::{Broker, BrokerConfig};
+use tunnel_transport::{
+    Acceptor, AcceptorConfig, CloseCode, Closed, DialKind, DialRequest, MIGRATE_PATH, RelaySession, RelayUrl,
+};
+
+use super::*;
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// What the relay answers to the next dial instead of a session.
+type Refusal = fn() -> Response<Full<Bytes>>;
+
+#[derive(Default)]
+struct Book {
+    refusals: VecDeque<Refusal>,
+    dials: Vec<(Instant, DialRequest, String)>,
+    sessions: Vec<RelaySession>,
+    sockets: Vec<std::net::TcpStream>,
+}
+
+#[derive(Clone)]
+struct Relay {
+    address: SocketAddr,
+    book: Arc<Mutex<Book>>,
+    tracker: TaskTracker,
+}
+
+impl Relay {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let relay = Self {
+            address: listener.local_addr().unwrap(),
+            book: Arc::default(),
+            tracker: TaskTracker::new(),
+        };
+        relay.tracker.spawn(relay.clone().accept(listener));
+        relay
+    }
+
+    async fn accept(self, listener: TcpListener) {
+        while let Ok((stream, _)) = listener.accept().await {
+            let stream = stream.into_std().unwrap();
+            self.book.lock().unwrap().sockets.push(stream.try_clone().unwrap());
+            let stream = tokio::net::TcpStream::from_std(stream).unwrap();
+            let relay = self.clone();
+            self.tracker.spawn(async move {
+                let service = hyper::service::service_fn(|request| async { Ok::<_, Infallible>(relay.answer(request)) });
+                let _ended = hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), service)
+                    .with_upgrades()
+                    .await;
+            });
+        }
+    }
+
+    fn answer(&self, mut request: Request<Incoming>) -> Response<Either<Empty<Bytes>, Full<Bytes>>> {
+        let dial = DialRequest::parse(request.headers()).unwrap();
+        let token = request.headers()["authorization"].to_str().unwrap().to_owned();
+        let mut book = self.book.lock().unwrap();
+        book.dials.push((Instant::now(), dial.clone(), token));
+        if let Some(refusal) = book.refusals.pop_front() {
+            return refusal().map(Either::Right);
+        }
+        let acceptor = Acceptor::new(AcceptorConfig::default());
+        match dial.kind {
+            DialKind::Fresh | DialKind::Migrate { .. } => {
+                let (response, session, driver) = acceptor.open(&mut request);
+                self.tracker.spawn(driver.run());
+                book.sessions.push(session);
+                response.map(Either::Left)
+            }
+            DialKind::Resume { session, received } => {
+                let known = book.sessions.iter().find(|known| known.id() == session);
+                match known.map(|known| acceptor.resume(known, &mut request, received)) {
+                    Some(Ok((response, resumption))) => {
+                        self.tracker.spawn(resumption.run());
+                        response.map(Either::Left)
+                    }
+                    Some(Err(_)) | None => problem(StatusCode::GONE, "session_gone").map(Either::Right),
+                }
+            }
+        }
+    }
+
+    fn refuse(&self, refusal: Refusal) {
+        self.book.lock().unwrap().refusals.push_back(refusal);
+    }
+
+    fn dials(&self) -> Vec<(Instant, DialRequest, String)> {
+        self.book.lock().unwrap().dials.clone()
+    }
+
+    fn session(&self, index: usize) -> RelaySession {
+        self.book.lock().unwrap().sessions[index].clone()
+    }
+
+    fn n_sessions(&self) -> usize {
+        self.book.lock().unwrap().sessions.len()
+    }
+
+    fn forget_sessions(&self) {
+        self.book.lock().unwrap().sessions.clear();
+    }
+
+    fn cut(&self) {
+        for socket in self.book.lock().unwrap().sockets.drain(..) {
+            let _closed_already = socket.shutdown(std::net::Shutdown::Both);
+        }
+    }
+}
+
+fn problem(status: StatusCode, code: &str) -> Response<Full<Bytes>> {
+    let body = format!(r#"{{"status":{},"code":"{code}","detail":"the relay's own words"}}"#, status.as_u16());
+    Response::builder()
+        .status(status)
+        .header("content-type", "application/problem+json")
+        .body(Full::from(body))
+        .unwrap()
+}
+
+struct Desktop {
+    handle: TunnelHandle,
+    settings: watch::Sender<Arc<Settings>>,
+    token_file: PathBuf,
+    hard: CancellationToken,
+    soft: CancellationToken,
+    tracker: TaskTracker,
+    _directory: tempfile::TempDir,
+}
+
+impl Desktop {
+    fn start(relay: &Relay) -> Self {
+        Self::start_with(relay.address, Some("first.token.x"))
+    }
+
+    fn start_with(relay: SocketAddr, token: Option<&str>) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let token_file = directory.path().join("token");
+        if let Some(token) = token {
+            std::fs::write(&token_file, token).unwrap();
+        }
+        let (settings, reader) = watch::channel(Arc::new(Settings {
+            enabled: true,
+            auto_start: true,
+            relay: RelayUrl::parse(&format!("http://{relay}")).unwrap(),
+            device: "desk".parse().unwrap(),
+            connect_timeout: Duration::from_secs(5),
+            ca_file: None,
+        }));
+        let (tracker, hard) = (TaskTracker::new(), CancellationToken::new());
+        let soft = hard.child_token();
+        let deps = Deps {
+            settings: reader,
+            token: TokenSource::new(Some(&token_file), None),
+            broker: Broker::start(BrokerConfig::default(), &tracker, hard.clone()),
+            soft: soft.clone(),
+            hard: hard.clone(),
+        };
+        let handle = start(deps, &tracker);
+        Self { handle, settings, token_file, hard, soft, tracker, _directory: directory }
+    }
+
+    async fn until(&self, what: &str, condition: impl Fn(&TunnelReport) -> bool) -> TunnelReport {
+        let mut reports = self.handle.reports();
+        match tokio::time::timeout(LIMIT, reports.wait_for(|report| condition(report))).await {
+            Ok(report) => report.unwrap().clone(),
+            Err(_) => panic!("{what} did not come; it is {:?}", self.handle.report()),
+        }
+    }
+
+    async fn until_state(&self, state: TunnelState) -> TunnelReport {
+        self.until(&format!("state {state}"), |report| report.tunnel.state == state).await
+    }
+
+    fn write_token(&self, token: &str) {
+        let fresh = self.token_file.with_extension("new");
+        std::fs::write(&fresh, token).unwrap();
+        std::fs::rename(&fresh, &self.token_file).unwrap();
+    }
+
+    fn change(&self, edit: impl FnOnce(&mut Settings)) {
+        self.settings.send_modify(|settings| edit(Arc::make_mut(settings)));
+    }
+}
+
+impl Drop for Desktop {
+    fn drop(&mut self) {
+        self.hard.cancel();
+    }
+}
+
+async fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let reached = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, reached).await.unwrap_or_else(|_| panic!("{what} did not come"));
+}
+
+/// After the desktop's GOAWAY the two ends may close at the same time, each with its own code.
+async fn said_goodbye(session: &RelaySession) {
+    let closed = tokio::time::timeout(LIMIT, session.closed()).await.unwrap();
+    assert!(matches!(closed.code, CloseCode::ShuttingDown | CloseCode::Restarting), "{closed:?}");
+}
+
+fn get(path: &str) -> Request<Empty<Bytes>> {
+    Request::get(format!("http://desk{path}")).body(Empty::new()).unwrap()
+}
+
+fn migrate() -> Request<Empty<Bytes>> {
+    Request::post(format!("http://desk{MIGRATE_PATH}")).body(Empty::new()).unwrap()
+}
+
+#[tokio::test]
+async fn tunnel_comes_up_and_serves_the_broker() {
+    let relay = Relay::start().await;
+    let desktop = Desktop::start(&relay);
+    let report = desktop.until_state(TunnelState::Connected).await;
+    assert_eq!((report.tunnel.target, report.tunnel.device.as_deref()), (Target::Up, Some("desk")));
+    assert_eq!((report.tunnel.reconnects, report.warning), (0, None));
+    let answer = relay.session(0).send(get("/api/version")).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    let (_, dial, token) = relay.dials().remove(0);
+    assert_eq!((dial.kind, token.as_str()), (DialKind::Fresh, "Bearer first.token.x"));
+    assert!(dial.agent.unwrap().starts_with("tunneld/"));
+}
+
+#[tokio::test]
+async fn remote_policy_holds_and_own_paths_are_not_forwarded() {
+    let relay = Relay::start().await;
+    let desktop = Desktop::start(&relay);
+    desktop.until_state(TunnelState::Connected).await;
+    let session = relay.session(0);
+    for (path, status) in [("/api/pull", 403), ("/_tunnel/v1/connect", 404), ("/_tunnel/v1/migrate", 405)] {
+        assert_eq!(session.send(get(path)).await.unwrap().status().as_u16(), status, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn cut_link_is_resumed_with_the_same_session() {
+    let relay = Relay::start().await;
+    let desktop = Desktop::start(&relay);
+    desktop.until_state(TunnelState::Connected).await;
+    relay.cut();
+    let report = desktop.until("a resume", |report| report.tunnel.resumes == 1).await;
+    assert_eq!(report.tunnel.reconnects, 0);
+    desktop.until_state(TunnelState::Connected).await;
+    assert_eq!(relay.n_sessions(), 1);
+    assert!(relay.session(0).send(get("/api/version")).await.is_ok());
+    // A second cut within ten seconds waits its back-off, and is resumed as well.
+    relay.cut();
+    desktop.until("another resume", |report| report.tunnel.resumes == 2).await;
+}
+
+#[tokio::test]
+async fn session_that_is_gone_is_replaced_by_a_fresh_one() {
+    let relay = Relay::start().await;
+    let desktop = Desktop::start(&relay);
+    desktop.until_state(TunnelState::Connected).await;
+    relay.forget_sessions();
+    relay.cut();
+    let report = desktop.until("a fresh session", |report| report.tunnel.reconnects == 1).await;
+    assert_eq!(report.tunnel.resumes, 0);
+    desktop.until_state(TunnelState::Connected).await;
+    let kinds: Vec<DialKind> = relay.dials().into_iter().map(|(_, dial, _)| dial.kind).collect();
+    assert!(matches!(kinds[..], [DialKind::Fresh, DialKind::Resume { .. }, DialKind::Fresh]), "{kinds:?}");
+}
+
+#[tokio::test]
+async fn refused_token_is_not_shown_again_until_there_is_a_new_one() {
+    let relay = Relay::start().await;
+    relay.refuse(|| problem(StatusCode::UNAUTHORIZED, "token_expired"));
+    let desktop = Desktop::start(&relay);
+    let report = desktop.until_state(TunnelState::Refused).await;
+    assert_eq!(report.warning.unwrap().code, warning::TOKEN_EXPIRED);
+    assert_eq!(relay.dials().len(), 1);
+    desktop.write_token("second.token.x");
+    desktop.until_state(TunnelState::Connected).await;
+    let tokens: Vec<String> = relay.dials().into_iter().map(|(_, _, token)| token).collect();
+    assert_eq!(tokens, ["Bearer first.token.x", "Bearer second.token.x"]);
+}
+
+#[tokio::test]
+async fn each_refusal_has_its_own_warning() {
+    let cases: [(Refusal, &str, TunnelState); 4] = [
+        (|| problem(StatusCode::UNAUTHORIZED, "token_invalid"), warning::TOKEN_INVALID, TunnelState::Refused),
+        (|| problem(StatusCode::FORBIDDEN, "not_allowed"), warning::TOKEN_SCOPE, TunnelState::Refused),
+        (|| Response::builder().status(404).body(Full::default()).unwrap(), warning::NOT_A_RELAY, TunnelState::Backoff),
+        (
+            || {
+                let mut busy = problem(StatusCode::SERVICE_UNAVAILABLE, "draining");
+                busy.headers_mut().insert("retry-after", "60".parse().unwrap());
+                busy
+            },
+            warning::RELAY_UNREACHABLE,
+            TunnelState::Backoff,
+        ),
+    ];
+    for (refusal, code, state) in cases {
+        let relay = Relay::start().await;
+        for _ in 0..20 {
+            relay.refuse(refusal);
+        }
+        let desktop = Desktop::start(&relay);
+        let report = desktop.until_state(state).await;
+        assert_eq!(report.warning.as_ref().unwrap().code, code);
+        assert_eq!(report.tunnel.last_error, Some(report.warning.unwrap().message));
+    }
+}
+
+#[tokio::test]
+async fn start_dials_at_once_out_of_a_long_wait() {
+    let relay = Relay::start().await;
+    relay.refuse(|| {
+        let mut busy = problem(StatusCode::SERVICE_UNAVAILABLE, "draining");
+        busy.headers_mut().insert("retry-after", "500".parse().unwrap());
+        busy
+    });
+    let desktop = Desktop::start(&relay);
+    desktop.until_state(TunnelState::Backoff).await;
+    desktop.handle.give(Order::Start).await.unwrap();
+    desktop.until_state(TunnelState::Connected).await;
+}
+
+#[tokio::test]
+async fn retry_after_is_waited_for() {
+    let relay = Relay::start().await;
+    relay.refuse(|| {
+        let mut busy = problem(StatusCode::TOO_MANY_REQUESTS, "rate_limited");
+        busy.headers_mut().insert("retry-after", "1".parse().unwrap());
+        busy
+    });
+    let desktop = Desktop::start(&relay);
+    desktop.until_state(TunnelState::Connected).await;
+    let dials = relay.dials();
+    assert!(dials[1].0 - dials[0].0 >= Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn replaced_link_stays_down_until_start() {
+    let relay = Relay::start().await;
+    let desktop = Desktop::start(&relay);
+    desktop.until_state(TunnelState::Connected).await;
+    relay.session(0).close(Closed::new(CloseCode::Replaced, "another desktop"));
+    let report = desktop.until_state(TunnelState::Refused).await;
+    assert_eq!(report.warning.unwrap().code, warning::REPLACED);
+    // A token that a timer renews is no reason to take the device back.
+    desktop.write_token("second.token.x");
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert_eq!(relay.dials().len(), 1);
+    desktop.handle.give(Order::Start).await.unwrap();
+    let report = desktop.until_state(TunnelState::Connected).await;
+    assert_eq!(report.tunnel.reconnects, 1);
+}
+
+#[tokio::test]
+async fn replaced_link_dials_again_under_another_name() {
+    let relay = Relay::start().await;
+    let desktop = Desktop::start(&relay);
+    desktop.until_state(TunnelState::Connected).await;
+    relay.session(0).close(Closed::new(CloseCode::Replaced, "another desktop"));
+    desktop.until_state(TunnelState::Refused).await;
+    desktop.change(|settings| settings.device = "other-desk".parse().unwrap());
+    desktop.until_state(TunnelState::Connected).await;
+    assert_eq!(relay.dials()[1].1.device.as_str(), "other-desk");
+}
+
+#[tokio::test]
+async fn relay_that_restarts_is_dialled_after_the_delay_that_it_names() {
+    let relay = Relay::start().await;
+    let desktop = Desktop::start(&relay);
+    desktop.until_state(TunnelState::Connected).await;
+    let closed = Instant::now();
+    relay.session(0).close(Closed::new(CloseCode::Restarting, "700"));
+    desktop.until("a second session", |report| report.tunnel.reconnects == 1).await;
+    assert!(relay.dials()[1].0 - closed >= Duration::from_millis(700));
+}
+
+#[tokio::test]
+async fn asked_to_move_dials_a_second_session_beside_the_first() {
+    let relay = Relay::start().await;
+    let desktop = Desktop::start(&relay);
+    desktop.until_state(TunnelState::Connected).await;
+    let first = relay.session(0);
+    assert_eq!(first.send(migrate()).await.unwrap().status(), StatusCode::ACCEPTED);
+    let report = desktop.until("the move", |report| report.tunnel.reconnects == 1).await;
+    assert_eq!(report.tunnel.state, TunnelState::Connected);
+    assert_eq!(relay.dials()[1].1.kind, DialKind::Migrate { session: first.id() });
+    // Both serve until the relay ends the first, which changes nothing.
+    assert!(first.send(get("/api/version")).await.is_ok());
+    first.close(Closed::new(CloseCode::Restarting, "0"));
+    assert!(relay.session(1).send(get("/api/version")).await.is_ok());
+    assert_eq!(desktop.handle.report().tunnel.state, TunnelState::Connected);
+    assert_eq!(relay.dials().len(), 2);
+}
+
+#[tokio::test]
+async fn stop_says_goodbye_and_start_comes_back() {
+    let relay = Relay::start().await;
+    let desktop = Desktop::start(&relay);
+    desktop.until_state(TunnelState::Connected).await;
+    desktop.handle.give(Order::Stop).await.unwrap();
+    let report = desktop.until_state(TunnelState::Disconnected).await;
+    assert_eq!((report.tunnel.target, report.tunnel.last_error), (Target::Down, None));
+    said_goodbye(&relay.session(0)).await;
+    desktop.handle.give(Order::Start).await.unwrap();
+    desktop.until_state(TunnelState::Connected).await;
+}
+
+#[tokio::test]
+async fn restart_opens_a_new_session() {
+    let relay = Relay::start().await;
+    let desktop = Desktop::start(&relay);
+    desktop.until_state(TunnelState::Connected).await;
+    desktop.handle.give(Order::Restart).await.unwrap();
+    desktop.until("a second session", |report| {
+        report.tunnel.reconnects == 1 && report.tunnel.state == TunnelState::Connected
+    })
+    .await;
+    assert!(relay.session(1).send(get("/api/version")).await.is_ok());
+}
+
+#[tokio::test]
+async fn token_that_appears_later_is_taken_up() {
+    let relay = Relay::start().await;
+    let desktop = Desktop::start_with(relay.address, None);
+    let report = desktop.until("no token", |report| report.warning.is_some()).await;
+    assert_eq!((report.tunnel.state, report.warning.unwrap().code.as_str()), (TunnelState::Disconnected, warning::NO_TOKEN));
+    desktop.write_token("late.token.x");
+    desktop.until_state(TunnelState::Connected).await;
+}
+
+#[tokio::test]
+async fn relay_that_is_not_there_is_tried_again_and_again() {
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let desktop = Desktop::start_with(gone, Some("a.b.c"));
+    let report = desktop.until("an error", |report| report.warning.is_some()).await;
+    assert_eq!(report.warning.unwrap().code, warning::RELAY_UNREACHABLE);
+    desktop.until_state(TunnelState::Backoff).await;
+    desktop.until_state(TunnelState::Connecting).await;
+}
+
+#[tokio::test]
+async fn switching_the_tunnel_off_ends_it_and_on_again_brings_it_back() {
+    let relay = Relay::start().await;
+    let desktop = Desktop::start(&relay);
+    desktop.until_state(TunnelState::Connected).await;
+    desktop.change(|settings| settings.enabled = false);
+    let report = desktop.until_state(TunnelState::Disconnected).await;
+    assert_eq!((report.tunnel.target, report.tunnel.relay), (Target::Down, None));
+    assert_eq!(desktop.handle.give(Order::Start).await, Err(Rejected::Disabled));
+    desktop.change(|settings| settings.enabled = true);
+    desktop.until_state(TunnelState::Connected).await;
+}
+
+#[tokio::test]
+async fn shutdown_tells_the_relay_and_ends() {
+    let relay = Relay::start().await;
+    let desktop = Desktop::start(&relay);
+    desktop.until_state(TunnelState::Connected).await;
+    desktop.soft.cancel();
+    said_goodbye(&relay.session(0)).await;
+    eventually("the supervisor's end", || desktop.handle.reports().has_changed().is_err()).await;
+    assert_eq!(desktop.handle.give(Order::Start).await, Err(Rejected::ShuttingDown));
+    desktop.hard.cancel();
+    desktop.tracker.close();
+    tokio::time::timeout(LIMIT, desktop.tracker.wait()).await.unwrap();
+}
+
+#[tokio::test]
+async fn shutdown_does_not_wait_for_a_link_that_nobody_needs() {
+    let relay = Relay::start().await;
+    let desktop = Desktop::start(&relay);
+    desktop.until_state(TunnelState::Connected).await;
+    for _ in 0..200 {
+        relay.refuse(|| Response::builder().status(502).body(Full::default()).unwrap());
+    }
+    relay.cut();
+    desktop.until("a wait", |report| report.tunnel.state == TunnelState::Backoff).await;
+    let before = Instant::now();
+    desktop.soft.cancel();
+    eventually("the supervisor's end", || desktop.handle.reports().has_changed().is_err()).await;
+    assert!(before.elapsed() < Duration::from_secs(3));
+}

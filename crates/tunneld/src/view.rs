@@ -1,0 +1,288 @@
+//! What the API shows, made out of what the parts tell. Pure.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use tunnel_api::connection::{Breaker, CLOUD_ID, ConnectionKind, ConnectionState, quality};
+use tunnel_api::status::TunnelManager;
+use tunnel_api::tunnel::Target;
+use tunnel_api::warning::{CONFIG_INVALID, CONNECTION_DOWN, NO_TOKEN, RESTART_REQUIRED};
+use tunnel_api::{Connection, HealthStatus, Severity, Status, TunnelState, Warning};
+use tunnel_broker::{BackendKind, BackendState, BackendStatus, Broker};
+
+use crate::config::ConfigState;
+use crate::tunnel::TunnelReport;
+
+/// Everything that a snapshot is made of.
+pub(crate) struct Parts<'a> {
+    pub(crate) backends: &'a [BackendStatus],
+    pub(crate) tunnel: &'a TunnelReport,
+    pub(crate) config: &'a ConfigState,
+    /// What was found missing at the start.
+    pub(crate) missing: &'a [Warning],
+    pub(crate) stopping: bool,
+}
+
+/// Joins the parts into one snapshot.
+pub(crate) fn snapshot(parts: &Parts<'_>, now: Timestamp) -> Status {
+    let mut connections: BTreeMap<String, Connection> =
+        parts.backends.iter().map(|backend| (backend.id.clone(), connection(backend))).collect();
+    if parts.config.config.enable_cloud_proxy {
+        connections.insert(CLOUD_ID.to_owned(), cloud(parts.tunnel, parts.config));
+    }
+    Status {
+        tunnel_manager: manager(parts),
+        tunnel: parts.tunnel.tunnel.clone(),
+        best_connection: best(parts),
+        warnings: warnings(parts),
+        config: parts.config.status.clone(),
+        connections,
+        timestamp: now,
+    }
+}
+
+/// Returns the snapshot as of now: with the time and the requests that run at this moment.
+pub(crate) fn current(status: &Status, broker: &Broker) -> Status {
+    let mut status = status.clone();
+    for backend in broker.snapshot() {
+        if let Some(connection) = status.connections.get_mut(&backend.id) {
+            connection.in_flight = backend.in_flight as u64;
+        }
+    }
+    status.timestamp = Timestamp::now();
+    status
+}
+
+/// Judges a snapshot: can requests be answered, and does all work that is switched on.
+pub(crate) fn health(status: &Status) -> HealthStatus {
+    let mut backends = status.connections.values().filter(|connection| connection.kind != ConnectionKind::Cloud);
+    if !backends.clone().any(|backend| backend.connected) {
+        return HealthStatus::Unhealthy;
+    }
+    let all_up = backends.all(|backend| backend.connected);
+    let tunnel = &status.tunnel;
+    // Without a token there is no tunnel to be had, and that is nobody's fault.
+    let unavoidable = status.tunnel_warning().is_some_and(|warning| warning.severity == Severity::Info);
+    let tunnel_fine = tunnel.target != Target::Up || tunnel.state == TunnelState::Connected || unavoidable;
+    if all_up && tunnel_fine { HealthStatus::Healthy } else { HealthStatus::Degraded }
+}
+
+fn connection(backend: &BackendStatus) -> Connection {
+    let connected = backend.state == BackendState::Connected;
+    Connection {
+        id: backend.id.clone(),
+        kind: match backend.kind {
+            BackendKind::Ollama => ConnectionKind::Ollama,
+            BackendKind::OpenAi => ConnectionKind::Openai,
+        },
+        state: match backend.state {
+            BackendState::Connecting => ConnectionState::Connecting,
+            BackendState::Connected => ConnectionState::Connected,
+            BackendState::Disconnected => ConnectionState::Disconnected,
+            BackendState::Error => ConnectionState::Error,
+        },
+        connected,
+        endpoint: backend.endpoint.clone(),
+        version: backend.version.clone(),
+        models: backend.models.iter().map(|model| model.name.clone()).collect(),
+        latency: backend.latency.map(|latency| milliseconds(latency.as_secs_f64())),
+        last_check: backend.last_check.and_then(|checked| Timestamp::try_from(checked).ok()),
+        quality: quality(connected, backend.latency, backend.error_rate),
+        error: backend.error.clone(),
+        in_flight: backend.in_flight as u64,
+        queued: 0,
+        breaker: Breaker::Closed,
+    }
+}
+
+fn cloud(report: &TunnelReport, config: &ConfigState) -> Connection {
+    let tunnel = &report.tunnel;
+    let connected = tunnel.state == TunnelState::Connected;
+    let no_token = report.warning.as_ref().is_some_and(|warning| warning.code == NO_TOKEN);
+    Connection {
+        id: CLOUD_ID.to_owned(),
+        kind: ConnectionKind::Cloud,
+        state: match tunnel.state {
+            TunnelState::Connected => ConnectionState::Connected,
+            TunnelState::Connecting | TunnelState::Backoff => ConnectionState::Connecting,
+            TunnelState::Refused => ConnectionState::Error,
+            TunnelState::Disconnected => ConnectionState::Disconnected,
+            TunnelState::Unknown => ConnectionState::Unknown,
+        },
+        connected,
+        endpoint: config.config.cloud_proxy_url.as_str().trim_end_matches('/').to_owned(),
+        version: None,
+        models: Vec::new(),
+        latency: tunnel.rtt_ms,
+        last_check: tunnel.since,
+        quality: quality(connected, None, 0.0),
+        error: if no_token { Some("no token".to_owned()) } else { tunnel.last_error.clone() },
+        in_flight: 0,
+        queued: 0,
+        breaker: Breaker::Closed,
+    }
+}
+
+fn manager(parts: &Parts<'_>) -> TunnelManager {
+    let tunnel = &parts.tunnel.tunnel;
+    let backends_connecting = parts.backends.iter().any(|backend| backend.state == BackendState::Connecting);
+    let tunnel_connecting = matches!(tunnel.state, TunnelState::Connecting | TunnelState::Backoff);
+    let info = parts.tunnel.warning.as_ref().is_some_and(|warning| warning.severity == Severity::Info);
+    TunnelManager {
+        running: !parts.stopping,
+        connecting: backends_connecting || tunnel_connecting,
+        error: tunnel.last_error.clone().filter(|_| !info),
+    }
+}
+
+/// The connection that a request without preferences goes to: of those that are up the lowest priority number,
+/// then the quickest.
+fn best(parts: &Parts<'_>) -> Option<String> {
+    let priority = |id: &str| {
+        let configured = parts.config.config.connections.iter().find(|connection| connection.id == id);
+        configured.map_or(0, |connection| connection.priority)
+    };
+    let up = parts.backends.iter().filter(|backend| backend.state == BackendState::Connected);
+    up.min_by_key(|backend| (priority(&backend.id), backend.latency)).map(|backend| backend.id.clone())
+}
+
+fn warnings(parts: &Parts<'_>) -> Vec<Warning> {
+    let mut warnings: Vec<Warning> = parts.missing.to_vec();
+    warnings.extend(parts.tunnel.warning.clone());
+    if let Some(error) = &parts.config.status.last_error {
+        let next_step = "mend the file, then: systemctl --user reload tunneld";
+        warnings.push(Warning::new(CONFIG_INVALID, error.clone(), next_step).with_severity(Severity::Error));
+    }
+    if !parts.config.status.restart_required.is_empty() {
+        let keys = parts.config.status.restart_required.join(", ");
+        let message = format!("a change of {keys} takes effect after a restart");
+        warnings.push(Warning::new(RESTART_REQUIRED, message, "systemctl --user restart tunneld"));
+    }
+    warnings.extend(parts.backends.iter().filter_map(down));
+    // Stable: within one severity the order above stays.
+    warnings.sort_by_key(|warning| match warning.severity {
+        Severity::Error => 0,
+        Severity::Warning => 1,
+        Severity::Info | Severity::Unknown => 2,
+    });
+    warnings
+}
+
+fn down(backend: &BackendStatus) -> Option<Warning> {
+    let why = match backend.state {
+        BackendState::Connected | BackendState::Connecting => return None,
+        BackendState::Disconnected | BackendState::Error => backend.error.as_deref().unwrap_or("no answer"),
+    };
+    let next_step = match backend.kind {
+        BackendKind::Ollama => "start it: ollama serve; or set ollamaHost and ollamaPort to where it runs",
+        BackendKind::OpenAi => "start it, or mend its url under connections in the config",
+    };
+    let message = format!("{} at {} is not available: {why}", backend.id, backend.endpoint);
+    Some(Warning::new(CONNECTION_DOWN, message, next_step))
+}
+
+/// Seconds as milliseconds with two places: more is noise to a reader.
+fn milliseconds(seconds: f64) -> f64 {
+    (seconds * 1e5).round() / 1e2
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tunnel_api::connection::Quality;
+    use tunnel_api::{Config, Tunnel};
+
+    use super::*;
+
+    fn backend(id: &str, state: BackendState, latency_ms: u64) -> BackendStatus {
+        BackendStatus {
+            id: id.to_owned(),
+            kind: BackendKind::Ollama,
+            endpoint: format!("http://{id}.test"),
+            state,
+            version: None,
+            models: Vec::new(),
+            latency: Some(Duration::from_millis(latency_ms)),
+            last_check: None,
+            error: None,
+            in_flight: 0,
+            error_rate: 0.0,
+        }
+    }
+
+    fn tunnel(target: Target, state: TunnelState, warning: Option<Warning>) -> TunnelReport {
+        let last_error = warning.as_ref().map(|warning| warning.message.clone());
+        TunnelReport { tunnel: Tunnel { target, state, last_error, ..Tunnel::default() }, warning }
+    }
+
+    fn status(backends: &[BackendStatus], tunnel: &TunnelReport) -> Status {
+        let config = ConfigState::defaults();
+        let parts = Parts { backends, tunnel, config: &config, missing: &[], stopping: false };
+        snapshot(&parts, Timestamp::UNIX_EPOCH)
+    }
+
+    fn no_token() -> Warning {
+        Warning::new(NO_TOKEN, "there is no token yet", "").with_severity(Severity::Info)
+    }
+
+    #[test]
+    fn missing_token_is_shown_and_is_no_error() {
+        let report = tunnel(Target::Up, TunnelState::Disconnected, Some(no_token()));
+        let status = status(&[backend("ollama", BackendState::Connected, 3)], &report);
+        assert_eq!(status.connections[CLOUD_ID].error.as_deref(), Some("no token"));
+        assert_eq!(status.tunnel_manager.error, None);
+        assert_eq!(health(&status), HealthStatus::Healthy);
+    }
+
+    #[test]
+    fn health_follows_backends_and_a_tunnel_that_is_wanted() {
+        let up = backend("a", BackendState::Connected, 3);
+        let down = backend("b", BackendState::Disconnected, 3);
+        let wanted = tunnel(Target::Up, TunnelState::Backoff, Some(Warning::new("relay_unreachable", "x", "")));
+        let unwanted = tunnel(Target::Down, TunnelState::Disconnected, None);
+        let judge = |backends: &[BackendStatus], tunnel| health(&status(backends, tunnel));
+        assert_eq!(judge(std::slice::from_ref(&up), &unwanted), HealthStatus::Healthy);
+        assert_eq!(judge(std::slice::from_ref(&up), &wanted), HealthStatus::Degraded);
+        assert_eq!(judge(&[up, down.clone()], &unwanted), HealthStatus::Degraded);
+        assert_eq!(judge(&[down], &unwanted), HealthStatus::Unhealthy);
+        assert_eq!(judge(&[], &unwanted), HealthStatus::Unhealthy);
+    }
+
+    #[test]
+    fn best_connection_is_up_first_in_priority_and_quick() {
+        let report = tunnel(Target::Down, TunnelState::Disconnected, None);
+        let backends = [
+            backend("slow", BackendState::Connected, 30),
+            backend("quick", BackendState::Connected, 3),
+            backend("down", BackendState::Disconnected, 1),
+        ];
+        assert_eq!(status(&backends, &report).best_connection.as_deref(), Some("quick"));
+        let mut config = Config::default();
+        config.connections = Config::check(
+            &serde_json::from_str(
+                r#"{"connections": [{"id": "quick", "type": "ollama", "url": "http://h", "priority": 5}]}"#,
+            )
+            .unwrap(),
+        )
+        .unwrap()
+        .connections;
+        let config = ConfigState { config: config.into(), ..ConfigState::defaults() };
+        let parts = Parts { backends: &backends, tunnel: &report, config: &config, missing: &[], stopping: false };
+        assert_eq!(best(&parts).as_deref(), Some("slow"));
+    }
+
+    #[test]
+    fn most_severe_warning_comes_first() {
+        let report = tunnel(Target::Up, TunnelState::Disconnected, Some(no_token()));
+        let mut config = ConfigState::defaults();
+        config.status.last_error = Some("logLevel: …".to_owned());
+        let backends = [backend("a", BackendState::Disconnected, 1)];
+        let parts = Parts { backends: &backends, tunnel: &report, config: &config, missing: &[], stopping: true };
+        let status = snapshot(&parts, Timestamp::UNIX_EPOCH);
+        let codes: Vec<&str> = status.warnings.iter().map(|warning| warning.code.as_str()).collect();
+        assert_eq!(codes, [CONFIG_INVALID, CONNECTION_DOWN, NO_TOKEN]);
+        assert!(!status.tunnel_manager.running);
+        assert_eq!(status.connections["a"].quality, Quality::Critical);
+    }
+}

@@ -1,0 +1,23 @@
+//! The end-to-end scenarios: the real binaries, on loopback, with scripted peers and real ones around them.
+//!
+//! By default each row of the bars gets a few samples; `SOAK=1` runs the full counts. Each scenario prints what it measured
+//! in lines that start with `measured:`.
+
+mod backpressure;
+mod bad_input;
+mod bulk;
+mod cancelling;
+mod clients;
+mod crashes;
+mod drain;
+mod errors;
+mod fleet;
+mod footprint;
+mod liveness;
+mod many_streams;
+mod policy;
+mod proxying;
+mod resuming;
+mod streaming;
+mod streams;
+mod takeover;
