@@ -198,6 +198,7 @@ fn port(usual: u16) -> anyhow::Result<u16> {
 /// Waits until a caller of the relay sees a model, and picks one to talk to.
 fn wait_for_model(demo: &Demo, backend: &Backend, running: &[Running]) -> anyhow::Result<String> {
     let begin = Instant::now();
+    let mut shown = 0;
     loop {
         let last = match http::get(demo.relay, "/v1/models", Some(&demo.token)) {
             Ok(mut response) => {
@@ -218,7 +219,10 @@ fn wait_for_model(demo: &Demo, backend: &Backend, running: &[Running]) -> anyhow
         if begin.elapsed() > READY {
             bail!("no model at the relay after {} s; its last answer: {last}", READY.as_secs());
         }
-        talk::waiting("waiting", begin.elapsed());
+        if begin.elapsed().as_secs() > shown {
+            shown = begin.elapsed().as_secs();
+            talk::waiting("waiting", begin.elapsed());
+        }
         std::thread::sleep(Duration::from_millis(100));
     }
 }

@@ -139,7 +139,7 @@ impl Body {
     }
 }
 
-/// Finds a port that nobody listens on, on 127.0.0.1 or [::1].
+/// Finds a port that nobody listens on, on either loopback address.
 pub(crate) fn free_addr() -> anyhow::Result<SocketAddr> {
     for _ in 0..20 {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("looking for a free port")?;

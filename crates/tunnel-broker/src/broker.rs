@@ -150,8 +150,8 @@ impl Broker {
                 allowed.map_err(|_| Failure::PathNotAllowed)?;
             }
         }
-        // Which server has such a path cannot be told: the caller must.
-        if call.dialect == Dialect::Other && call.pin.is_none() { Err(Failure::NotFound) } else { Ok(()) }
+        // `OPTIONS *` asks about a server, and there are several.
+        if call.target.path().starts_with('/') { Ok(()) } else { Err(Failure::NotFound) }
     }
 
     fn next_turn(&self, n_backends: usize) -> Spread {

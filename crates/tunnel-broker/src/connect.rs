@@ -1,19 +1,17 @@
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::origin::{Addresses, Origin};
+use crate::tls;
 
 /// Why there is no connection to a backend. The texts are for people.
 #[derive(Debug, thiserror::Error)]
@@ -24,10 +22,10 @@ pub(crate) enum ConnectError {
     Timeout { at: String, after: Duration },
     #[error("no address found for {0}")]
     Lookup(String),
-    #[error("could not connect to {at}: {source}")]
-    Io { at: String, source: io::Error },
-    #[error("no TLS connection to {at}: {source}")]
-    Tls { at: String, source: io::Error },
+    #[error("could not connect to {at}: {why}")]
+    Io { at: String, why: io::Error },
+    #[error("no TLS connection to {at}: {why}")]
+    Tls { at: String, why: io::Error },
 }
 
 /// Opens a connection; `limit` covers look-up, TCP and TLS together.
@@ -47,25 +45,20 @@ async fn open(origin: &Origin) -> Result<Io, ConnectError> {
             .map_err(|_| ConnectError::Lookup(origin.host.clone()))?
             .collect(),
     };
-    let stream = first_of(addresses).await.map_err(|(address, source)| match address {
+    let stream = first_of(addresses).await.map_err(|(address, why)| match address {
         None => ConnectError::Lookup(origin.host.clone()),
-        Some(address) if source.kind() == io::ErrorKind::ConnectionRefused => {
+        Some(address) if why.kind() == io::ErrorKind::ConnectionRefused => {
             ConnectError::Refused(address.to_string())
         }
-        Some(address) => ConnectError::Io { at: address.to_string(), source },
+        Some(address) => ConnectError::Io { at: address.to_string(), why },
     })?;
     // Each token is its own small write. A socket that takes no option is about to fail anyway.
-    stream.set_nodelay(true).map_err(|source| ConnectError::Io { at: at(), source })?;
+    stream.set_nodelay(true).map_err(|why| ConnectError::Io { at: at(), why })?;
     if !origin.tls {
         return Ok(Io::Plain(stream));
     }
-    let tls = |source| ConnectError::Tls { at: at(), source };
-    let name = match origin.host.parse::<IpAddr>() {
-        Ok(ip) => ServerName::from(ip),
-        Err(_) => ServerName::try_from(origin.host.clone()).map_err(|e| tls(io::Error::other(e)))?,
-    };
-    let connector = TlsConnector::from(client_config().await.map_err(tls)?);
-    let stream = connector.connect(name, stream).await.map_err(tls)?;
+    let stream = tls::secure(&origin.host, stream).await;
+    let stream = stream.map_err(|why| ConnectError::Tls { at: at(), why })?;
     Ok(Io::Tls(Box::new(stream)))
 }
 
@@ -96,33 +89,6 @@ async fn first_of(addresses: Vec<SocketAddr>) -> Result<TcpStream, (Option<Socke
             Some(Err(_)) | None => {}
         }
     }
-}
-
-/// Returns the TLS settings: the system's roots, read when the first https backend is connected to.
-async fn client_config() -> io::Result<Arc<rustls::ClientConfig>> {
-    static CONFIG: OnceLock<Arc<rustls::ClientConfig>> = OnceLock::new();
-    if let Some(config) = CONFIG.get() {
-        return Ok(Arc::clone(config));
-    }
-    let config = tokio::task::spawn_blocking(load_config).await.map_err(io::Error::other)??;
-    Ok(Arc::clone(CONFIG.get_or_init(|| config)))
-}
-
-fn load_config() -> io::Result<Arc<rustls::ClientConfig>> {
-    let found = rustls_native_certs::load_native_certs();
-    let mut roots = rustls::RootCertStore::empty();
-    let (taken, _) = roots.add_parsable_certificates(found.certs);
-    if taken == 0 {
-        return Err(io::Error::other("no root certificates found on this system"));
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
 }
 
 /// A connection, with or without TLS.

@@ -21,9 +21,8 @@ pub(crate) enum Failure {
     NotFound,
     #[error("method not allowed")]
     MethodNotAllowed,
-    #[error("{what} {only}: use {instead}", what = .subject.as_deref().unwrap_or("the only model server"),
-        only = "speaks another API than this path's", instead = .instead)]
-    WrongDialect { subject: Option<String>, instead: &'static str },
+    #[error("{subject} speaks another API than this path's: use {instead}")]
+    WrongDialect { subject: String, instead: &'static str },
     #[error(
         "this path is not open through the tunnel; on the machine that serves it, the configuration key \
          remotePaths can allow it"

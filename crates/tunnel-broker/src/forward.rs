@@ -140,10 +140,10 @@ pub(crate) fn explain(table: &Table, call: &Call, no_route: NoRoute) -> Failure 
             None => Failure::NoBackend,
         },
         NoRoute::WrongDialect(index) => Failure::WrongDialect {
-            subject: call
-                .model
-                .as_ref()
-                .map(|model| format!("model '{}' is on connection '{}', which", shorten(model), id(index))),
+            subject: match &call.model {
+                Some(model) => format!("model '{}' is on connection '{}', which", shorten(model), id(index)),
+                None => format!("connection '{}'", id(index)),
+            },
             instead: match call.dialect {
                 Dialect::Ollama => "OpenAI's API at /v1, such as /v1/chat/completions",
                 Dialect::OpenAi | Dialect::Other => "Ollama's API at /api, such as /api/chat",
@@ -172,7 +172,7 @@ fn may_pass(call: &Call, status: StatusCode) -> bool {
         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => false,
         // A path that not every server has, on no model in particular: the next one may have it.
         StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
-            !(call.dialect == Dialect::OpenAi && call.model.is_none())
+            call.model.is_some() || call.dialect == Dialect::Ollama
         }
         _ => true,
     }

@@ -55,6 +55,7 @@ mod scan;
 mod shared;
 mod status;
 mod table;
+mod tls;
 mod upload;
 mod upstream;
 

@@ -65,15 +65,18 @@ where
     if body.is_end_stream() {
         return Ok(reader.whole());
     }
+    // It cannot be held as a whole: the sooner it flows the better.
+    let long = body.size_hint().lower() > LARGEST_PREFIX as u64;
     let mut rest = boxed(body);
     let mut patience = std::pin::pin!(None::<tokio::time::Sleep>);
     loop {
         // What is not an object names no model, however much of it is read.
         let hopeless = reader.scan.is_done() && reader.scan.span().is_none();
-        if hopeless || reader.read.len() >= LARGEST_PREFIX {
+        let found = reader.scan.span().is_some();
+        if hopeless || (long && found) || reader.read.len() >= LARGEST_PREFIX {
             return Ok(reader.begun(rest));
         }
-        if reader.scan.span().is_some() && patience.is_none() {
+        if found && patience.is_none() {
             patience.set(Some(tokio::time::sleep(PATIENCE)));
         }
         let next = poll_fn(|cx| match rest.as_mut().poll_frame(cx) {

@@ -68,6 +68,8 @@ impl Shared {
             let enabled = source.settings.backends.iter().filter(|config| config.enabled);
             enabled.map(|config| config.id.clone()).zip(upstreams).collect()
         };
+        // A shorter interval counts from now on, not from the end of the longer one.
+        let hurry = config.probe_interval < source.settings.probe_interval;
         let mut fresh = Vec::new();
         for config in config.backends.iter().filter(|config| config.enabled) {
             let kept = old.iter().position(|(id, upstream)| *id == config.id && upstream.is(config));
@@ -87,6 +89,11 @@ impl Shared {
         drop(source);
         for (_, upstream) in old {
             upstream.stop.cancel();
+        }
+        if hurry {
+            for backend in &self.table.load().backends {
+                backend.upstream.order_probe();
+            }
         }
         for prober in fresh {
             let span = tracing::debug_span!("prober", backend = %prober.id);

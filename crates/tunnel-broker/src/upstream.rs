@@ -90,9 +90,9 @@ impl Upstream {
     /// Opens a connection.
     pub(crate) async fn connect(&self, limit: Duration) -> Result<Conn, ConnectError> {
         let io = connect(&self.origin, limit).await?;
-        Conn::handshake(io).await.map_err(|source| ConnectError::Io {
+        Conn::handshake(io).await.map_err(|why| ConnectError::Io {
             at: self.origin.shown.clone(),
-            source: std::io::Error::other(source),
+            why: std::io::Error::other(why),
         })
     }
 

@@ -115,7 +115,10 @@ async fn exchange(
         connection.body_ends_with_connection.store(true, Ordering::Relaxed);
     }
     headers::strip_request(&mut head.headers);
-    head.headers.insert(X_REQUEST_ID, request_id.clone());
+    let mut once = request_id.clone();
+    // Keeps HPACK from remembering what never comes again, at the cost of what does.
+    once.set_sensitive(true);
+    head.headers.insert(X_REQUEST_ID, once);
     head.headers.insert(headers::FORWARDED, connection.forwarded.clone());
     head.headers.insert(TUNNEL_CALLER, principal.caller.clone());
     // What hyper left there is for this connection.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Parser as _;
 use tunnel_relay::cli::{Cli, Command, Serve, TokenCommand};
+use tokio::runtime::Builder;
 use tunnel_runtime::{LevelFilter, Lifecycle, systemd, telemetry};
 
 /// What the relay needs on top of the grace time to end by itself.
@@ -30,10 +31,15 @@ fn main() -> ExitCode {
 fn run(serve: Serve) -> anyhow::Result<ExitCode> {
     telemetry::init("tunnel-relay", LevelFilter::INFO, std::env::var("TUNNEL_RELAY_LOG").ok().as_deref())
         .context("starting the log")?;
-    // Waking another thread costs more than it gives on a small machine: half of the cores do.
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads((cores / 2).max(1))
+    // Waking another thread costs more than it gives on a small machine: half of the cores do. A single one needs
+    // no scheduler that could hand work over.
+    let threads = std::thread::available_parallelism().map_or(1, usize::from) / 2;
+    let mut builder = match threads {
+        0 | 1 => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
+    };
+    builder
+        .worker_threads(threads.max(1))
         .enable_all()
         .build()
         .context("starting the runtime")?

@@ -18,8 +18,6 @@ mod closed;
 mod connector;
 mod dial_error;
 pub mod frame;
-#[cfg(fuzzing)]
-pub mod fuzzing;
 mod link;
 mod names;
 mod pace;

@@ -102,13 +102,13 @@ async fn method_not_allowed(method: Method, uri: Uri) -> ApiError {
 async fn guarded(State(api): State<Api>, request: Request<Body>, next: Next) -> Response<Body> {
     // A request that came through no door of ours is nobody's.
     let caller = request.extensions().get::<Caller>().copied();
-    let guard = match caller.map(|caller| caller.entrance) {
-        Some(Entrance::Socket) => api.guards.socket(),
-        Some(Entrance::Port) | None => api.guards.control(),
-    };
     let peer = caller.map_or(Peer::Stranger, |caller| caller.peer);
     let request_id = format!("{:032x}", rand::random::<u128>());
-    let (mut response, cors) = match guard.check(peer, &request, effect) {
+    let verdict = match caller.map(|caller| caller.entrance) {
+        Some(Entrance::Socket) => api.guards.socket().check(peer, &request, effect),
+        Some(Entrance::Port) | None => api.guards.control().check(peer, &request, effect),
+    };
+    let (mut response, cors) = match verdict {
         Verdict::Pass(cors) => (next.run(request).await, cors),
         Verdict::Preflight(granted) => {
             let mut response = Response::new(Body::empty());

@@ -109,7 +109,8 @@ const OTHER_VARIABLES: [&str; 5] =
 impl Loaded {
     /// Reads all layers and checks what comes of them. All faults are told at once.
     pub fn load(options: &Options) -> Result<Self, LoadError> {
-        let file = paths::config_file(options.config.as_deref(), |name| options.var(name), |path| path.exists());
+        let file =
+            paths::config_file(options.config.as_deref(), |name| options.var(name), |path| path.exists());
         let read = |hints| {
             layers::read(Sources {
                 defaults: Config::default().to_map(),

@@ -81,7 +81,7 @@ impl Daemon {
 
         let (control_port, gateway_port) = (config.api_server_port.get(), config.gateway_port.get());
         let guards = Arc::new(Guards::new(control_port, gateway_port, &config.allowed_origins));
-        let broker = Broker::start(loaded.broker.clone(), lifecycle.tracker(), lifecycle.hard());
+        let broker = Broker::start(loaded.broker.clone(), lifecycle.tracker(), lifecycle.soft());
         let (settings, settings_reader) = watch::channel(Arc::new(loaded.tunnel.clone()));
         let (state, state_reader) = watch::channel(Arc::new(loaded.state(Vec::new())));
         let credentials = options.var("CREDENTIALS_DIRECTORY").map(PathBuf::from);
@@ -133,7 +133,8 @@ impl Daemon {
             let door = Gateway::new(broker.clone(), Arc::clone(&guards));
             lifecycle.spawn_critical("gateway", accept::tcp(listener, door, ends.clone()));
         }
-        let reloader = Reloader { options, running: loaded.config, broker, guards, settings, state, log_level };
+        let reloader =
+            Reloader { options, running: loaded.config, broker, guards, settings, state, log_level };
         lifecycle.tracker().spawn(reloader.run(lifecycle.hangups(), lifecycle.soft()));
         daemon.announce();
         Ok(daemon)
@@ -226,8 +227,10 @@ fn state_dir(options: &Options, missing: &mut Vec<Warning>) -> Option<PathBuf> {
     match writable {
         Ok(()) => Some(directory),
         Err(error) => {
-            let message =
-                format!("the state directory {} cannot be written, nothing is kept: {error}", directory.display());
+            let message = format!(
+                "the state directory {} cannot be written, nothing is kept: {error}",
+                directory.display()
+            );
             tell(missing, "no_state_dir", &message, next_step);
             None
         }

@@ -1,6 +1,7 @@
 //! The listeners: control socket, control port, gateway port, and who stands at each.
 
 pub(crate) mod accept;
+mod head_timer;
 mod owner;
 pub(crate) mod peer;
 pub(crate) mod socket;
@@ -49,7 +50,12 @@ pub enum BindError {
     #[error("the {} {address} may not be used by this user; set {} to a port above 1023", .door.name(), .door.key())]
     Forbidden { door: Door, address: SocketAddr },
     #[error("cannot listen on the {} {address}", .door.name())]
-    Other { door: Door, address: SocketAddr, #[source] source: io::Error },
+    Other {
+        door: Door,
+        address: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
 }
 
 fn held_by(owner: Option<&PortOwner>) -> String {
@@ -81,6 +87,8 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     };
     // Connections of an earlier run in TIME_WAIT must not keep the port from a restart.
     socket.set_reuseaddr(true)?;
+    // Inherited by each connection: a token must not wait for the acknowledgement of the one before.
+    socket.set_nodelay(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
@@ -118,5 +126,14 @@ mod tests {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let has_ipv6 = std::net::TcpListener::bind("[::1]:0").is_ok();
         assert_eq!(bind(Door::Control, port).unwrap().len(), if has_ipv6 { 2 } else { 1 });
+    }
+
+    #[tokio::test]
+    async fn connections_inherit_nodelay() {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let listeners = bind(Door::Control, port).unwrap();
+        let _client = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let (served, _) = listeners[0].accept().await.unwrap();
+        assert!(served.nodelay().unwrap());
     }
 }

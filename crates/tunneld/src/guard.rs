@@ -82,53 +82,48 @@ impl Refusal {
     }
 }
 
-/// The rules of all doors, replaced together when the config changes.
+/// The rules of all doors, replaced when the config changes.
 #[derive(Debug)]
 pub(crate) struct Guards {
-    rules: ArcSwap<Rules>,
+    socket: ArcSwap<Guard>,
+    control: ArcSwap<Guard>,
+    gateway: ArcSwap<Guard>,
 }
 
-#[derive(Debug)]
-struct Rules {
-    socket: Arc<Guard>,
-    control: Arc<Guard>,
-    gateway: Arc<Guard>,
-}
+/// The rules of one door as they are now; held for the check only.
+type Current = arc_swap::Guard<Arc<Guard>>;
 
 impl Guards {
     /// Rules for the doors on these ports.
     pub(crate) fn new(control_port: u16, gateway_port: u16, allowed_origins: &[OriginPattern]) -> Self {
-        Self { rules: ArcSwap::from_pointee(Rules::new(control_port, gateway_port, allowed_origins)) }
+        Self {
+            socket: ArcSwap::from_pointee(Guard::socket(allowed_origins)),
+            control: ArcSwap::from_pointee(Guard::loopback(control_port, control_port, allowed_origins)),
+            gateway: ArcSwap::from_pointee(Guard::loopback(gateway_port, control_port, allowed_origins)),
+        }
     }
 
     /// Takes over a new list. Requests that have passed already go on.
     pub(crate) fn replace(&self, control_port: u16, gateway_port: u16, allowed_origins: &[OriginPattern]) {
-        self.rules.store(Arc::new(Rules::new(control_port, gateway_port, allowed_origins)));
+        let fresh = Self::new(control_port, gateway_port, allowed_origins);
+        self.socket.store(fresh.socket.into_inner());
+        self.control.store(fresh.control.into_inner());
+        self.gateway.store(fresh.gateway.into_inner());
     }
 
     /// The rules of the control socket.
-    pub(crate) fn socket(&self) -> Arc<Guard> {
-        Arc::clone(&self.rules.load().socket)
+    pub(crate) fn socket(&self) -> Current {
+        self.socket.load()
     }
 
     /// The rules of the control port.
-    pub(crate) fn control(&self) -> Arc<Guard> {
-        Arc::clone(&self.rules.load().control)
+    pub(crate) fn control(&self) -> Current {
+        self.control.load()
     }
 
     /// The rules of the gateway.
-    pub(crate) fn gateway(&self) -> Arc<Guard> {
-        Arc::clone(&self.rules.load().gateway)
-    }
-}
-
-impl Rules {
-    fn new(control_port: u16, gateway_port: u16, allowed_origins: &[OriginPattern]) -> Self {
-        Self {
-            socket: Arc::new(Guard::socket(allowed_origins)),
-            control: Arc::new(Guard::loopback(control_port, control_port, allowed_origins)),
-            gateway: Arc::new(Guard::loopback(gateway_port, control_port, allowed_origins)),
-        }
+    pub(crate) fn gateway(&self) -> Current {
+        self.gateway.load()
     }
 }
 
@@ -320,7 +315,12 @@ mod tests {
     const PORT: u16 = 8765;
 
     fn guard() -> Guard {
-        let allowed = ["http://localhost:*", "https://app.example.org", "http://127.0.0.1:3000", "https://x.example:443"];
+        let allowed = [
+            "http://localhost:*",
+            "https://app.example.org",
+            "http://127.0.0.1:3000",
+            "https://x.example:443",
+        ];
         Guard::loopback(PORT, PORT, &allowed.map(|entry| entry.parse().unwrap()))
     }
 
@@ -347,14 +347,46 @@ mod tests {
     fn only_our_own_hosts_pass() {
         let ours = ["localhost:8765", "127.0.0.1:8765", "[::1]:8765"];
         let foreign = [
-            "evil.com", "evil.com:8765", "127.0.0.1.nip.io:8765", "localhost.:8765", "localhost", "127.0.0.1",
-            "[::1]", "::1:8765", "localhost:8766", "localhost:08765", "localhost:", "LOCALHOST:8765",
-            "Localhost:8765", "127.0.0.1@evil.com:8765", "127.0.0.1:8765@evil.com", "evil.com@127.0.0.1:8765",
-            "localhost:8765.evil.com", "localhost.evil.com:8765", "127.1:8765", "127.0.0.2:8765", "0.0.0.0:8765",
-            "0:8765", "2130706433:8765", "0x7f000001:8765", "017700000001:8765", "[::]:8765",
-            "[::ffff:127.0.0.1]:8765", "[0:0:0:0:0:0:0:1]:8765", "[::1%25lo]:8765", "[::1]8765", "localhost:8765 ",
-            " localhost:8765", "localhost:8765/", "localhost:8765#", "localhost:8765,evil.com", "http://localhost:8765",
-            "localhost\t:8765", "löcalhost:8765", "ip6-localhost:8765", "",
+            "evil.com",
+            "evil.com:8765",
+            "127.0.0.1.nip.io:8765",
+            "localhost.:8765",
+            "localhost",
+            "127.0.0.1",
+            "[::1]",
+            "::1:8765",
+            "localhost:8766",
+            "localhost:08765",
+            "localhost:",
+            "LOCALHOST:8765",
+            "Localhost:8765",
+            "127.0.0.1@evil.com:8765",
+            "127.0.0.1:8765@evil.com",
+            "evil.com@127.0.0.1:8765",
+            "localhost:8765.evil.com",
+            "localhost.evil.com:8765",
+            "127.1:8765",
+            "127.0.0.2:8765",
+            "0.0.0.0:8765",
+            "0:8765",
+            "2130706433:8765",
+            "0x7f000001:8765",
+            "017700000001:8765",
+            "[::]:8765",
+            "[::ffff:127.0.0.1]:8765",
+            "[0:0:0:0:0:0:0:1]:8765",
+            "[::1%25lo]:8765",
+            "[::1]8765",
+            "localhost:8765 ",
+            " localhost:8765",
+            "localhost:8765/",
+            "localhost:8765#",
+            "localhost:8765,evil.com",
+            "http://localhost:8765",
+            "localhost\t:8765",
+            "löcalhost:8765",
+            "ip6-localhost:8765",
+            "",
         ];
         assert!(ours.len() + foreign.len() >= 40);
         for host in ours {
@@ -408,7 +440,11 @@ mod tests {
 
     #[test]
     fn origins_get_what_the_list_gives_them() {
-        let (all, reads, none) = ((None, None), (None, Some(Refusal::WildcardOrigin)), (Some(Refusal::Origin), Some(Refusal::Origin)));
+        let (all, reads, none) = (
+            (None, None),
+            (None, Some(Refusal::WildcardOrigin)),
+            (Some(Refusal::Origin), Some(Refusal::Origin)),
+        );
         let table = [
             ("http://localhost:8765", all),
             ("http://127.0.0.1:8765", all),
@@ -483,9 +519,15 @@ mod tests {
         assert_eq!(headers[ACCESS_CONTROL_ALLOW_HEADERS], "content-type, authorization");
         assert_eq!(headers[PRIVATE_NETWORK_ALLOWED], "true");
         assert!(matches!(preflight("http://localhost:3000", "GET"), Verdict::Preflight(_)));
-        assert!(matches!(preflight("http://localhost:3000", "POST"), Verdict::Refuse(Refusal::WildcardOrigin)));
+        assert!(matches!(
+            preflight("http://localhost:3000", "POST"),
+            Verdict::Refuse(Refusal::WildcardOrigin)
+        ));
         assert!(matches!(preflight("https://evil.com", "GET"), Verdict::Refuse(Refusal::Origin)));
-        assert!(matches!(preflight("https://app.example.org", "bad method"), Verdict::Refuse(Refusal::Origin)));
+        assert!(matches!(
+            preflight("https://app.example.org", "bad method"),
+            Verdict::Refuse(Refusal::Origin)
+        ));
     }
 
     #[test]

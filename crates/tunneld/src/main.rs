@@ -18,10 +18,9 @@ fn main() -> ExitCode {
         Ok(log_level) => log_level,
         Err(error) => return fail(&error, 1),
     };
-    // One worker: a request that changes threads pays more for the wake-up than it gains, and what is heavy
+    // One thread: a request that changes threads pays more for the wake-up than it gains, and what is heavy
     // runs in the model servers.
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .max_blocking_threads(8)
         .enable_all()
         .thread_name("tunneld")

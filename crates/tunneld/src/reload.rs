@@ -55,7 +55,8 @@ impl Reloader {
         if let Some(log_level) = &self.log_level {
             log_level.set(loaded.log_level());
         }
-        let (control_port, gateway_port) = (self.running.api_server_port.get(), self.running.gateway_port.get());
+        let (control_port, gateway_port) =
+            (self.running.api_server_port.get(), self.running.gateway_port.get());
         self.guards.replace(control_port, gateway_port, &loaded.config.allowed_origins);
         let state = loaded.state(restart_required);
         self.broker.reconfigure(loaded.broker);

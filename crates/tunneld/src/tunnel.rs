@@ -3,7 +3,9 @@
 mod advice;
 mod backoff;
 mod dialler;
+mod ears;
 mod keeper;
+mod moving;
 mod service;
 mod settings;
 mod supervisor;

@@ -25,7 +25,8 @@ pub(crate) async fn follow(mut status: watch::Receiver<Arc<Status>>, soft: Cance
 }
 
 fn line(status: &Status) -> String {
-    let backends = || status.connections.values().filter(|connection| connection.kind != ConnectionKind::Cloud);
+    let backends =
+        || status.connections.values().filter(|connection| connection.kind != ConnectionKind::Cloud);
     let up = backends().filter(|backend| backend.connected).count();
     let tunnel = match (status.tunnel.state, &status.tunnel.last_error) {
         (TunnelState::Connected, _) | (_, None) => status.tunnel.state.to_string(),
@@ -53,7 +54,8 @@ mod tests {
             last_error: Some("could not reach relay.example".to_owned()),
             ..Tunnel::default()
         };
-        let connections = connections.into_iter().map(|(id, connection)| (id.to_owned(), connection)).collect();
+        let connections =
+            connections.into_iter().map(|(id, connection)| (id.to_owned(), connection)).collect();
         let status = Status { connections, tunnel, ..Status::default() };
         assert_eq!(line(&status), "1 of 2 model servers up; tunnel backoff: could not reach relay.example");
     }

@@ -55,7 +55,8 @@ pub(crate) fn current(status: &Status, broker: &Broker) -> Status {
 
 /// Judges a snapshot: can requests be answered, and does all work that is switched on.
 pub(crate) fn health(status: &Status) -> HealthStatus {
-    let mut backends = status.connections.values().filter(|connection| connection.kind != ConnectionKind::Cloud);
+    let mut backends =
+        status.connections.values().filter(|connection| connection.kind != ConnectionKind::Cloud);
     if !backends.clone().any(|backend| backend.connected) {
         return HealthStatus::Unhealthy;
     }
@@ -239,7 +240,8 @@ mod tests {
     fn health_follows_backends_and_a_tunnel_that_is_wanted() {
         let up = backend("a", BackendState::Connected, 3);
         let down = backend("b", BackendState::Disconnected, 3);
-        let wanted = tunnel(Target::Up, TunnelState::Backoff, Some(Warning::new("relay_unreachable", "x", "")));
+        let wanted =
+            tunnel(Target::Up, TunnelState::Backoff, Some(Warning::new("relay_unreachable", "x", "")));
         let unwanted = tunnel(Target::Down, TunnelState::Disconnected, None);
         let judge = |backends: &[BackendStatus], tunnel| health(&status(backends, tunnel));
         assert_eq!(judge(std::slice::from_ref(&up), &unwanted), HealthStatus::Healthy);
@@ -258,17 +260,12 @@ mod tests {
             backend("down", BackendState::Disconnected, 1),
         ];
         assert_eq!(status(&backends, &report).best_connection.as_deref(), Some("quick"));
-        let mut config = Config::default();
-        config.connections = Config::check(
-            &serde_json::from_str(
-                r#"{"connections": [{"id": "quick", "type": "ollama", "url": "http://h", "priority": 5}]}"#,
-            )
-            .unwrap(),
-        )
-        .unwrap()
-        .connections;
+        let text =
+            r#"{"connections": [{"id": "quick", "type": "ollama", "url": "http://h", "priority": 5}]}"#;
+        let config = Config::check(&serde_json::from_str(text).unwrap()).unwrap();
         let config = ConfigState { config: config.into(), ..ConfigState::defaults() };
-        let parts = Parts { backends: &backends, tunnel: &report, config: &config, missing: &[], stopping: false };
+        let parts =
+            Parts { backends: &backends, tunnel: &report, config: &config, missing: &[], stopping: false };
         assert_eq!(best(&parts).as_deref(), Some("slow"));
     }
 
@@ -278,7 +275,8 @@ mod tests {
         let mut config = ConfigState::defaults();
         config.status.last_error = Some("logLevel: …".to_owned());
         let backends = [backend("a", BackendState::Disconnected, 1)];
-        let parts = Parts { backends: &backends, tunnel: &report, config: &config, missing: &[], stopping: true };
+        let parts =
+            Parts { backends: &backends, tunnel: &report, config: &config, missing: &[], stopping: true };
         let status = snapshot(&parts, Timestamp::UNIX_EPOCH);
         let codes: Vec<&str> = status.warnings.iter().map(|warning| warning.code.as_str()).collect();
         assert_eq!(codes, [CONFIG_INVALID, CONNECTION_DOWN, NO_TOKEN]);

@@ -209,15 +209,19 @@ async fn a_full_backend_is_passed_over_and_all_full_is_429() {
 }
 
 #[tokio::test]
-async fn other_paths_need_a_pin() {
-    let a = Fake::echo("a", &["m"]).await;
-    let bench = start(settings(vec![openai(&a, "a")]));
-    let response = bench.send(get("/slots")).await;
+async fn other_paths_go_to_the_first_server_that_has_them() {
+    let (a, b) = (Fake::echo("a", &["m"]).await, Fake::echo("b", &["m"]).await);
+    let bench = start(settings(vec![openai(&a, "a"), openai(&b, "b")]));
+    bench.state("a", BackendState::Connected).await;
+    assert_eq!(bench.json(get("/slots?x")).await["by"], "a");
+    let mut pinned = get("/slots?x");
+    pinned.headers_mut().insert("x-tunnel-connection", "b".parse().unwrap());
+    let echo = bench.json(pinned).await;
+    assert_eq!((&echo["by"], &echo["target"]), (&"b".into(), &"/slots?x".into()));
+    // Errors of our own are problems in RFC 9457's form there.
+    let response = bench.send(request(Method::OPTIONS, "*", "")).await;
     assert_eq!(response.status(), StatusCode::NOT_FOUND);
     assert_eq!(response.headers()["content-type"], "application/problem+json");
-    let mut pinned = get("/slots?x");
-    pinned.headers_mut().insert("x-tunnel-connection", "a".parse().unwrap());
-    assert_eq!(bench.json(pinned).await["target"], "/slots?x");
     // Absolute form: the host is not looked at.
     assert_eq!(bench.json(post("http://evil.example/v1/x?y", "{}")).await["target"], "/v1/x?y");
 }

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tunnel_transport::frame::Frame;
+use tunnel_transport_fuzz::frame::Frame;
 
 fuzz_target!(|message: &[u8]| {
     if let Ok(frame) = Frame::decode(message.to_vec().into()) {

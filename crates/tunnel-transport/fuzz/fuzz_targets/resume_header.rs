@@ -3,7 +3,7 @@
 
 use http::{HeaderMap, HeaderValue};
 use libfuzzer_sys::fuzz_target;
-use tunnel_transport::{DialKind, DialRequest};
+use tunnel_transport_fuzz::dial_request::{DialKind, DialRequest};
 
 fuzz_target!(|value: &[u8]| {
     let Ok(value) = HeaderValue::from_bytes(value) else { return };

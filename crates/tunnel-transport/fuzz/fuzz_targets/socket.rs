@@ -3,4 +3,4 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|wire: &[u8]| tunnel_transport::fuzzing::receive(wire));
+fuzz_target!(|wire: &[u8]| tunnel_transport_fuzz::receive(wire));

@@ -30,7 +30,7 @@ impl ApiError {
         response
     }
 
-    /// Returns the body that `docs/local-api.md` promises.
+    /// Returns the JSON body, with the id under which the request is known.
     pub(crate) fn body(self, request_id: &str) -> Bytes {
         let body = ErrorBody {
             error: self.sentence,

@@ -53,6 +53,8 @@ pub(super) async fn readyz(State(api): State<Api>) -> Result<Json<Probe>, ApiErr
         HealthStatus::Unhealthy => {
             Err(not_ready("no model server is connected; start one, or see tunnelctl status"))
         }
-        HealthStatus::Healthy | HealthStatus::Degraded | HealthStatus::Unknown => Ok(Json(Probe { status: "ready" })),
+        HealthStatus::Healthy | HealthStatus::Degraded | HealthStatus::Unknown => {
+            Ok(Json(Probe { status: "ready" }))
+        }
     }
 }

@@ -83,7 +83,7 @@ fn keys(value: &Value) -> BTreeSet<&str> {
     value.as_object().unwrap().keys().map(String::as_str).collect()
 }
 
-fn set<'a>(words: &'a str) -> BTreeSet<&'a str> {
+fn set(words: &str) -> BTreeSet<&str> {
     words.split_whitespace().collect()
 }
 
@@ -102,10 +102,34 @@ async fn no_route_forgets_the_guard() {
             };
             let stranger = Caller { entrance: Entrance::Port, peer: Peer::Stranger };
             let cases = [
-                ("host", with(&|r| { r.headers_mut().insert(HOST, HeaderValue::from_static("evil.com")); }).await),
-                ("origin", with(&|r| { r.headers_mut().insert(ORIGIN, HeaderValue::from_static("http://evil.com")); }).await),
-                ("stranger", with(&|r| { r.extensions_mut().insert(stranger); }).await),
-                ("no door", with(&|r| { r.extensions_mut().remove::<Caller>(); }).await),
+                (
+                    "host",
+                    with(&|r| {
+                        r.headers_mut().insert(HOST, HeaderValue::from_static("evil.com"));
+                    })
+                    .await,
+                ),
+                (
+                    "origin",
+                    with(&|r| {
+                        r.headers_mut().insert(ORIGIN, HeaderValue::from_static("http://evil.com"));
+                    })
+                    .await,
+                ),
+                (
+                    "stranger",
+                    with(&|r| {
+                        r.extensions_mut().insert(stranger);
+                    })
+                    .await,
+                ),
+                (
+                    "no door",
+                    with(&|r| {
+                        r.extensions_mut().remove::<Caller>();
+                    })
+                    .await,
+                ),
             ];
             for (what, (status, headers, _)) in cases {
                 assert_eq!(status, StatusCode::FORBIDDEN, "{method} {path} {what}");
@@ -124,7 +148,10 @@ async fn wildcard_origin_reads_and_changes_nothing() {
         fixture.send(request)
     };
     let (status, headers, _) = with_origin("GET", "/api/status").await;
-    assert_eq!((status, &headers["access-control-allow-origin"]), (StatusCode::OK, &"http://localhost:3000".parse().unwrap()));
+    assert_eq!(
+        (status, &headers["access-control-allow-origin"]),
+        (StatusCode::OK, &"http://localhost:3000".parse().unwrap())
+    );
     let (status, _, body) = with_origin("POST", "/api/tunnel/stop").await;
     assert_eq!((status, &body["code"]), (StatusCode::FORBIDDEN, &"origin_not_allowed".into()));
 }
@@ -157,7 +184,10 @@ async fn errors_have_the_promised_fields() {
     assert_eq!(status, StatusCode::NOT_FOUND);
     assert_eq!(headers["content-type"], "application/json");
     assert_eq!(keys(&body), set("error code status_code request_id timestamp"));
-    assert_eq!((&body["code"], &body["request_id"]), (&"not_found".into(), &headers[REQUEST_ID].to_str().unwrap().into()));
+    assert_eq!(
+        (&body["code"], &body["request_id"]),
+        (&"not_found".into(), &headers[REQUEST_ID].to_str().unwrap().into())
+    );
 }
 
 #[tokio::test]
@@ -165,14 +195,19 @@ async fn status_has_the_promised_shape() {
     let fixture = fixture(|_| {});
     let (status, body) = fixture.get("/api/status").await;
     assert_eq!(status, StatusCode::OK);
-    assert_eq!(keys(&body), set("tunnel_manager tunnel connections best_connection warnings config timestamp"));
+    assert_eq!(
+        keys(&body),
+        set("tunnel_manager tunnel connections best_connection warnings config timestamp")
+    );
     assert_eq!(keys(&body["tunnel_manager"]), set("running connecting error"));
     assert_eq!(
         keys(&body["tunnel"]),
         set("target state relay device since rtt_ms reconnects resumes last_error")
     );
     assert_eq!(keys(&body["config"]), set("files loaded_at last_error restart_required"));
-    let connection = set("id type state connected endpoint version models latency last_check quality error in_flight queued breaker");
+    let connection = set(
+        "id type state connected endpoint version models latency last_check quality error in_flight queued breaker",
+    );
     assert_eq!(keys(&body["connections"]["cloud"]), connection);
     assert_eq!(body["connections"]["cloud"]["type"], "cloud");
 
@@ -208,7 +243,13 @@ async fn alive_without_backends_and_not_ready() {
 #[tokio::test]
 async fn orders_are_idempotent_and_answered() {
     let fixture = fixture(|_| {});
-    for path in ["/api/tunnel/start", "/api/tunnel/start", "/api/tunnel/stop", "/api/tunnel/stop", "/api/tunnel/restart"] {
+    for path in [
+        "/api/tunnel/start",
+        "/api/tunnel/start",
+        "/api/tunnel/stop",
+        "/api/tunnel/stop",
+        "/api/tunnel/restart",
+    ] {
         let (status, body) = fixture.post(path).await;
         assert_eq!((status, &body["status"]), (StatusCode::OK, &"success".into()), "{path}");
         assert_eq!(keys(&body), set("message status timestamp"));
@@ -216,7 +257,10 @@ async fn orders_are_idempotent_and_answered() {
     let (_, body) = fixture.post("/api/tunnel/stop?wait=5").await;
     assert_eq!(body["status"], "success");
     let (_, body) = fixture.get("/api/status").await;
-    assert_eq!((&body["tunnel"]["target"], &body["tunnel"]["state"]), (&"down".into(), &"disconnected".into()));
+    assert_eq!(
+        (&body["tunnel"]["target"], &body["tunnel"]["state"]),
+        (&"down".into(), &"disconnected".into())
+    );
 }
 
 #[tokio::test]

@@ -35,7 +35,11 @@ pub(super) async fn stop(State(api): State<Api>, Query(wait): Query<Wait>) -> An
     let wait = wait.parse()?;
     give(&api, Order::Stop, wait, TunnelState::Disconnected).await?;
     let drained = "the tunnel is down";
-    Ok(success(if wait.is_some() { drained } else { "the tunnel is closed once its running requests have ended" }))
+    Ok(success(if wait.is_some() {
+        drained
+    } else {
+        "the tunnel is closed once its running requests have ended"
+    }))
 }
 
 pub(super) async fn restart(State(api): State<Api>, Query(wait): Query<Wait>) -> Answer {

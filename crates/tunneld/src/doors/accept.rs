@@ -12,13 +12,14 @@ use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use super::head_timer::HeadTimer;
 use super::peer::{Peer, PeerLookup};
 
 /// What answers the requests of a door. Cloned once per connection.
@@ -48,7 +49,16 @@ const MAX_HEADER_BYTES: usize = 64 * 1024;
 const EXHAUSTED_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
 /// Accepts TCP connections until `soft` ends, asking once for each whose process it is.
+///
+/// The listener is bound to one address, so that is also each connection's own.
 pub(crate) async fn tcp(listener: TcpListener, handler: impl Handler, ends: Ends) {
+    let server = match listener.local_addr() {
+        Ok(server) => server,
+        Err(error) => {
+            warn!(%error, "listener has no address");
+            return;
+        }
+    };
     let mut lookup = PeerLookup::open();
     let mut pause = Pause::default();
     loop {
@@ -59,15 +69,7 @@ pub(crate) async fn tcp(listener: TcpListener, handler: impl Handler, ends: Ends
         match accepted {
             Ok((stream, client)) => {
                 pause = Pause::default();
-                let peer = match stream.local_addr() {
-                    Ok(server) => lookup.of(client, server),
-                    Err(_) => Peer::Stranger,
-                };
-                // A token must not wait for the acknowledgement of the one before.
-                if let Err(error) = stream.set_nodelay(true) {
-                    debug!(%error, "client left before it was served");
-                    continue;
-                }
+                let peer = lookup.of(client, server);
                 ends.tracker.spawn(connection(stream, peer, handler.clone(), ends.clone()));
             }
             Err(error) => pause.after(&error, &ends.soft).await,
@@ -107,7 +109,7 @@ where
     });
     let mut builder = http1::Builder::new();
     builder
-        .timer(TokioTimer::new())
+        .timer(HeadTimer::default())
         .header_read_timeout(HEADER_READ_TIMEOUT)
         .max_header_size(MAX_HEADER_BYTES);
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(io), service));
@@ -161,7 +163,89 @@ fn is_exhausted(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use http_body_util::Full;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
     use super::*;
+
+    #[derive(Clone)]
+    struct Hello;
+
+    impl Handler for Hello {
+        type Body = Full<Bytes>;
+
+        async fn handle(&self, _: Peer, _: Request<Incoming>) -> Response<Full<Bytes>> {
+            tokio::task::yield_now().await;
+            Response::new(Full::from("hello"))
+        }
+    }
+
+    /// A connection to [`Hello`] and the way to end it.
+    fn connect() -> (DuplexStream, Ends) {
+        let hard = CancellationToken::new();
+        let ends = Ends { soft: hard.child_token(), hard, tracker: TaskTracker::new() };
+        let (client, server) = tokio::io::duplex(64 * 1024);
+        ends.tracker.spawn(connection(server, Peer::SameUser, Hello, ends.clone()));
+        (client, ends)
+    }
+
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+
+    async fn read_hello(client: &mut DuplexStream) {
+        let mut seen = Vec::new();
+        while !seen.ends_with(b"hello") {
+            assert_ne!(client.read_buf(&mut seen).await.unwrap(), 0, "closed early");
+        }
+    }
+
+    /// Seconds until the connection is closed.
+    async fn closed_after(client: &mut DuplexStream) -> f64 {
+        let before = tokio::time::Instant::now();
+        let mut rest = Vec::new();
+        client.read_to_end(&mut rest).await.unwrap();
+        before.elapsed().as_secs_f64()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn head_that_does_not_come_closes_the_connection() {
+        let (mut client, _ends) = connect();
+        client.write_all(b"GET / HTTP/1.1\r\nHo").await.unwrap();
+        let seconds = closed_after(&mut client).await;
+        assert!((10.0..10.1).contains(&seconds), "{seconds}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn head_that_dribbles_in_closes_the_connection() {
+        let (mut client, _ends) = connect();
+        let before = tokio::time::Instant::now();
+        while client.write_all(b"G").await.is_ok() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        assert!(before.elapsed() <= Duration::from_secs(12), "{:?}", before.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn limit_starts_over_with_each_request() {
+        let (mut client, _ends) = connect();
+        for _ in 0..3 {
+            client.write_all(REQUEST).await.unwrap();
+            read_hello(&mut client).await;
+            tokio::time::sleep(Duration::from_secs(8)).await;
+        }
+        let seconds = closed_after(&mut client).await;
+        assert!((2.0..2.1).contains(&seconds), "{seconds}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn idle_connection_ends_with_the_soft_token() {
+        let (mut client, ends) = connect();
+        client.write_all(REQUEST).await.unwrap();
+        read_hello(&mut client).await;
+        ends.soft.cancel();
+        assert!(closed_after(&mut client).await < 0.1);
+        ends.tracker.close();
+        ends.tracker.wait().await;
+    }
 
     #[tokio::test(start_paused = true)]
     async fn exhausted_process_pauses_longer_each_time_up_to_a_second() {

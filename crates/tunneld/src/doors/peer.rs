@@ -238,9 +238,12 @@ mod tests {
     fn own_client_is_the_same_user_over_v4_v6_and_mapped_addresses() {
         let mapped: SocketAddr = "[::ffff:127.0.0.1]:1".parse().unwrap();
         for (name, mut lookup) in lookups() {
-            for (listen, connect) in
-                [("127.0.0.1:0", None), ("[::1]:0", None), ("127.0.0.1:0", Some(mapped)), ("[::]:0", Some(mapped))]
-            {
+            for (listen, connect) in [
+                ("127.0.0.1:0", None),
+                ("[::1]:0", None),
+                ("127.0.0.1:0", Some(mapped)),
+                ("[::]:0", Some(mapped)),
+            ] {
                 // A machine without IPv6 has nothing to look up there.
                 let Some((_client, server)) = pair(listen, connect) else { continue };
                 let (peer, local) = (server.peer_addr().unwrap(), server.local_addr().unwrap());

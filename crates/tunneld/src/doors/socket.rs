@@ -35,7 +35,11 @@ pub enum SocketError {
     #[error("{} belongs to another user", .0.display())]
     ForeignDirectory(PathBuf),
     #[error("cannot listen on {}", .path.display())]
-    Io { path: PathBuf, #[source] source: io::Error },
+    Io {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
 }
 
 impl ControlSocket {
@@ -99,7 +103,9 @@ fn refuse_if_in_use(path: &Path) -> Result<(), SocketError> {
     }
     match UnixStream::connect(path) {
         Ok(stream) => {
-            let pid = rustix::net::sockopt::socket_peercred(&stream).ok().map(|peer| peer.pid.as_raw_nonzero().get());
+            let pid = rustix::net::sockopt::socket_peercred(&stream)
+                .ok()
+                .map(|peer| peer.pid.as_raw_nonzero().get());
             Err(SocketError::AlreadyRunning { path: path.to_owned(), pid })
         }
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),

@@ -2,7 +2,8 @@
 
 use jiff::Timestamp;
 use tunnel_api::warning::{
-    CLOCK_SKEW, NO_TOKEN, NOT_A_RELAY, RELAY_TLS, RELAY_UNREACHABLE, REPLACED, TOKEN_EXPIRED, TOKEN_INVALID, TOKEN_SCOPE,
+    CLOCK_SKEW, NO_TOKEN, NOT_A_RELAY, RELAY_TLS, RELAY_UNREACHABLE, REPLACED, TOKEN_EXPIRED, TOKEN_INVALID,
+    TOKEN_SCOPE,
 };
 use tunnel_api::{Severity, Warning};
 use tunnel_transport::{Closed, DialError, TlsError};
@@ -56,9 +57,11 @@ pub(super) fn dial(error: &DialError, times: TokenTimes, now: Timestamp) -> Warn
         )
         .with_severity(Severity::Error),
         DialError::Replaced { host } => replaced(host),
-        DialError::SessionGone => {
-            Warning::new(RELAY_UNREACHABLE, "the relay no longer has the session", "nothing: tunneld dials anew")
-        }
+        DialError::SessionGone => Warning::new(
+            RELAY_UNREACHABLE,
+            "the relay no longer has the session",
+            "nothing: tunneld dials anew",
+        ),
         DialError::VersionUnsupported { host, detail } => Warning::new(
             NOT_A_RELAY,
             format!("{host} does not speak this version of the tunnel protocol: {}", sentence(detail)),
@@ -105,11 +108,13 @@ pub(super) fn closed(host: &str, closed: &Closed) -> Warning {
             format!("{host} restarts"),
             "nothing: tunneld dials again by itself",
         ),
-        CloseCode::Protocol | CloseCode::ShuttingDown | CloseCode::GraceOver | CloseCode::Unknown(_) => Warning::new(
-            RELAY_UNREACHABLE,
-            format!("the tunnel to {host} was lost: {}", sentence(&closed.reason)),
-            "nothing: tunneld dials again by itself",
-        ),
+        CloseCode::Protocol | CloseCode::ShuttingDown | CloseCode::GraceOver | CloseCode::Unknown(_) => {
+            Warning::new(
+                RELAY_UNREACHABLE,
+                format!("the tunnel to {host} was lost: {}", sentence(&closed.reason)),
+                "nothing: tunneld dials again by itself",
+            )
+        }
     }
 }
 
@@ -145,7 +150,9 @@ fn expired(host: &str, clock_off_s: Option<i64>, times: TokenTimes, now: i64) ->
 
 fn invalid(host: &str, detail: &str, times: TokenTimes, now: i64) -> Warning {
     let starts = times.not_before.into_iter().chain(times.issued).max();
-    if let Some(ahead) = starts.map(|starts| starts.saturating_sub(now)).filter(|ahead| *ahead > CLOCK_TOLERANCE_S) {
+    if let Some(ahead) =
+        starts.map(|starts| starts.saturating_sub(now)).filter(|ahead| *ahead > CLOCK_TOLERANCE_S)
+    {
         return Warning::new(
             CLOCK_SKEW,
             format!(
@@ -166,7 +173,8 @@ fn invalid(host: &str, detail: &str, times: TokenTimes, now: i64) -> Warning {
 
 fn tls(host: &str, detail: &str) -> Warning {
     // rustls: "certificate expired", "certificate not valid yet".
-    let about_time = detail.contains("expired") || detail.contains("not valid yet") || detail.contains("NotValidYet");
+    let about_time =
+        detail.contains("expired") || detail.contains("not valid yet") || detail.contains("NotValidYet");
     let unknown_issuer = detail.contains("UnknownIssuer") || detail.contains("unknown issuer");
     let next_step = if about_time {
         "check this machine's clock (timedatectl); if it is right, the relay's certificate needs renewal"
@@ -242,14 +250,42 @@ mod tests {
     fn each_failure_has_its_own_code_sentence_and_next_step() {
         let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
         let cases = [
-            (DialError::TokenExpired { host: host(), clock_off_s: Some(0) }, times(-900, -600), TOKEN_EXPIRED),
-            (DialError::TokenExpired { host: host(), clock_off_s: Some(-86_400) }, times(-900, 600), CLOCK_SKEW),
-            (DialError::TokenInvalid { host: host(), detail: "bad signature".into() }, times(0, 600), TOKEN_INVALID),
-            (DialError::TokenInvalid { host: host(), detail: "too early".into() }, times(7200, 9000), CLOCK_SKEW),
-            (DialError::NotAllowed { host: host(), detail: "needs scope tunnel".into() }, times(0, 600), TOKEN_SCOPE),
-            (DialError::NotARelay { host: host(), detail: "it answered 404".into() }, times(0, 600), NOT_A_RELAY),
+            (
+                DialError::TokenExpired { host: host(), clock_off_s: Some(0) },
+                times(-900, -600),
+                TOKEN_EXPIRED,
+            ),
+            (
+                DialError::TokenExpired { host: host(), clock_off_s: Some(-86_400) },
+                times(-900, 600),
+                CLOCK_SKEW,
+            ),
+            (
+                DialError::TokenInvalid { host: host(), detail: "bad signature".into() },
+                times(0, 600),
+                TOKEN_INVALID,
+            ),
+            (
+                DialError::TokenInvalid { host: host(), detail: "too early".into() },
+                times(7200, 9000),
+                CLOCK_SKEW,
+            ),
+            (
+                DialError::NotAllowed { host: host(), detail: "needs scope tunnel".into() },
+                times(0, 600),
+                TOKEN_SCOPE,
+            ),
+            (
+                DialError::NotARelay { host: host(), detail: "it answered 404".into() },
+                times(0, 600),
+                NOT_A_RELAY,
+            ),
             (DialError::Unreachable { host: host(), source: refused }, times(0, 600), RELAY_UNREACHABLE),
-            (DialError::Timeout { host: host(), after: Duration::from_secs(30) }, times(0, 600), RELAY_UNREACHABLE),
+            (
+                DialError::Timeout { host: host(), after: Duration::from_secs(30) },
+                times(0, 600),
+                RELAY_UNREACHABLE,
+            ),
             (DialError::Replaced { host: host() }, times(0, 600), REPLACED),
         ];
         let mut sentences = Vec::new();

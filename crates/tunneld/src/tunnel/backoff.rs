@@ -62,10 +62,8 @@ impl Backoff {
     fn bound(&mut self, now: Instant) -> Duration {
         let since = *self.outage_since.get_or_insert(now);
         let outage = now.saturating_duration_since(since);
-        let cap = Self::CAPS
-            .iter()
-            .find(|(until, _)| outage < *until)
-            .map_or(Self::LAST_CAP, |(_, cap)| *cap);
+        let cap =
+            Self::CAPS.iter().find(|(until, _)| outage < *until).map_or(Self::LAST_CAP, |(_, cap)| *cap);
         // 2^16 × 250 ms is hours, beyond each cap.
         let doubled = Self::BASE.saturating_mul(1 << self.attempts.min(16));
         doubled.min(cap)

@@ -13,14 +13,24 @@ use tunnel_transport::{Closed, Desktop, LinkState, Retry, Session, SessionId};
 use super::backoff::Backoff;
 use super::dialler::{Dialler, Failure, Next};
 use super::service::TunnelService;
+use super::token::Stamp;
 
 /// A session that is being kept, as the supervisor sees it.
 #[derive(Debug)]
 pub(super) struct Kept {
     pub(super) session: Session,
     pub(super) dialler: Dialler,
+    /// The version of the token that the relay has for it.
+    pub(super) token: Option<Stamp>,
     pub(super) progress: watch::Receiver<Progress>,
     nudge: Arc<Notify>,
+}
+
+/// What a session was dialled with.
+#[derive(Debug)]
+pub(super) struct Shown {
+    pub(super) dialler: Dialler,
+    pub(super) token: Option<Stamp>,
 }
 
 /// Where a session's link stands.
@@ -59,19 +69,21 @@ impl Kept {
     /// Starts to serve a session that was just dialled; the future runs until the session is over.
     pub(super) fn start(
         desktop: Desktop,
-        dialler: Dialler,
+        shown: Shown,
         service: TunnelService,
         backoff: Backoff,
         tracker: &TaskTracker,
     ) -> (Self, impl Future<Output = Ended> + use<>) {
         let Desktop { session, server } = desktop;
+        let Shown { dialler, token } = shown;
         let (tx, progress) = watch::channel(Progress { link: Link::Up, resumes: 0 });
         let nudge = Arc::new(Notify::new());
         // In a task of its own: serving is the hot path, and shares its wake-ups with nothing.
-        let serving = AbortOnDropHandle::new(tracker.spawn(server.serve(hyper::service::service_fn(move |request| {
-            let service = service.clone();
-            async move { Ok(service.answer(request).await) }
-        }))));
+        let serving =
+            AbortOnDropHandle::new(tracker.spawn(server.serve(hyper::service::service_fn(move |request| {
+                let service = service.clone();
+                async move { Ok(service.answer(request).await) }
+            }))));
         let keeper = Keeper {
             session: session.clone(),
             dialler: dialler.clone(),
@@ -79,7 +91,7 @@ impl Kept {
             progress: tx,
             nudge: Arc::clone(&nudge),
         };
-        (Self { session, dialler, progress, nudge }, keeper.keep(serving))
+        (Self { session, dialler, token, progress, nudge }, keeper.keep(serving))
     }
 
     pub(super) fn id(&self) -> SessionId {
@@ -192,6 +204,6 @@ async fn until(link: &mut watch::Receiver<LinkState>, reached: impl Fn(&LinkStat
 const ATTACH_LIMIT: Duration = Duration::from_secs(1);
 
 /// Serving ended by a panic, which its task has reported.
-fn broken() -> Closed {
+pub(super) fn broken() -> Closed {
     Closed::new(tunnel_transport::CloseCode::Unknown(0), "an internal error ended the session")
 }

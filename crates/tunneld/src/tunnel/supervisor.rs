@@ -1,8 +1,6 @@
 //! One async function per state; each returns the state that follows.
 
 use std::collections::HashMap;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,11 +17,13 @@ use tunnel_transport::{CloseCode, Closed, Desktop, Retry, SessionId};
 
 use super::backoff::Backoff;
 use super::dialler::{Dialler, Failure, Next};
-use super::keeper::{Ended, Kept, Link, Why};
+use super::ears::{Ears, Heard};
+use super::keeper::{Ended, Kept, Link, Shown, Why};
+use super::moving::{Moving, resolved, second_session};
 use super::service::TunnelService;
 use super::settings::Settings;
 use super::token::{Stamp, TokenSource};
-use super::{Command, Deps, Order, Rejected, TunnelReport, advice};
+use super::{Command, Deps, Order, Rejected, TunnelReport, advice, keeper};
 
 /// Owns the target, the sessions and the back-off.
 pub(super) struct Supervisor {
@@ -48,26 +48,19 @@ pub(super) struct Supervisor {
     past_resumes: u64,
 }
 
-/// Where the supervisor hears from.
-struct Ears {
-    settings: watch::Receiver<Arc<Settings>>,
-    commands: mpsc::Receiver<Command>,
-    soft: CancellationToken,
-}
-
-enum Heard {
-    Command(Command),
-    Settings,
-    Shutdown,
-}
-
 enum State {
     /// Not up, and nothing under way.
     Idle(Option<Warning>),
     Dial,
-    Wait { delay: Duration, reason: Warning },
+    Wait {
+        delay: Duration,
+        reason: Warning,
+    },
     /// No dialling until something changes.
-    Refused { reason: Warning, token: TokenRule },
+    Refused {
+        reason: Warning,
+        token: TokenRule,
+    },
     Up(Kept),
     /// Finishes its streams, then idles.
     Stopping(Kept),
@@ -152,17 +145,13 @@ impl Supervisor {
 
     /// Not up. With a token missing it looks for one, if a tunnel is wanted.
     async fn idle(&mut self, reason: Option<Warning>) -> State {
-        self.publish(TunnelState::Disconnected, reason.clone(), None);
+        // Any order leads out of here, also one that changes what is wanted.
         let waits_for_token = reason.is_some() && self.wanted;
+        self.publish(TunnelState::Disconnected, reason, None);
         let stamp = self.token.stamp();
         loop {
             tokio::select! {
-                heard = self.ears.heard() => match self.obey(heard) {
-                    Some(State::Idle(None)) | None => {
-                        self.publish(TunnelState::Disconnected, reason.clone().filter(|_| self.wanted), None);
-                    }
-                    Some(next) => return next,
-                },
+                heard = self.ears.heard() => if let Some(next) = self.obey(heard) { return next },
                 () = changed(&self.token, stamp), if waits_for_token => return State::Dial,
                 Some(ended) = self.keepers.join_next_with_id() => self.forget(ended),
             }
@@ -172,8 +161,10 @@ impl Supervisor {
     async fn dial(&mut self) -> State {
         self.publish(TunnelState::Connecting, self.last_reason(), None);
         let dialler = self.dialler.clone();
-        let beside = self.finishing.iter().rev().find(|kept| kept.dialler.settings.same_place(self.settings()));
+        let beside =
+            self.finishing.iter().rev().find(|kept| kept.dialler.settings.same_place(self.settings()));
         let beside = beside.map(Kept::id);
+        let stamp = self.token.stamp();
         let dialling = dialler.dial(beside);
         tokio::pin!(dialling);
         let outcome = loop {
@@ -194,7 +185,7 @@ impl Supervisor {
             }
         };
         match outcome {
-            Ok(desktop) => State::Up(self.keep(desktop, dialler.clone())),
+            Ok(desktop) => State::Up(self.keep(desktop, dialler.clone(), stamp)),
             Err(failure) if beside.is_some() && failure.next() == Next::Retry(Retry::Fresh) => {
                 // The relay has lost the session that was to stand beside; without it the next dial is fresh.
                 self.finishing.retain(|kept| Some(kept.id()) != beside);
@@ -240,7 +231,6 @@ impl Supervisor {
 
     async fn up(&mut self, mut kept: Kept) -> State {
         info!(relay = %self.settings().relay, device = %self.settings().device, session = %kept.id(), "link up");
-        let mut stamp = self.token.stamp();
         let mut move_beside: Option<Moving> = None;
         let mut poll = tokio::time::interval(UP_POLL);
         self.publish_kept(&kept);
@@ -249,7 +239,11 @@ impl Supervisor {
                 Some(ended) = self.keepers.join_next_with_id() => match self.settle(ended) {
                     Settled::Ended(ended) if ended.session == kept.id() => return self.after(&kept, ended),
                     Settled::Ended(_) => {}
-                    Settled::Broken(session) if session == Some(kept.id()) => return State::Dial,
+                    Settled::Broken(session) if session == Some(kept.id()) => {
+                        let reason = advice::closed(kept.dialler.settings.relay.host(), &keeper::broken());
+                        let delay = self.backoff.lost(Instant::now(), &mut rand::rng());
+                        return State::Wait { delay, reason };
+                    }
                     Settled::Broken(_) => {}
                 },
                 Ok(()) = kept.progress.changed() => self.publish_kept(&kept),
@@ -293,17 +287,17 @@ impl Supervisor {
                 moved = resolved(&mut move_beside) => {
                     move_beside = None;
                     if let Some(desktop) = moved {
-                        let dialler = kept.dialler.clone();
+                        let (dialler, stamp) = (kept.dialler.clone(), kept.token);
                         // The relay ends the old session once its streams are done.
                         self.finishing.push(kept);
-                        kept = self.keep(desktop, dialler);
+                        kept = self.keep(desktop, dialler, stamp);
                         info!(session = %kept.id(), "moved to a second session");
                         self.publish_kept(&kept);
                     }
                 }
                 _ = poll.tick() => {
                     self.publish_kept(&kept);
-                    self.refresh_token(&kept, &mut stamp);
+                    self.refresh_token(&mut kept);
                 }
             }
         }
@@ -437,9 +431,14 @@ impl Supervisor {
         info!(session = %kept.id(), error = %closed, "session ended");
         match closed.code {
             CloseCode::Replaced => State::Refused { reason, token: TokenRule::Ignored },
-            CloseCode::Token => State::Refused { reason, token: TokenRule::NewerThan(self.token.stamp()) },
+            // The file may hold a newer one by now.
+            CloseCode::Token => State::Refused { reason, token: TokenRule::NewerThan(kept.token) },
             CloseCode::Restarting => {
-                let asked = closed.reason.parse().map_or(Duration::ZERO, Duration::from_millis).min(MAX_RESTART_DELAY);
+                let asked = closed
+                    .reason
+                    .parse()
+                    .map_or(Duration::ZERO, Duration::from_millis)
+                    .min(MAX_RESTART_DELAY);
                 State::Wait { delay: asked + self.backoff.lost(now, &mut rand::rng()), reason }
             }
             CloseCode::Protocol | CloseCode::ShuttingDown | CloseCode::GraceOver | CloseCode::Unknown(_) => {
@@ -448,7 +447,7 @@ impl Supervisor {
         }
     }
 
-    fn keep(&mut self, desktop: Desktop, dialler: Dialler) -> Kept {
+    fn keep(&mut self, desktop: Desktop, dialler: Dialler, token: Option<Stamp>) -> Kept {
         self.dials += 1;
         self.backoff.up(Instant::now());
         let service = TunnelService {
@@ -456,7 +455,8 @@ impl Supervisor {
             session: desktop.session.id(),
             moves: self.moves.clone(),
         };
-        let (kept, keeping) = Kept::start(desktop, dialler, service, self.backoff.clone(), &self.tracker);
+        let (kept, keeping) =
+            Kept::start(desktop, Shown { dialler, token }, service, self.backoff.clone(), &self.tracker);
         let task = self.keepers.spawn(keeping);
         self.by_task.insert(task.id(), kept.id());
         kept
@@ -497,12 +497,12 @@ impl Supervisor {
         settled
     }
 
-    fn refresh_token(&self, kept: &Kept, stamp: &mut Option<Stamp>) {
+    fn refresh_token(&self, kept: &mut Kept) {
         let newest = self.token.stamp();
-        if newest == *stamp {
+        if newest == kept.token {
             return;
         }
-        *stamp = newest;
+        kept.token = newest;
         match self.token.read() {
             Ok(token) => {
                 info!("the token has changed, telling the relay");
@@ -557,30 +557,6 @@ enum Settled {
     Broken(Option<SessionId>),
 }
 
-impl Ears {
-    /// Waits for the next thing to act on. Loses nothing when dropped.
-    async fn heard(&mut self) -> Heard {
-        tokio::select! {
-            biased;
-            () = self.soft.cancelled() => Heard::Shutdown,
-            Some(command) = self.commands.recv() => Heard::Command(command),
-            Ok(()) = self.settings.changed() => Heard::Settings,
-            // All senders are gone: the daemon is being taken down without a word.
-            else => Heard::Shutdown,
-        }
-    }
-}
-
-impl Heard {
-    /// Tells the one who gave the order what comes of it.
-    fn take(self, answer: Result<(), Rejected>) {
-        if let Self::Command(command) = self {
-            // Who does not wait for the answer does not need it.
-            let _gone = command.answer.send(answer);
-        }
-    }
-}
-
 /// Waits until another version of the token file is there than `stamp`.
 async fn changed(token: &TokenSource, stamp: Option<Stamp>) {
     loop {
@@ -589,36 +565,6 @@ async fn changed(token: &TokenSource, stamp: Option<Stamp>) {
         if newest.is_some() && newest != stamp {
             return;
         }
-    }
-}
-
-type Moving = Pin<Box<dyn Future<Output = Option<Desktop>> + Send>>;
-
-/// Dials for a session beside one whose relay goes away; `None` if there can be none.
-async fn second_session(dialler: Dialler, session: SessionId, mut backoff: Backoff) -> Option<Desktop> {
-    loop {
-        let failure = match dialler.dial(Some(session)).await {
-            Ok(desktop) => return Some(desktop),
-            Err(failure) => failure,
-        };
-        debug!(error = failure.advice().message, "could not move to a second session yet");
-        let now = Instant::now();
-        let delay = match failure.next() {
-            Next::Retry(Retry::Backoff) => backoff.next(now, &mut rand::rng()),
-            Next::Retry(Retry::After(after)) => backoff.asked(after, now, &mut rand::rng()),
-            Next::Retry(Retry::Fresh | Retry::Never) | Next::AwaitToken | Next::Refused | Next::TakenOver => {
-                return None;
-            }
-        };
-        tokio::time::sleep(delay).await;
-    }
-}
-
-/// Waits for the move that is under way; for ever without one.
-async fn resolved(moving: &mut Option<Moving>) -> Option<Desktop> {
-    match moving {
-        Some(moving) => moving.await,
-        None => std::future::pending().await,
     }
 }
 

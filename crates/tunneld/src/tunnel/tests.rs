@@ -65,7 +65,9 @@ impl Relay {
             let stream = tokio::net::TcpStream::from_std(stream).unwrap();
             let relay = self.clone();
             self.tracker.spawn(async move {
-                let service = hyper::service::service_fn(|request| async { Ok::<_, Infallible>(relay.answer(request)) });
+                let service = hyper::service::service_fn(|request| async {
+                    Ok::<_, Infallible>(relay.answer(request))
+                });
                 let _ended = hyper::server::conn::http1::Builder::new()
                     .serve_connection(TokioIo::new(stream), service)
                     .with_upgrades()
@@ -131,7 +133,8 @@ impl Relay {
 }
 
 fn problem(status: StatusCode, code: &str) -> Response<Full<Bytes>> {
-    let body = format!(r#"{{"status":{},"code":"{code}","detail":"the relay's own words"}}"#, status.as_u16());
+    let body =
+        format!(r#"{{"status":{},"code":"{code}","detail":"the relay's own words"}}"#, status.as_u16());
     Response::builder()
         .status(status)
         .header("content-type", "application/problem+json")
@@ -307,7 +310,11 @@ async fn each_refusal_has_its_own_warning() {
     let cases: [(Refusal, &str, TunnelState); 4] = [
         (|| problem(StatusCode::UNAUTHORIZED, "token_invalid"), warning::TOKEN_INVALID, TunnelState::Refused),
         (|| problem(StatusCode::FORBIDDEN, "not_allowed"), warning::TOKEN_SCOPE, TunnelState::Refused),
-        (|| Response::builder().status(404).body(Full::default()).unwrap(), warning::NOT_A_RELAY, TunnelState::Backoff),
+        (
+            || Response::builder().status(404).body(Full::default()).unwrap(),
+            warning::NOT_A_RELAY,
+            TunnelState::Backoff,
+        ),
         (
             || {
                 let mut busy = problem(StatusCode::SERVICE_UNAVAILABLE, "draining");
@@ -435,10 +442,11 @@ async fn restart_opens_a_new_session() {
     let desktop = Desktop::start(&relay);
     desktop.until_state(TunnelState::Connected).await;
     desktop.handle.give(Order::Restart).await.unwrap();
-    desktop.until("a second session", |report| {
-        report.tunnel.reconnects == 1 && report.tunnel.state == TunnelState::Connected
-    })
-    .await;
+    desktop
+        .until("a second session", |report| {
+            report.tunnel.reconnects == 1 && report.tunnel.state == TunnelState::Connected
+        })
+        .await;
     assert!(relay.session(1).send(get("/api/version")).await.is_ok());
 }
 
@@ -447,7 +455,10 @@ async fn token_that_appears_later_is_taken_up() {
     let relay = Relay::start().await;
     let desktop = Desktop::start_with(relay.address, None);
     let report = desktop.until("no token", |report| report.warning.is_some()).await;
-    assert_eq!((report.tunnel.state, report.warning.unwrap().code.as_str()), (TunnelState::Disconnected, warning::NO_TOKEN));
+    assert_eq!(
+        (report.tunnel.state, report.warning.unwrap().code.as_str()),
+        (TunnelState::Disconnected, warning::NO_TOKEN)
+    );
     desktop.write_token("late.token.x");
     desktop.until_state(TunnelState::Connected).await;
 }

@@ -26,7 +26,11 @@ pub(crate) enum TokenError {
     #[error("there is no token: {} is empty", .0.display())]
     Empty(PathBuf),
     #[error("the token file {} cannot be read", .path.display())]
-    Unreadable { path: PathBuf, #[source] source: io::Error },
+    Unreadable {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("{} holds something else than one token", .0.display())]
     NotAToken(PathBuf),
 }

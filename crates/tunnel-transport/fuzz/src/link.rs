@@ -1,0 +1,2 @@
+#[path = "../../src/link/core.rs"]
+pub(crate) mod core;

@@ -1,0 +1,10 @@
+//! The daemon, in this process and as the real program, against a scripted model server.
+
+#![expect(clippy::unwrap_used, reason = "all of it is a test")]
+
+mod backend;
+mod http;
+mod program;
+
+mod doors;
+mod process;
