@@ -4,69 +4,88 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use http_body_util::{Either, Empty};
 use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1::SendRequest;
 use hyper::header::{CONNECTION, HOST, HeaderValue};
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode, Uri};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::net::TcpListener;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::TaskTracker;
-
-type Forward = Client<HttpConnector, Incoming>;
 
 /// Forwards what comes to `listener` to `target`, until the process ends.
 pub(crate) async fn serve(listener: TcpListener, target: SocketAddr) -> io::Result<()> {
-    let mut connector = HttpConnector::new();
-    connector.set_nodelay(true);
-    let client: Forward = Client::builder(TokioExecutor::new())
-        .pool_timer(TokioTimer::new())
-        .pool_max_idle_per_host(2048)
-        .build(connector);
     let host = HeaderValue::from_str(&target.to_string()).map_err(io::Error::other)?;
-    let connections = TaskTracker::new();
+    let tasks = TaskTracker::new();
+    let upstream = Arc::new(Upstream { target, host, kept: Mutex::default(), tasks: tasks.clone() });
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
-        let (client, host) = (client.clone(), host.clone());
-        connections.spawn(async move {
-            let service = service_fn(move |request| forward(client.clone(), target, host.clone(), request));
+        let upstream = Arc::clone(&upstream);
+        tasks.spawn(async move {
+            let service = service_fn(move |request| forward(Arc::clone(&upstream), request));
+            let connection = hyper::server::conn::http1::Builder::new();
             // A connection that breaks concerns only its caller.
-            drop(
-                hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(stream), service)
-                    .await,
-            );
+            drop(connection.serve_connection(TokioIo::new(stream), service).await);
         });
     }
 }
 
-async fn forward(
-    client: Forward,
+struct Upstream {
     target: SocketAddr,
     host: HeaderValue,
+    /// Connections that were used; those whose last response is still being read are not ready yet.
+    kept: Mutex<Vec<SendRequest<Incoming>>>,
+    tasks: TaskTracker,
+}
+
+impl Upstream {
+    async fn send(&self, request: Request<Incoming>) -> Result<Response<Incoming>, ()> {
+        let mut sender = match self.take() {
+            Some(sender) => sender,
+            None => self.connect().await?,
+        };
+        let response = sender.send_request(request).await.map_err(drop)?;
+        self.lock().push(sender);
+        Ok(response)
+    }
+
+    fn take(&self) -> Option<SendRequest<Incoming>> {
+        let mut kept = self.lock();
+        let place = kept.iter().rposition(SendRequest::is_ready)?;
+        Some(kept.swap_remove(place))
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Incoming>, ()> {
+        let stream = TcpStream::connect(self.target).await.map_err(drop)?;
+        stream.set_nodelay(true).map_err(drop)?;
+        let (sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(drop)?;
+        self.tasks.spawn(async move { drop(connection.await) });
+        self.lock().retain(|sender| !sender.is_closed());
+        Ok(sender)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<SendRequest<Incoming>>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn forward(
+    upstream: Arc<Upstream>,
     mut request: Request<Incoming>,
 ) -> Result<Response<Either<Incoming, Empty<Bytes>>>, Infallible> {
-    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-    let uri = format!("http://{target}{path}").parse::<Uri>();
-    let answer = match uri {
-        Ok(uri) => {
-            *request.uri_mut() = uri;
-            request.headers_mut().remove(CONNECTION);
-            request.headers_mut().insert(HOST, host);
-            client.request(request).await.ok()
-        }
-        Err(_) => None,
-    };
-    Ok(match answer {
-        Some(mut response) => {
+    request.headers_mut().remove(CONNECTION);
+    request.headers_mut().insert(HOST, upstream.host.clone());
+    Ok(match upstream.send(request).await {
+        Ok(mut response) => {
             response.headers_mut().remove(CONNECTION);
             response.map(Either::Left)
         }
-        None => {
+        Err(()) => {
             let mut response = Response::new(Either::Right(Empty::new()));
             *response.status_mut() = StatusCode::BAD_GATEWAY;
             response

@@ -21,41 +21,49 @@ const BACKEND_BYTES_PER_S: u64 = 10_000_000;
 fn slow_readers_cost_little_and_do_not_slow_the_others() -> Result<()> {
     scenario(async |lab| {
         let world = lab.world().await?;
-        let (remote, seconds) = (world.remote(), if soak() { 30 } else { 8 });
+        let (remote, seconds) = (world.remote(), if soak() { 10 } else { 3 });
         // Buffers and pools that any traffic brings are no cost of a slow reader.
         let warm = remote.post("/api/generate").json(&json!({"model": MODEL, "prompt": "x"}));
         warm.script(&Script::bytes(32 << 20)).send().await?.bytes().await?;
         others(&remote, 1).await?;
-        let alone = others(&remote, seconds).await?;
 
-        let before = memory(&world)?;
-        let mut readers = JoinSet::new();
-        for number in 0..READERS {
-            let script = Script { bytes_per_s: Some(BACKEND_BYTES_PER_S), ..Script::bytes(1 << 30) };
-            let stream =
-                slow_reader(&remote, &world.caller_token, &script.id(format!("slow-{number}"))).await?;
-            readers.spawn(read_slowly(stream));
-        }
-        // Each reader first gets what the windows on its way hold, as fast as that goes: a burst that ends.
-        let settled = Duration::from_secs(3);
-        let beside = async {
-            tokio::time::sleep(settled).await;
-            others(&remote, seconds).await
-        };
-        let peak = peak_while(&world, settled + Duration::from_secs(seconds));
-        let (beside, peak) = tokio::join!(beside, peak);
-        let (beside, peak) = (beside?, peak?);
+        let (mut alone, mut beside) = (Latencies::default(), Latencies::default());
+        let mut cost = [i64::MIN; 2];
+        // In turns, so that whatever else the machine does meets both.
+        for round in 0..3 {
+            alone.merge(&others(&remote, seconds).await?);
+            let before = memory(&world)?;
+            let mut readers = JoinSet::new();
+            for number in 0..READERS {
+                let script = Script { bytes_per_s: Some(BACKEND_BYTES_PER_S), ..Script::bytes(1 << 30) };
+                let script = script.id(format!("slow-{round}-{number}"));
+                let stream = slow_reader(&remote, &world.caller_token, &script).await?;
+                readers.spawn(read_slowly(stream));
+            }
+            // Each reader first gets what the windows on its way hold, as fast as that goes: a burst that ends.
+            let settled = Duration::from_secs(2);
+            let timed = async {
+                tokio::time::sleep(settled).await;
+                others(&remote, seconds).await
+            };
+            let peak = peak_while(&world, settled + Duration::from_secs(seconds));
+            let (timed, peak) = tokio::join!(timed, peak);
+            beside.merge(&timed?);
+            let peak = peak?;
+            for (cost, (peak, before)) in cost.iter_mut().zip([(peak.0, before.0), (peak.1, before.1)]) {
+                *cost = (*cost).max((peak - before) / READERS as i64);
+            }
 
-        for number in 0..READERS {
-            let exchange =
-                world.backend.request(&format!("slow-{number}")).context("each slow reader was served")?;
-            ensure!(exchange.ended().is_none(), "a slow reader was dropped");
-            // 64 KiB a chunk: the windows on the way, and what the kernel's socket buffers take.
-            let sent = exchange.sent_chunks() * 64 * 1024;
-            ensure!(sent < 32 << 20, "the backend could send {sent} bytes to a reader of 1 KB/s");
+            for number in 0..READERS {
+                let id = format!("slow-{round}-{number}");
+                let exchange = world.backend.request(&id).context("each slow reader was served")?;
+                ensure!(exchange.ended().is_none(), "a slow reader was dropped");
+                // 64 KiB a chunk: the windows on the way, and what the kernel's socket buffers take.
+                let sent = exchange.sent_chunks() * 64 * 1024;
+                ensure!(sent < 32 << 20, "the backend could send {sent} bytes to a reader of 1 KB/s");
+            }
+            readers.shutdown().await;
         }
-        readers.shutdown().await;
-        let cost = [(peak.0 - before.0) / READERS as i64, (peak.1 - before.1) / READERS as i64];
         let kib = cost.map(|bytes| bytes / 1024);
         measured("slow reader, memory each", format!("relay {} KiB, daemon {} KiB", kib[0], kib[1]));
         let ratio = beside.percentile(99.0).as_secs_f64() / alone.percentile(99.0).as_secs_f64();

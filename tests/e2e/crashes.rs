@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::{
-    Api, Caller, Ending, Latencies, RelayOptions, Reply, Script, World, WorldOptions, eventually, measured,
-    scenario, soak, soak_count,
+    Api, Caller, Ending, Latencies, ModelServer, REAL_MODEL, RelayOptions, Reply, Script, World,
+    WorldOptions, eventually, measured, scenario, skipped, soak, soak_count,
 };
+use serde_json::json;
 
 use crate::streams;
 
@@ -118,10 +119,14 @@ fn the_backend_dies_in_mid_stream() -> Result<()> {
 #[test]
 fn the_relay_is_killed_in_mid_stream() -> Result<()> {
     scenario(async |lab| {
-        let mut world = lab.world().await?;
         let (mut told, mut back, mut freed) =
             (Latencies::default(), Latencies::default(), Latencies::default());
+        let mut world = lab.world().await?;
         for round in 0..soak_count(5, 50) {
+            // To one daemon, kills in quick succession are one long outage, in which it dials ever more seldom.
+            if round > 0 && round % 5 == 0 {
+                world = lab.world().await?;
+            }
             let local = [("gateway", world.local())];
             let unharmed = under_way(&local, round).await?;
             let open = under_way(&[("relay", world.remote())], round).await?;
@@ -186,14 +191,18 @@ fn the_daemon_is_killed_in_mid_stream_and_starts_again() -> Result<()> {
 fn the_daemon_is_killed_for_good_and_the_grace_time_ends_its_streams() -> Result<()> {
     scenario(async |lab| {
         // The documented grace of a detached session is 60 s; a shorter one is the same code.
-        let (grace_s, config) = if soak() { (60, None) } else { (6, Some("session_grace_s = 6\n".to_owned())) };
+        let (grace_s, config) =
+            if soak() { (60, None) } else { (6, Some("session_grace_s = 6\n".to_owned())) };
         let relay = RelayOptions { config, ..RelayOptions::default() };
         let mut world = lab.world_with(WorldOptions { relay, ..WorldOptions::default() }).await?;
         let open = under_way(&[("relay", world.remote())], 0).await?;
         let died = Instant::now();
         world.daemon.kill()?;
         let (told, endings) = all_told(open, died, Duration::from_secs(grace_s) + TOLD).await?;
-        ensure!(told.percentile(0.0) >= Duration::from_secs(grace_s - 1), "told before the grace time: {told}");
+        ensure!(
+            told.percentile(0.0) >= Duration::from_secs(grace_s - 1),
+            "told before the grace time: {told}"
+        );
         for (what, api, ending) in &endings {
             in_band(what, *api, ending)?;
         }
@@ -204,6 +213,35 @@ fn the_daemon_is_killed_for_good_and_the_grace_time_ends_its_streams() -> Result
             "afterwards: {}",
             reply.status()
         );
+        Ok(())
+    })
+}
+
+#[test]
+fn a_real_model_server_is_killed_in_mid_stream() -> Result<()> {
+    scenario(async |lab| {
+        let folder = lab.folder("model", "llama.log")?;
+        let Some(mut model) = ModelServer::start(&folder).await? else {
+            return skipped("a real model server is killed", "no model server; run `cargo xtask setup`");
+        };
+        let connections = json!([{"id": "llama", "type": "openai", "url": model.url()}]);
+        let world = lab.world_with(WorldOptions::default().with("connections", connections)).await?;
+        world.daemon.wait_for_backend("llama", Duration::from_secs(20)).await?;
+        let body = json!({"model": REAL_MODEL, "stream": true, "max_tokens": 2_000,
+            "messages": [{"role": "user", "content": "Tell a long story."}]});
+        let mut open = Vec::new();
+        for (door, caller) in world.doors() {
+            let mut reply = caller.post("/v1/chat/completions").json(&body).send().await?;
+            streams::read_tokens(&mut reply, 2).await?;
+            open.push((door.to_owned(), Api::OpenAiChat, reply));
+        }
+        let died = Instant::now();
+        model.process().kill()?;
+        let (told, endings) = all_told(open, died, TOLD).await?;
+        for (what, api, ending) in &endings {
+            in_band(what, *api, ending)?;
+        }
+        measured("real model server killed: callers are told", told);
         Ok(())
     })
 }

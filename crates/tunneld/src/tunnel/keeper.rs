@@ -82,7 +82,8 @@ impl Kept {
         let serving =
             AbortOnDropHandle::new(tracker.spawn(server.serve(hyper::service::service_fn(move |request| {
                 let service = service.clone();
-                async move { Ok(service.answer(request).await) }
+                // Boxed: hyper moves a handler several times on its way into a task, and this one is large.
+                Box::pin(async move { Ok(service.answer(request).await) })
             }))));
         let keeper = Keeper {
             session: session.clone(),
