@@ -227,7 +227,7 @@ fn a_real_model_server_is_killed_in_mid_stream() -> Result<()> {
         let connections = json!([{"id": "llama", "type": "openai", "url": model.url()}]);
         let world = lab.world_with(WorldOptions::default().with("connections", connections)).await?;
         world.daemon.wait_for_backend("llama", Duration::from_secs(20)).await?;
-        let body = json!({"model": REAL_MODEL, "stream": true, "max_tokens": 2_000,
+        let body = json!({"model": REAL_MODEL, "stream": true, "max_tokens": 2_000, "ignore_eos": true,
             "messages": [{"role": "user", "content": "Tell a long story."}]});
         let mut open = Vec::new();
         for (door, caller) in world.doors() {

@@ -49,7 +49,8 @@ fn a_real_model_streams_token_by_token_through_the_whole_path() -> Result<()> {
         let world = lab.world_with(WorldOptions::default().with("connections", connections)).await?;
         world.daemon.wait_for_backend("llama", Duration::from_secs(20)).await?;
 
-        let body = json!({"model": REAL_MODEL, "stream": true, "max_tokens": 60,
+        // A llama.cpp server's own field: some answers would be over after a few tokens.
+        let body = json!({"model": REAL_MODEL, "stream": true, "max_tokens": 60, "ignore_eos": true,
             "messages": [{"role": "user", "content": "Name three colours and say a sentence about each."}]});
         for (door, caller) in world.doors() {
             let mut all = Latencies::default();

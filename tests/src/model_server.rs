@@ -45,7 +45,8 @@ impl ModelServer {
         }
         let port = ports::free()?;
         let mut command = Command::new(start);
-        command.arg(port.to_string());
+        // One thread: two keep both cores of a small machine busy, and what is timed is the path, not the model.
+        command.args([&port.to_string(), "-t", "1"]);
         let mut process = Process::spawn("llama-server", &mut command, &dir.join("llama.log"))?;
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let caller = Caller::new(addr);

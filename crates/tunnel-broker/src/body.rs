@@ -170,7 +170,7 @@ type Ended = Option<Result<(), BodyError>>;
 
 impl Streamed {
     /// Returns the next frame, and how the response ended if it did.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<(Option<Frame<Bytes>>, Ended)> {
+    fn poll(&mut self, cx: &Context<'_>) -> Poll<(Option<Frame<Bytes>>, Ended)> {
         let Self { incoming, conn, .. } = self;
         let polled = conn.poll_while(cx, |cx| http_body::Body::poll_frame(Pin::new(&mut *incoming), cx));
         match polled {
@@ -185,7 +185,7 @@ impl Streamed {
             }
             Poll::Ready(None) => Poll::Ready((None, Some(Ok(())))),
             Poll::Ready(Some(Err(_))) => Poll::Ready((None, Some(Err(BodyError::BackendLost)))),
-            Poll::Pending if self.idle.poll_expired(cx) => {
+            Poll::Pending if self.conn.poll_past(self.idle.deadline()) => {
                 Poll::Ready((None, Some(Err(BodyError::IdleTimeout))))
             }
             Poll::Pending => Poll::Pending,

@@ -111,7 +111,7 @@ impl Broker {
                 };
                 forward(&self.shared, call, payload, spread).await
             }
-            listed => list(&self.shared, call, listed).await,
+            listed => Box::pin(list(&self.shared, call, listed)).await,
         }
     }
 

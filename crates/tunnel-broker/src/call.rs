@@ -36,10 +36,11 @@ impl Call {
     /// Notes the model that the body names. A name `<id>/<model>` pins, and loses its first part.
     pub(crate) fn name(&mut self, named: NamedModel, payload: &mut Payload, table: &Table) {
         let NamedModel { name, span } = named;
-        // A model whose whole name is known is meant as it stands: names may have slashes.
-        let known = !table.catalog.find(&name).is_empty();
         let pinned = split_pin(&name).filter(|(id, _)| {
-            !known && table.backend(id).is_some() && self.pin.as_deref().is_none_or(|pin| pin == *id)
+            table.backend(id).is_some()
+                && self.pin.as_deref().is_none_or(|pin| pin == *id)
+                // A model whose whole name is known is meant as it stands: names may have slashes.
+                && table.catalog.find(&name).is_empty()
         });
         let Some((id, model)) = pinned else {
             self.model = Some(name);

@@ -10,7 +10,7 @@ use http::Request;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use crate::connect::Io;
 use crate::upload::Upload;
@@ -21,11 +21,12 @@ use crate::upload::Upload;
 /// request costs no hand-over between tasks, and a connection whose holder is dropped is closed at that moment.
 pub(crate) struct Conn {
     sender: SendRequest<Upload>,
-    driver: Driver,
-    /// False once the driver has ended.
-    open: bool,
+    /// None once it has ended. It must be gone then: a request that it had not taken yet fails by that.
+    driver: Option<Driver>,
     bell: Arc<Bell>,
     waker: Waker,
+    /// Goes off for the one limit that is being watched; kept from one request to the next.
+    alarm: Option<Pin<Box<Sleep>>>,
     /// When it was last put into the pool.
     pub(crate) idle_since: Instant,
 }
@@ -36,7 +37,7 @@ impl Conn {
         let bell = Arc::new(Bell::default());
         let waker = Waker::from(Arc::clone(&bell));
         let idle_since = Instant::now();
-        Ok(Self { sender, driver: Box::pin(driver), open: true, bell, waker, idle_since })
+        Ok(Self { sender, driver: Some(Box::pin(driver)), bell, waker, alarm: None, idle_since })
     }
 
     /// Queues the request; the returned future makes progress only inside of [`Conn::poll_while`].
@@ -57,7 +58,7 @@ impl Conn {
     ) -> Poll<T> {
         // hyper and tokio yield by waking and returning; after this many rounds the task really yields.
         const ROUNDS: usize = 8;
-        let Self { driver, open, bell, waker, .. } = self;
+        let Self { driver, bell, waker, .. } = self;
         bell.task.register(cx.waker());
         bell.quiet.store(true, Ordering::SeqCst);
         bell.rung.store(false, Ordering::SeqCst);
@@ -66,7 +67,7 @@ impl Conn {
             if let Poll::Ready(value) = f(&mut inner) {
                 return Poll::Ready(value);
             }
-            drive(driver, open, &mut inner);
+            drive(driver, &mut inner);
             if let Poll::Ready(value) = f(&mut inner) {
                 return Poll::Ready(value);
             }
@@ -81,26 +82,50 @@ impl Conn {
         Poll::Pending
     }
 
-    /// Tells whether another request can be sent: the last exchange is over, and the peer has not closed.
-    pub(crate) fn is_usable(&mut self) -> bool {
+    /// Tells whether `deadline` has passed; if not, the task that last called [`Conn::poll_while`] is woken then.
+    ///
+    /// The timer is not set anew for each request and each chunk. It may go off too early, and then looks what
+    /// the deadline is by now: an entry in the runtime's timer wheel a minute, and not one a token.
+    pub(crate) fn poll_past(&mut self, deadline: Instant) -> bool {
+        let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        if alarm.deadline() > deadline {
+            alarm.as_mut().reset(deadline);
+        }
+        let mut cx = Context::from_waker(&self.waker);
+        while alarm.as_mut().poll(&mut cx).is_ready() {
+            if Instant::now() >= deadline {
+                return true;
+            }
+            alarm.as_mut().reset(deadline);
+        }
+        false
+    }
+
+    /// Tells whether the last exchange is over, so that another request can be sent.
+    pub(crate) fn is_at_rest(&mut self) -> bool {
         // A connection at rest must not wake, or keep in memory, the task that used it last.
         drop(self.bell.task.take());
-        drive(&mut self.driver, &mut self.open, &mut Context::from_waker(Waker::noop()));
-        self.open && self.sender.is_ready()
+        (self.driver.is_some() && self.sender.is_ready()) || self.is_usable()
+    }
+
+    /// Tells whether another request can be sent and the peer, as far as is known here, has not closed.
+    pub(crate) fn is_usable(&mut self) -> bool {
+        drive(&mut self.driver, &mut Context::from_waker(Waker::noop()));
+        self.driver.is_some() && self.sender.is_ready()
     }
 }
 
 type Driver = Pin<Box<Connection<TokioIo<Io>, Upload>>>;
 
-fn drive(driver: &mut Driver, open: &mut bool, cx: &mut Context<'_>) {
-    if *open && driver.as_mut().poll(cx).is_ready() {
-        *open = false;
+fn drive(driver: &mut Option<Driver>, cx: &mut Context<'_>) {
+    if driver.as_mut().is_some_and(|driver| driver.as_mut().poll(cx).is_ready()) {
+        *driver = None;
     }
 }
 
 impl fmt::Debug for Conn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Conn").field("open", &self.open).finish_non_exhaustive()
+        f.debug_struct("Conn").field("open", &self.driver.is_some()).finish_non_exhaustive()
     }
 }
 

@@ -42,26 +42,20 @@ pub(crate) async fn exchange(
     watch: Option<&UploadWatch>,
     first_byte: Duration,
 ) -> Result<Response<Incoming>, ExchangeError> {
-    let mut since = (Upstate::Sent, Instant::now());
+    let sent = (Upstate::Sent, Instant::now());
     let mut response = pin!(conn.send(request));
-    let mut timer = pin!(tokio::time::sleep_until(since.1 + first_byte));
     poll_fn(|cx| {
         if let Poll::Ready(result) = conn.poll_while(cx, |cx| response.as_mut().poll(cx)) {
             return Poll::Ready(result.map_err(|e| classify(&e)));
         }
-        while timer.as_mut().poll(cx).is_ready() {
-            since = watch.map_or(since, UploadWatch::state);
-            let deadline = since.1 + first_byte;
-            if Instant::now() < deadline {
-                timer.as_mut().reset(deadline);
-                continue;
-            }
-            return Poll::Ready(Err(match since.0 {
-                Upstate::WaitsForCaller => ExchangeError::UploadStalled,
-                Upstate::WaitsForBackend | Upstate::Sent => ExchangeError::Silent,
-            }));
+        let (state, since) = watch.map_or(sent, UploadWatch::state);
+        if !conn.poll_past(since + first_byte) {
+            return Poll::Pending;
         }
-        Poll::Pending
+        Poll::Ready(Err(match state {
+            Upstate::WaitsForCaller => ExchangeError::UploadStalled,
+            Upstate::WaitsForBackend | Upstate::Sent => ExchangeError::Silent,
+        }))
     })
     .await
 }

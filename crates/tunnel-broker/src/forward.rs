@@ -26,6 +26,8 @@ use crate::shared::Shared;
 use crate::table::{Route, Table, Wanted};
 use crate::upstream::Upstream;
 
+// Futures that are rarely awaited are boxed: what is awaited for each request stays small, and is moved less.
+
 /// Forwards a request. Tries another backend as long as nothing of a response has been passed on.
 pub(crate) async fn forward(shared: &Shared, call: Call, payload: Payload, spread: Spread) -> Response<Body> {
     let mut payload = Some(payload);
@@ -114,13 +116,13 @@ async fn decide(
                 let limit = table.settings.connect_timeout;
                 drop(table);
                 let known = |table: &Table| !matches!(table.route(&wanted), Err(NoRoute::Pending));
-                shared.wait_until(limit, known).await;
+                Box::pin(shared.wait_until(limit, known)).await;
             }
             // A model may just have been pulled, and a server may just have come back.
             NoRoute::Nobody | NoRoute::Down(_) if !refreshed => {
                 refreshed = true;
                 drop(table);
-                shared.refresh(|backend| concerns(&backend.config.id)).await;
+                Box::pin(shared.refresh(|backend| concerns(&backend.config.id))).await;
             }
             no_route => return Err(explain(&table, call, no_route)),
         }
@@ -211,7 +213,8 @@ async fn attempt(
             Err(error) => return Err(AttemptError::Exchange(error)),
         }
     }
-    let mut conn = upstream.connect(limits.connect).await.map_err(AttemptError::Connect)?;
+    let connecting = Box::pin(upstream.connect(limits.connect));
+    let mut conn = connecting.await.map_err(AttemptError::Connect)?;
     let response =
         send(upstream, call, payload, &mut conn, limits.first_byte).await.map_err(AttemptError::Exchange)?;
     Ok((response, conn))

@@ -26,9 +26,11 @@ const HARD_CAP: usize = 4096;
 impl Pool {
     /// Takes a connection that the peer, as far as is known here, has not closed.
     pub(crate) fn take(&self) -> Option<Conn> {
+        // No server closes so soon without having said so; and if one does, the request is sent again.
+        const SURELY_OPEN: Duration = Duration::from_millis(5);
         loop {
             let mut conn = self.lock().pop()?;
-            if conn.is_usable() {
+            if conn.idle_since.elapsed() < SURELY_OPEN || conn.is_usable() {
                 return Some(conn);
             }
         }
@@ -36,7 +38,7 @@ impl Pool {
 
     /// Keeps a connection for the next request. One that has not finished its exchange is closed.
     pub(crate) fn put(&self, mut conn: Conn, keep: usize) {
-        if keep == 0 || !conn.is_usable() {
+        if keep == 0 || !conn.is_at_rest() {
             return;
         }
         conn.idle_since = Instant::now();

@@ -44,7 +44,7 @@ impl ModelScan {
         while self.at < text.len() && self.state != State::End {
             match self.state {
                 State::InKey | State::InValue | State::InNested => self.string(text),
-                State::Nested => self.nested(text[self.at]),
+                State::Nested => self.nested(text),
                 State::Start | State::Key | State::Colon | State::Value | State::Scalar | State::Comma => {
                     self.step(text[self.at]);
                 }
@@ -135,17 +135,23 @@ impl ModelScan {
         };
     }
 
-    fn nested(&mut self, byte: u8) {
-        match byte {
+    /// Moves to the next byte of a nested value that matters, or to the end of the text.
+    fn nested(&mut self, text: &[u8]) {
+        let matters = |b: &u8| matches!(b, b'"' | b'{' | b'[' | b'}' | b']');
+        let Some(n) = text[self.at..].iter().position(matters) else {
+            self.at = text.len();
+            return;
+        };
+        self.at += n;
+        match text[self.at] {
             b'"' => self.state = State::InNested,
             b'{' | b'[' => self.depth += 1,
-            b'}' | b']' => {
+            _ => {
                 self.depth -= 1;
                 if self.depth == 0 {
                     self.state = State::Comma;
                 }
             }
-            _ => {}
         }
         self.at += 1;
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use tunnel_relay::cli::{Cli, Command, Serve, TokenCommand};
 use tokio::runtime::Builder;
+use tunnel_relay::cli::{Cli, Command, Serve, TokenCommand};
 use tunnel_runtime::{LevelFilter, Lifecycle, systemd, telemetry};
 
 /// What the relay needs on top of the grace time to end by itself.
@@ -38,12 +38,8 @@ fn run(serve: Serve) -> anyhow::Result<ExitCode> {
         0 | 1 => Builder::new_current_thread(),
         _ => Builder::new_multi_thread(),
     };
-    builder
-        .worker_threads(threads.max(1))
-        .enable_all()
-        .build()
-        .context("starting the runtime")?
-        .block_on(async {
+    builder.worker_threads(threads.max(1)).enable_all().build().context("starting the runtime")?.block_on(
+        async {
             let lifecycle = Lifecycle::new(Duration::from_secs(serve.grace) + MARGIN)?;
             let relay = serve.start().await?;
             let (soft, hard) = (lifecycle.soft(), lifecycle.hard());
@@ -54,5 +50,6 @@ fn run(serve: Serve) -> anyhow::Result<ExitCode> {
             ));
             lifecycle.spawn_critical("relay", relay.run(soft, hard));
             Ok(lifecycle.run().await.into())
-        })
+        },
+    )
 }

@@ -94,6 +94,25 @@ async fn a_pooled_connection_that_was_closed_costs_nothing() {
 }
 
 #[tokio::test]
+async fn a_server_that_closes_after_each_answer_without_saying_so_is_served() {
+    let fake = Fake::start(&["m"], |mut exchange| async move {
+        exchange.body().await;
+        exchange.json("{}").await;
+        None
+    })
+    .await;
+    let bench = start(settings(vec![ollama(&fake, "a")]));
+    // The close arrives before, while and after the next request is written.
+    for round in 0..300 {
+        assert_eq!(bench.text(chat("m")).await, (StatusCode::OK, "{}".to_owned()));
+        for _ in 0..round % 7 {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert_eq!(fake.requests(), 300);
+}
+
+#[tokio::test]
 async fn a_silent_backend_is_given_up_after_the_first_byte_limit() {
     let (fake, mut rx) = Fake::manual(&["m"]).await;
     let mut config = settings(vec![ollama(&fake, "a")]);
