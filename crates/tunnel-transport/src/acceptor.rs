@@ -258,7 +258,9 @@ impl Driver {
             };
             let (_outcome, ()) = tokio::join!(connection, attaching);
         }
-        session.closed().await
+        let closed = session.closed().await;
+        session.shared().linger().await;
+        closed
     }
 }
 

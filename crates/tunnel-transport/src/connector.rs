@@ -261,7 +261,9 @@ impl Server {
         tracker.close();
         // Each handler sees its stream's reset; one that does not look is left to its own limits.
         let _late = tokio::time::timeout(Self::AFTERMATH, tracker.wait()).await;
-        self.session.closed().await
+        let closed = self.session.closed().await;
+        self.session.shared().linger().await;
+        closed
     }
 }
 

@@ -30,6 +30,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Socket for T {}
 /// from [`crate::Session`]. An HTTP/2 connection always has a read pending, so nothing waits for long, and a
 /// request costs no hand-over between tasks.
 pub(crate) struct Link {
+    role: Role,
     core: Core,
     socket: Option<Box<dyn Socket>>,
     shared: Arc<Shared>,
@@ -68,6 +69,7 @@ impl Link {
     pub(crate) fn new(role: Role, shared: Arc<Shared>) -> Self {
         let now = Instant::now();
         Self {
+            role,
             core: Core::new(role, shared.window(), now.into_std()),
             socket: None,
             timer: Box::pin(tokio::time::sleep_until(now + shared.grace())),
@@ -145,6 +147,7 @@ impl Link {
             // What does not leave at once is lost with the socket; a resume would be told the same.
             if write_out(&mut self.core, &mut *socket, &mut cx).is_ok() {
                 let _outcome = Pin::new(&mut socket).poll_shutdown(&mut cx);
+                self.shared.part_with(socket);
             }
         }
         self.end(closed);
@@ -338,13 +341,17 @@ impl hyper::rt::Write for Link {
         Poll::Ready(Ok(()))
     }
 
-    /// The HTTP/2 connection is done: all its streams have ended. The session ends once the other end has it all.
+    /// The HTTP/2 connection is done: all its streams have ended.
+    ///
+    /// It is the desktop that drains, so the desktop says CLOSE, once the relay has every byte; the relay waits.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        // Nobody reads these any more, and the other end waits for them to be acknowledged.
+        this.core.read(usize::MAX, Instant::now().into_std(), |_| {});
         if this.ended || this.drive(cx, Want::Acknowledgements).is_err() {
             return Poll::Ready(Ok(()));
         }
-        if !this.core.is_acknowledged() {
+        if this.role == Role::Server || !this.core.is_acknowledged() {
             return Poll::Pending;
         }
         let closed = this.shared.parting();

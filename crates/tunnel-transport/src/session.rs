@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use secrecy::{ExposeSecret, SecretString};
+use tokio::io::AsyncReadExt as _;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -55,6 +56,8 @@ pub(crate) struct Shared {
     state: watch::Sender<LinkState>,
     drain: CancellationToken,
     tokens: mpsc::Sender<SecretString>,
+    /// The socket over which the link said goodbye.
+    parted: Mutex<Option<Parted>>,
     received: AtomicU64,
     kept_from: AtomicU64,
     sent: AtomicU64,
@@ -98,6 +101,18 @@ pub(crate) struct Terms {
     pub(crate) parting: CloseCode,
 }
 
+/// A socket that is only read until the other end closes it.
+struct Parted(Box<dyn Socket>);
+
+impl std::fmt::Debug for Parted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Parted")
+    }
+}
+
+/// Longest wait for the other end to close, too.
+const LINGER: Duration = Duration::from_secs(2);
+
 /// Refreshed tokens that wait to be looked at.
 const TOKENS: usize = 4;
 
@@ -115,6 +130,7 @@ impl Shared {
             state: watch::Sender::new(LinkState::Detached { since: Instant::now() }),
             drain: CancellationToken::new(),
             tokens,
+            parted: Mutex::default(),
             received: AtomicU64::new(0),
             kept_from: AtomicU64::new(0),
             sent: AtomicU64::new(0),
@@ -201,6 +217,20 @@ impl Shared {
             }
             first
         });
+    }
+
+    pub(crate) fn part_with(&self, socket: Box<dyn Socket>) {
+        *self.parted.lock().unwrap_or_else(PoisonError::into_inner) = Some(Parted(socket));
+    }
+
+    /// Reads what still comes until the other end has closed: a socket that is dropped with unread bytes is reset,
+    /// and the reset may overtake the CLOSE frame.
+    pub(crate) async fn linger(&self) {
+        let parted = self.parted.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(Parted(mut socket)) = parted else { return };
+        let mut bin = vec![0; 16 * 1024];
+        let drained = async { while socket.read(&mut bin).await.is_ok_and(|n| n > 0) {} };
+        let _late = tokio::time::timeout(LINGER, drained).await;
     }
 
     /// A token that finds the queue full is dropped: a desktop that refreshes so often sends another one.

@@ -73,9 +73,15 @@ async fn carry(
     {
         let (mut near_read, mut near_write) = near.split();
         let (mut far_read, mut far_write) = far.split();
+        let both = async {
+            tokio::join!(
+                pump(&mut near_read, &mut far_write, modes.clone()),
+                pump(&mut far_read, &mut near_write, modes)
+            )
+        };
         tokio::select! {
-            _ = pump(&mut near_read, &mut far_write, modes.clone()) => {}
-            _ = pump(&mut far_read, &mut near_write, modes) => {}
+            // An end that closes is passed on as it is, with all that came before it.
+            _ = both => return,
             _ = cut.changed() => {}
         }
     }
@@ -92,7 +98,7 @@ async fn pump(
     loop {
         let n = from.read(&mut buf).await?;
         if n == 0 {
-            return Ok(());
+            return to.shutdown().await;
         }
         drop(modes.wait_for(|mode| *mode != Mode::Stall).await);
         to.write_all(&buf[..n]).await?;
