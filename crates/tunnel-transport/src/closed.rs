@@ -35,6 +35,18 @@ impl Closed {
     pub fn new(code: CloseCode, reason: impl Into<String>) -> Self {
         Self { code, reason: reason.into() }
     }
+
+    /// Returns it with a reason that a log and a terminal may show.
+    pub(crate) fn printable(self) -> Self {
+        Self { reason: printable(&self.reason), ..self }
+    }
+}
+
+/// Takes from another end's text what may stand in a log or on a terminal: no control characters, nothing that
+/// turns the direction of writing, and 300 characters at most.
+pub(crate) fn printable(text: &str) -> String {
+    let turns = |c| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.chars().filter(|&c| !c.is_control() && !turns(c)).take(300).collect()
 }
 
 impl From<u16> for CloseCode {
@@ -68,5 +80,16 @@ impl From<CloseCode> for u16 {
 impl fmt::Display for Closed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.reason, u16::from(self.code))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_of_the_other_end_is_made_harmless() {
+        assert_eq!(printable("a\nERROR \u{1b}[2Jb\u{202e}c"), "aERROR [2Jbc");
+        assert_eq!(printable(&"x".repeat(70_000)).len(), 300);
     }
 }

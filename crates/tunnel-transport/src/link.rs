@@ -6,7 +6,7 @@ use std::future::Future as _;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
@@ -15,7 +15,7 @@ use tokio_util::io::poll_read_buf;
 use self::core::{Alarm, Core, Event};
 
 use crate::closed::{CloseCode, Closed};
-use crate::frame::Frame;
+use crate::frame::{Frame, Token};
 use crate::session::{Attach, Shared};
 use crate::ws::Role;
 
@@ -40,6 +40,8 @@ pub(crate) struct Link {
     fresh: usize,
     /// Whether the socket holds bytes back (TLS records) that it could not write.
     unflushed: bool,
+    /// The newest refreshed token: said again on each socket.
+    token: Option<Token>,
     ended: bool,
 }
 
@@ -51,10 +53,11 @@ enum Want {
     Acknowledgements,
 }
 
-/// A flush of a bulk write waits for the next one while fewer bytes than this would leave.
+/// A flush after a large frame waits for the next one while fewer bytes than this would leave.
 const FULL_WRITE: u64 = 64 * 1024;
-/// A write of this size is bulk: HTTP/2's largest usual DATA frame.
-const BULK: usize = 16 * 1024;
+/// From this size on h2 writes and flushes a DATA frame by itself; smaller ones it gathers. It is h2's threshold for
+/// streams that do not ask for vectored writes, as this one does not: here a write is a copy, and never a system call.
+const LARGE: usize = 1024;
 /// Slices in one write to the socket.
 const SLICES: usize = 32;
 
@@ -76,6 +79,7 @@ impl Link {
             detached_at: now,
             fresh: 0,
             unflushed: false,
+            token: None,
             ended: false,
             shared,
         }
@@ -104,10 +108,11 @@ impl Link {
         if let Some(attach) = letters.attach {
             self.attach(attach);
         }
-        if let Some(token) = letters.token
-            && self.socket.is_some()
-        {
-            self.core.say(&Frame::Token(token));
+        if let Some(token) = letters.token {
+            self.token = Some(token.clone());
+            if self.socket.is_some() {
+                self.core.say(&Frame::Token(token));
+            }
         }
         if let Some(closed) = letters.close {
             self.close(closed);
@@ -117,11 +122,17 @@ impl Link {
     fn attach(&mut self, attach: Attach) {
         let Attach { socket, read_ahead, told, received } = attach;
         let now = Instant::now();
+        if self.core.attach(told, received, now.into_std()).is_err() {
+            // A dial that was held up on its way while a later one got through: the session goes on as it is, and
+            // the other end sees this socket close.
+            tracing::debug!(session = %self.shared.id(), "resume came too late");
+            return;
+        }
         self.socket = Some(socket);
         self.unflushed = false;
-        if self.core.attach(told, received, now.into_std()).is_err() {
-            // The offsets were checked when the resume was answered, so the other end has lost its count.
-            return self.close(Closed::new(CloseCode::Protocol, "resumed from an offset that is not kept"));
+        // It lies outside the numbered stream, so the old socket may have taken it along.
+        if let Some(token) = &self.token {
+            self.core.say(&Frame::Token(token.clone()));
         }
         self.shared.attached(now);
         if !read_ahead.is_empty() {
@@ -138,17 +149,12 @@ impl Link {
         }
     }
 
-    /// Tells the other end, as far as it can be told, and ends.
+    /// Ends, and leaves the socket with the last words to whoever waits for the end: [`Shared::linger`].
     fn close(&mut self, closed: Closed) {
-        if let Some(mut socket) = self.socket.take() {
+        if let Some(socket) = self.socket.take() {
             self.core.say(&Frame::Close(closed.clone()));
             self.core.say_goodbye();
-            let mut cx = Context::from_waker(Waker::noop());
-            // What does not leave at once is lost with the socket; a resume would be told the same.
-            if write_out(&mut self.core, &mut *socket, &mut cx).is_ok() {
-                let _outcome = Pin::new(&mut socket).poll_shutdown(&mut cx);
-                self.shared.part_with(socket);
-            }
+            self.shared.part_with(socket, self.core.last_words());
         }
         self.end(closed);
     }
@@ -223,7 +229,7 @@ impl Link {
             match outcome {
                 Ok(None) => return,
                 Ok(Some(Event::Token(token))) => self.shared.token_arrived(token),
-                Ok(Some(Event::Close(closed))) => return self.end(closed),
+                Ok(Some(Event::Close(closed))) => return self.end(closed.printable()),
                 Ok(Some(Event::Hangup)) => return self.detach(),
                 Err(fault) => return self.close(Closed::new(CloseCode::Protocol, fault.to_string())),
             }
@@ -306,25 +312,6 @@ impl hyper::rt::Write for Link {
         Poll::Ready(Ok(buf.len()))
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        std::task::ready!(self.poll_room(cx))?;
-        let mut n = 0;
-        for buf in bufs {
-            self.core.write(buf);
-            n += buf.len();
-        }
-        self.fresh += n;
-        Poll::Ready(Ok(n))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
     /// Sends what is there. The link itself counts as "written": it never loses what it took.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
@@ -332,8 +319,9 @@ impl hyper::rt::Write for Link {
             return Poll::Ready(Err(this.ending()));
         }
         let fresh = std::mem::take(&mut this.fresh);
-        if fresh >= BULK && this.core.unsent() < FULL_WRITE {
-            // HTTP/2 flushes after each large frame and once more at the end of its turn.
+        if fresh >= LARGE && this.core.unsent() < FULL_WRITE {
+            // HTTP/2 flushes after each large frame and once more at the end of its turn. The wake-up is for the
+            // case that the turn ended with this one.
             cx.waker().wake_by_ref();
         } else {
             this.transmit(cx);

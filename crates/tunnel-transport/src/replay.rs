@@ -211,6 +211,18 @@ impl Replay {
         n
     }
 
+    /// Returns the rest of the frame that has begun and the control frames: what closes a socket in good order.
+    pub(crate) fn last_words(&self) -> Vec<u8> {
+        let mut words = Vec::new();
+        if self.next_done > 0
+            && let Some(begun) = self.segments.get(self.next)
+        {
+            words.extend_from_slice(&begun.buf[begun.begin.unwrap_or_default() + self.next_done..]);
+        }
+        words.extend_from_slice(&self.control[self.control_done..]);
+        words
+    }
+
     /// Notes that `n` bytes of [`Self::output`] have gone out.
     pub(crate) fn advance(&mut self, mut n: usize, mark: Mark) {
         if self.next_done > 0 {

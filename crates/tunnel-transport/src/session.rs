@@ -1,14 +1,16 @@
 //! The handle of a session, for either end.
 
+use std::io;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Waker;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -101,8 +103,11 @@ pub(crate) struct Terms {
     pub(crate) parting: CloseCode,
 }
 
-/// A socket that is only read until the other end closes it.
-struct Parted(Box<dyn Socket>);
+/// A socket on which only the last words are left to say.
+struct Parted {
+    socket: Box<dyn Socket>,
+    words: Vec<u8>,
+}
 
 impl std::fmt::Debug for Parted {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -110,7 +115,7 @@ impl std::fmt::Debug for Parted {
     }
 }
 
-/// Longest wait for the other end to close, too.
+/// Longest wait for the last words to leave and for the other end to close, too.
 const LINGER: Duration = Duration::from_secs(2);
 
 /// Refreshed tokens that wait to be looked at.
@@ -219,18 +224,29 @@ impl Shared {
         });
     }
 
-    pub(crate) fn part_with(&self, socket: Box<dyn Socket>) {
-        *self.parted.lock().unwrap_or_else(PoisonError::into_inner) = Some(Parted(socket));
+    pub(crate) fn part_with(&self, mut socket: Box<dyn Socket>, mut words: Vec<u8>) {
+        // As a rule they fit at once, and then they leave even if nobody lingers.
+        let mut cx = Context::from_waker(Waker::noop());
+        if let Poll::Ready(Ok(n)) = Pin::new(&mut socket).poll_write(&mut cx, &words) {
+            words.drain(..n);
+        }
+        let _later = Pin::new(&mut socket).poll_flush(&mut cx);
+        *self.parted.lock().unwrap_or_else(PoisonError::into_inner) = Some(Parted { socket, words });
     }
 
-    /// Reads what still comes until the other end has closed: a socket that is dropped with unread bytes is reset,
-    /// and the reset may overtake the CLOSE frame.
+    /// Says the last words and reads what still comes until the other end has closed: a socket that is dropped with
+    /// unread bytes is reset, and the reset may overtake the CLOSE frame.
     pub(crate) async fn linger(&self) {
         let parted = self.parted.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Parted(mut socket)) = parted else { return };
-        let mut bin = vec![0; 16 * 1024];
-        let drained = async { while socket.read(&mut bin).await.is_ok_and(|n| n > 0) {} };
-        let _late = tokio::time::timeout(LINGER, drained).await;
+        let Some(Parted { mut socket, words }) = parted else { return };
+        let parting = async {
+            socket.write_all(&words).await?;
+            socket.shutdown().await?;
+            let mut bin = vec![0; 16 * 1024];
+            while socket.read(&mut bin).await? > 0 {}
+            io::Result::Ok(())
+        };
+        let _late = tokio::time::timeout(LINGER, parting).await;
     }
 
     /// A token that finds the queue full is dropped: a desktop that refreshes so often sends another one.

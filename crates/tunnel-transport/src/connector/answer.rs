@@ -8,6 +8,7 @@ use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 
 use crate::SUBPROTOCOL;
+use crate::closed::printable;
 use crate::dial_error::DialError;
 use crate::names::SessionId;
 use crate::settings;
@@ -88,8 +89,7 @@ pub(super) async fn refusal(host: String, response: Response<Incoming>) -> DialE
 
 /// Takes a text from a JSON object, without what a terminal would act on.
 fn string_field(body: &serde_json::Value, name: &str) -> Option<String> {
-    let text = body.get(name)?.as_str()?;
-    Some(text.chars().filter(|c| !c.is_control()).take(400).collect())
+    Some(printable(body.get(name)?.as_str()?))
 }
 
 /// Returns how many seconds the local clock is ahead of the one that wrote `Date`.

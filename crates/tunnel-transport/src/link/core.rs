@@ -216,6 +216,12 @@ impl Core {
         self.replay.control(Opcode::Close, &1000u16.to_be_bytes());
     }
 
+    /// Returns what must still go out for the other end to understand the end: the rest of the frame that has begun,
+    /// and what was queued beside the stream.
+    pub(crate) fn last_words(&self) -> Vec<u8> {
+        self.replay.last_words()
+    }
+
     /// Returns the buffer that the socket is read into, with room.
     pub(crate) fn input(&mut self) -> &mut BytesMut {
         if self.input.capacity() - self.input.len() < self.read_size / 2 {

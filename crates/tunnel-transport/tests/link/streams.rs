@@ -253,10 +253,13 @@ async fn a_session_that_is_taken_over_hears_why() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refreshed_token_reaches_the_relay() {
+async fn a_refreshed_token_reaches_the_relay_and_again_after_a_resume() {
     let setup = setup(AcceptorConfig::default()).await;
     let mut tokens = setup.at_relay.tokens().unwrap();
     setup.at_desktop.refresh_token(&"fresh".to_owned().into());
-    let token = tokio::time::timeout(Duration::from_secs(5), tokens.recv()).await.unwrap().unwrap();
-    assert_eq!(secrecy::ExposeSecret::expose_secret(&token), "fresh");
+    for _ in 0..2 {
+        let token = tokio::time::timeout(Duration::from_secs(5), tokens.recv()).await.unwrap().unwrap();
+        assert_eq!(secrecy::ExposeSecret::expose_secret(&token), "fresh");
+        setup.path.cut();
+    }
 }
