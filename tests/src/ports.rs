@@ -8,7 +8,7 @@ use rand::RngExt as _;
 // Below the kernel's ephemeral range, so that no outgoing connection takes the port between the look and the use.
 const RANGE: std::ops::Range<u16> = 12_000..32_000;
 
-/// Returns a port that is free on 127.0.0.1 and on [::1] (where that exists).
+/// Returns a port that is free on 127.0.0.1 and on `[::1]` (where that exists).
 pub fn free() -> Result<u16> {
     for _ in 0..200 {
         let port = rand::rng().random_range(RANGE);

@@ -98,8 +98,10 @@ impl Broker {
             }
             Endpoint::Unnamed => forward(&self.shared, call, prefix::unread(body), Spread::First).await,
             Endpoint::Named => {
-                let Ok((mut payload, model)) = prefix::read(body).await else {
-                    return refuse(&call, Failure::UploadFailed);
+                let stall = self.shared.settings().first_byte_timeout;
+                let (mut payload, model) = match prefix::read(body, stall).await {
+                    Ok(read) => read,
+                    Err(failure) => return refuse(&call, failure),
                 };
                 let spread = match model {
                     Some(model) => {

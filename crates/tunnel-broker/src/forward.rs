@@ -65,7 +65,11 @@ pub(crate) async fn forward(shared: &Shared, call: Call, payload: Payload, sprea
                 return pass(call, &route, response, Streaming { conn, permit, idle });
             }
             Err(error) => {
-                permit.failed();
+                if error.is_the_backends() {
+                    permit.failed();
+                } else {
+                    drop(permit);
+                }
                 if matches!(error, AttemptError::Connect(_)) {
                     // Its prober should know before its next turn.
                     upstream.order_probe();
@@ -232,6 +236,17 @@ async fn send(
 }
 
 impl AttemptError {
+    /// Tells whether the backend is to blame: callers that break off must not make it look bad.
+    fn is_the_backends(&self) -> bool {
+        match self {
+            Self::Connect(_) => true,
+            Self::Exchange(error) => match error {
+                ExchangeError::Lost | ExchangeError::NotHttp | ExchangeError::Silent => true,
+                ExchangeError::UploadStalled | ExchangeError::UploadFailed => false,
+            },
+        }
+    }
+
     /// Tells whether another backend may do better.
     fn is_worth_another(&self) -> bool {
         match self {
@@ -300,7 +315,10 @@ pub(crate) fn refuse(call: &Call, failure: Failure) -> Response<Body> {
 
 /// Says whose answer it is.
 pub(crate) fn sign(headers: &mut HeaderMap, call: &Call, route: Option<&Route>) {
-    headers.insert(headers::REQUEST_ID, call.request_id.clone());
+    let mut request_id = call.request_id.clone();
+    // Never the same twice: in a tunnel it must not push others out of HPACK's table.
+    request_id.set_sensitive(true);
+    headers.insert(headers::REQUEST_ID, request_id);
     let Some(route) = route else { return };
     if let Some(id) = &route.backend.id_header {
         headers.insert(headers::CONNECTION_ID, id.clone());

@@ -8,6 +8,7 @@ use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 
 use crate::body::BoxError;
+use crate::error::Failure;
 use crate::scan::{ModelScan, decode};
 use crate::upload::Rest;
 
@@ -53,10 +54,12 @@ where
 
 /// Reads a body until its end, or until its model is known and the rest is long or slow in coming.
 ///
+/// `stall` is the longest wait for any one frame before the model is known.
+///
 /// # Errors
 ///
-/// The body's own: the caller has gone, or has not kept to HTTP.
-pub(crate) async fn read<B>(body: B) -> Result<(Payload, Option<NamedModel>), BoxError>
+/// The caller's fault: it has gone, has not kept to HTTP, or has stopped sending.
+pub(crate) async fn read<B>(body: B, stall: Duration) -> Result<(Payload, Option<NamedModel>), Failure>
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
@@ -68,7 +71,9 @@ where
     // It cannot be held as a whole: the sooner it flows the better.
     let long = body.size_hint().lower() > LARGEST_PREFIX as u64;
     let mut rest = boxed(body);
-    let mut patience = std::pin::pin!(None::<tokio::time::Sleep>);
+    // One timer for both limits keeps the future small: the patience replaces the other limit.
+    let mut timer = std::pin::pin!(None::<tokio::time::Sleep>);
+    let mut hurried = false;
     loop {
         // What is not an object names no model, however much of it is read.
         let hopeless = reader.scan.is_done() && reader.scan.span().is_none();
@@ -76,20 +81,30 @@ where
         if hopeless || (long && found) || reader.read.len() >= LARGEST_PREFIX {
             return Ok(reader.begun(rest));
         }
-        if found && patience.is_none() {
-            patience.set(Some(tokio::time::sleep(PATIENCE)));
+        if !found {
+            timer.set(None);
+        } else if !hurried {
+            hurried = true;
+            timer.set(Some(tokio::time::sleep(PATIENCE)));
         }
-        let next = poll_fn(|cx| match rest.as_mut().poll_frame(cx) {
-            Poll::Ready(frame) => Poll::Ready(Some(frame)),
-            Poll::Pending => match patience.as_mut().as_pin_mut() {
+        let next = poll_fn(|cx| {
+            if let Poll::Ready(frame) = rest.as_mut().poll_frame(cx) {
+                return Poll::Ready(Some(frame));
+            }
+            // Only now: most bodies are there already, and need no timer.
+            if timer.is_none() {
+                timer.set(Some(tokio::time::sleep(stall)));
+            }
+            match timer.as_mut().as_pin_mut() {
                 Some(sleep) => sleep.poll(cx).map(|()| None),
                 None => Poll::Pending,
-            },
+            }
         });
         match next.await {
-            None => return Ok(reader.begun(rest)),
+            None if found => return Ok(reader.begun(rest)),
+            None => return Err(Failure::UploadStalled),
             Some(None) => return Ok(reader.whole()),
-            Some(Some(frame)) => reader.take(frame?),
+            Some(Some(frame)) => reader.take(frame.map_err(|_| Failure::UploadFailed)?),
         }
         if rest.is_end_stream() {
             return Ok(reader.whole());

@@ -85,13 +85,7 @@ fn open(
     };
     let span = info_span!("session", session = %tunnel.session.id(), subject = %tunnel.subject, device = %tunnel.device);
     shared.sessions.spawn(async move { drop(driver.run().await) }.instrument(span.clone()));
-    let watch = Watch {
-        shared: Arc::clone(shared),
-        tunnel,
-        principal: Arc::clone(principal),
-        agent: dial.agent.unwrap_or_default(),
-        arrival,
-    };
+    let watch = Watch { shared: Arc::clone(shared), tunnel, agent: dial.agent.unwrap_or_default(), arrival };
     shared.sessions.spawn(watch.run(tokens).instrument(span));
     Ok(response)
 }
@@ -111,10 +105,11 @@ fn resume(
     };
     let resumed = shared.acceptor.resume(&tunnel.session, request, received);
     let Ok((response, resumption)) = resumed else {
-        // It cannot go on from there, so nothing is lost by ending it now.
-        tunnel.session.close(Closed::new(CloseCode::Protocol, "resumed from an offset that is not kept"));
+        // The session is left alone: this dial may be an old one that was held up on its way, and a newer one may have
+        // resumed since. A session that nobody can resume ends with its grace time.
         return Err(Refusal::SessionGone);
     };
+    tunnel.extend(principal.expires_at);
     shared.sessions.spawn(resumption.run());
     Ok(response)
 }
@@ -123,7 +118,6 @@ fn resume(
 struct Watch {
     shared: Arc<Shared>,
     tunnel: Arc<Tunnel>,
-    principal: Arc<Principal>,
     agent: String,
     arrival: Arrival,
 }
@@ -140,7 +134,6 @@ impl Watch {
     async fn follow(&self, mut tokens: Option<mpsc::Receiver<SecretString>>) -> Closed {
         let session = &self.tunnel.session;
         let mut link = session.link();
-        let mut expires_at = self.principal.expires_at;
         let mut n_attached = 0_u64;
         loop {
             let state = link.borrow_and_update().clone();
@@ -161,11 +154,12 @@ impl Watch {
                         Err(_) => return session.closed().await,
                     },
                     token = next(&mut tokens) => match self.refreshed(&token) {
-                        Ok(until) => expires_at = until,
+                        Ok(until) => self.tunnel.extend(until),
                         Err(reason) => session.close(Closed::new(CloseCode::Token, reason)),
                     },
-                    () = tokio::time::sleep(time_left(expires_at)) => {
-                        if time_left(expires_at).is_zero() {
+                    // A resume only ever moves the end away, so it is enough to look again when the time is up.
+                    () = tokio::time::sleep(time_left(self.tunnel.expires_at())) => {
+                        if time_left(self.tunnel.expires_at()).is_zero() {
                             session.close(Closed::new(CloseCode::Token, "the token has expired"));
                             return session.closed().await;
                         }

@@ -87,11 +87,14 @@ pub(crate) struct Forwarded {
     body: ResponseBody,
     last_words: LastWords,
     state: State,
-    /// Whether the bytes so far end a line.
-    at_line_start: bool,
+    /// How far the bytes so far have come.
+    at: At,
     /// Bytes that are still to come, where the response said how many.
     remaining: Option<u64>,
+    /// The limit that holds now.
     idle_limit: Duration,
+    /// The one that holds from the first byte on.
+    idle_limit_then: Duration,
     /// Since when the device has owed bytes.
     waiting_since: Option<Instant>,
     /// Made when the device first keeps the caller waiting, and moved only when it fires.
@@ -99,6 +102,15 @@ pub(crate) struct Forwarded {
     permit: StreamPermit,
     metrics: Arc<Metrics>,
     outcome: Option<Outcome>,
+}
+
+/// How long a device may owe bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct IdleLimits {
+    /// Until the first byte of the body.
+    pub(crate) first: Duration,
+    /// After that one.
+    pub(crate) then: Duration,
 }
 
 /// How long a response's body is.
@@ -130,6 +142,16 @@ enum LastWords {
     None,
 }
 
+/// How far a body has come that can be told its error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    /// Where an event or a line may begin.
+    Start,
+    /// After one line of an event.
+    LineEnd,
+    Inside,
+}
+
 impl LastWords {
     fn of(headers: &HeaderMap) -> Self {
         // Text in a compressed body is noise, and a length that was promised leaves no room.
@@ -141,14 +163,30 @@ impl LastWords {
         let essence = content_type.split(';').next().unwrap_or_default().trim();
         if essence.eq_ignore_ascii_case("text/event-stream") {
             Self::Sse
-        } else if essence.eq_ignore_ascii_case("application/x-ndjson") {
+        } else if ["application/x-ndjson", "application/ndjson", "application/jsonl"]
+            .iter()
+            .any(|lines| essence.eq_ignore_ascii_case(lines))
+        {
             Self::Ndjson
         } else {
             Self::None
         }
     }
 
-    fn about(self, broken: BrokenOff, device: &str, at_line_start: bool) -> Option<Bytes> {
+    /// Returns how far a body has come that was at `at` before `data`.
+    fn after(self, at: At, data: &[u8]) -> At {
+        match (self, data) {
+            (_, []) => at,
+            (Self::Ndjson, [.., b'\n']) => At::Start,
+            (Self::Sse, [.., b'\n', b'\n'] | [.., b'\n', b'\r', b'\n']) => At::Start,
+            // The blank line, or its end, comes by itself.
+            (Self::Sse, [b'\n'] | [b'\r', b'\n']) if at != At::Inside => At::Start,
+            (Self::Sse, [.., b'\n']) => At::LineEnd,
+            _ => At::Inside,
+        }
+    }
+
+    fn about(self, broken: BrokenOff, device: &str, at: At) -> Option<Bytes> {
         let (code, sentence) = match broken {
             BrokenOff::Reset => (
                 "backend_unreachable",
@@ -166,14 +204,20 @@ impl LastWords {
                 ),
             ),
         };
-        // What was cut in the middle of a line must not swallow the error.
+        // What was cut in the middle of a line or an event must not swallow the error.
         let text = match self {
             Self::Sse => {
                 let error = openai_error(StatusCode::BAD_GATEWAY, code, &sentence);
-                format!("{}data: {error}\n\n", if at_line_start { "" } else { "\n\n" })
+                let cut = match at {
+                    At::Start => "",
+                    At::LineEnd => "\n",
+                    At::Inside => "\n\n",
+                };
+                format!("{cut}data: {error}\n\n")
             }
             Self::Ndjson => {
-                format!("{}{}\n", if at_line_start { "" } else { "\n" }, json!({ "error": sentence }))
+                let cut = if at == At::Start { "" } else { "\n" };
+                format!("{cut}{}\n", json!({ "error": sentence }))
             }
             Self::None => return None,
         };
@@ -186,7 +230,7 @@ impl Forwarded {
         length: Length,
         headers: &HeaderMap,
         body: ResponseBody,
-        idle_limit: Duration,
+        idle: IdleLimits,
         permit: StreamPermit,
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -194,14 +238,15 @@ impl Forwarded {
             body,
             last_words: LastWords::of(headers),
             state: State::Flowing,
-            at_line_start: true,
+            at: At::Start,
             remaining: match length {
                 Length::None => Some(0),
                 Length::AsSaid => {
                     headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok())
                 }
             },
-            idle_limit,
+            idle_limit: idle.first,
+            idle_limit_then: idle.then,
             waiting_since: None,
             timer: None,
             permit,
@@ -235,8 +280,11 @@ impl Forwarded {
                     self.metrics.bytes_out(data.len());
                     self.remaining =
                         self.remaining.map(|remaining| remaining.saturating_sub(data.len() as u64));
-                    if let Some(last) = data.last() {
-                        self.at_line_start = *last == b'\n';
+                    self.at = self.last_words.after(self.at, data);
+                    if !data.is_empty() && self.idle_limit != self.idle_limit_then {
+                        self.idle_limit = self.idle_limit_then;
+                        // It may be set to a time that is too late from now on.
+                        self.timer = None;
                     }
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -282,7 +330,7 @@ impl Forwarded {
             BrokenOff::Idle(_) => Outcome::IdleTimeout,
         });
         let device = self.permit.tunnel().device.as_str();
-        match self.last_words.about(broken, device, self.at_line_start) {
+        match self.last_words.about(broken, device, self.at) {
             Some(words) => {
                 self.state = State::Flushing(broken);
                 Poll::Ready(Some(Ok(Frame::data(words))))
@@ -405,39 +453,55 @@ impl Body for Upload {
 mod tests {
     use super::*;
 
-    fn words(headers: &[(&str, &str)], at_line_start: bool) -> Option<String> {
+    fn words(headers: &[(&str, &str)], chunks: &[&str]) -> Option<String> {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.insert(name.parse::<http::HeaderName>().unwrap(), value.parse().unwrap());
         }
-        let words = LastWords::of(&map).about(BrokenOff::TunnelLost, "desk", at_line_start)?;
+        let words = LastWords::of(&map);
+        let at = chunks.iter().fold(At::Start, |at, chunk| words.after(at, chunk.as_bytes()));
+        let words = words.about(BrokenOff::TunnelLost, "desk", at)?;
         Some(String::from_utf8(words.to_vec()).unwrap())
     }
 
     #[test]
     fn a_stream_is_told_in_its_own_language_that_it_broke_off() {
-        let sse = words(&[("content-type", "text/event-stream; charset=utf-8")], true).unwrap();
+        let sse = words(&[("content-type", "text/event-stream; charset=utf-8")], &[]).unwrap();
         let event: serde_json::Value = serde_json::from_str(sse.strip_prefix("data: ").unwrap()).unwrap();
         assert_eq!(event["error"]["code"], "tunnel_lost");
         assert!(sse.ends_with("}\n\n") && !sse.contains("[DONE]"));
 
-        let ndjson = words(&[("content-type", "application/x-ndjson")], true).unwrap();
+        let ndjson = words(&[("content-type", "application/x-ndjson")], &[]).unwrap();
         let line: serde_json::Value = serde_json::from_str(&ndjson).unwrap();
         assert!(line["error"].as_str().unwrap().contains("desk"));
         assert!(ndjson.ends_with("}\n"));
     }
 
     #[test]
-    fn an_error_after_half_a_line_starts_a_new_one() {
-        assert!(words(&[("content-type", "text/event-stream")], false).unwrap().starts_with("\n\ndata: "));
-        assert!(words(&[("content-type", "application/x-ndjson")], false).unwrap().starts_with("\n{"));
+    fn an_error_after_half_a_line_or_event_starts_a_new_one() {
+        let sse = |chunks| words(&[("content-type", "text/event-stream")], chunks).unwrap();
+        let cases: [(&[&str], &str); 6] = [
+            (&["data: 1\n\n"], "data: {"),
+            (&["data: 1\r\n\r\n"], "data: {"),
+            (&["data: 1\n", "\n"], "data: {"),
+            (&["data: 1\n"], "\ndata: {"),
+            (&["data: {\"a", "\n"], "\ndata: {"),
+            (&["data: {\"a"], "\n\ndata: {"),
+        ];
+        for (chunks, start) in cases {
+            assert!(sse(chunks).starts_with(start), "{chunks:?}");
+        }
+        for lines in ["application/x-ndjson", "application/ndjson", "application/jsonl"] {
+            assert!(words(&[("content-type", lines)], &["{\"a"]).unwrap().starts_with("\n{"));
+            assert!(words(&[("content-type", lines)], &["{}\n"]).unwrap().starts_with('{'));
+        }
     }
 
     #[test]
     fn where_words_would_be_noise_there_are_none() {
-        assert_eq!(words(&[("content-type", "application/json")], true), None);
-        assert_eq!(words(&[], true), None);
-        assert_eq!(words(&[("content-type", "text/event-stream"), ("content-encoding", "gzip")], true), None);
-        assert_eq!(words(&[("content-type", "application/x-ndjson"), ("content-length", "9")], true), None);
+        assert_eq!(words(&[("content-type", "application/json")], &[]), None);
+        assert_eq!(words(&[], &[]), None);
+        assert_eq!(words(&[("content-type", "text/event-stream"), ("content-encoding", "gzip")], &[]), None);
+        assert_eq!(words(&[("content-type", "application/x-ndjson"), ("content-length", "9")], &[]), None);
     }
 }

@@ -18,7 +18,7 @@ pub struct Settings {
     /// than the desktop allows its backend, a cold model takes minutes.
     pub first_byte_timeout: Duration,
     /// Longest silence of a device during a response, in seconds. Default 120. Time without a link, or in which the
-    /// caller does not read, does not count.
+    /// caller does not read, does not count. Until the first byte of the body it is at least `first_byte_timeout`.
     pub idle_timeout: Duration,
     /// Longest wait for the head of a request on a connection, in seconds. Default 10.
     pub header_read_timeout: Duration,

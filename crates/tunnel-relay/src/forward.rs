@@ -13,7 +13,7 @@ use tracing::debug;
 use tunnel_transport::{ResponseBody, SendError};
 
 use crate::auth::{self, Scope};
-use crate::body::{Forwarded, Length, Progress, RelayBody, Upload, overdue};
+use crate::body::{Forwarded, IdleLimits, Length, Progress, RelayBody, Upload, overdue};
 use crate::error::{Dialect, Refusal, X_REQUEST_ID};
 use crate::headers::{self, TUNNEL_CALLER, TUNNEL_DEVICE};
 use crate::listener::Connection;
@@ -141,7 +141,11 @@ async fn exchange(
         if bodyless { Length::None } else { Length::AsSaid },
         &head.headers,
         body,
-        shared.settings.idle_timeout,
+        IdleLimits {
+            // A backend may send its headers at once and think only then.
+            first: shared.settings.first_byte_timeout.max(shared.settings.idle_timeout),
+            then: shared.settings.idle_timeout,
+        },
         permit,
         Arc::clone(&shared.metrics),
     );

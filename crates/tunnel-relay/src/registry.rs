@@ -15,7 +15,7 @@ use crate::auth::Principal;
 use crate::error::Refusal;
 
 pub(crate) use directory::Resume;
-use directory::{Directory, Fate, Joining, Lookup};
+use directory::{Directory, Fate, Joining, Lookup, Promoted};
 
 /// A session of a desktop and what the relay counts on it.
 pub(crate) struct Tunnel {
@@ -30,6 +30,8 @@ pub(crate) struct Tunnel {
     retiring: AtomicBool,
     /// The desktop tried to move away from this relay and came back to it: there is nowhere else.
     stays: CancellationToken,
+    /// When the last of the tokens that the session was opened, resumed or refreshed with ends, in Unix seconds.
+    expires_at: AtomicU64,
     /// When the link was last attached, in milliseconds after `epoch`.
     attached_ms: AtomicU64,
     epoch: Instant,
@@ -121,6 +123,7 @@ impl Registry {
                 streams: AtomicUsize::new(0),
                 retiring: AtomicBool::new(false),
                 stays: CancellationToken::new(),
+                expires_at: AtomicU64::new(principal.expires_at),
                 attached_ms: AtomicU64::new(0),
                 epoch: now,
             })
@@ -128,12 +131,15 @@ impl Registry {
         announced.map_err(|directory::Full| Refusal::TooManyDevices { limit: self.max_devices })
     }
 
-    /// Lets a session take its device over from the one that serves it; that one ends with code 4409.
+    /// Lets a session take its device over from the one that serves it. The older of the two ends with code 4409,
+    /// which is this one when it has come up late.
     pub(crate) fn take_over(&self, id: SessionId) -> bool {
-        let old = self.lock().promote(id, Fate::Replaced, Instant::now());
-        let taken_over = old.is_some();
-        if let Some(old) = old {
-            old.session.close(Closed::new(CloseCode::Replaced, "a newer dial of the same device took over"));
+        let promoted = self.lock().promote(id, Fate::Replaced, Instant::now());
+        let taken_over = matches!(promoted, Promoted::Displaced(_));
+        if let Promoted::Displaced(loser) | Promoted::Late(loser) = promoted {
+            loser
+                .session
+                .close(Closed::new(CloseCode::Replaced, "a newer dial of the same device took over"));
         }
         taken_over
     }
@@ -141,8 +147,8 @@ impl Registry {
     /// Lets a session stand beside the one that serves its device: it gets the new requests, the old one finishes
     /// what it has.
     pub(crate) fn move_to(&self, id: SessionId) {
-        let old = self.lock().promote(id, Fate::Retiring, Instant::now());
-        if let Some(old) = old {
+        let promoted = self.lock().promote(id, Fate::Retiring, Instant::now());
+        if let Promoted::Displaced(old) = promoted {
             old.retire();
         }
     }
@@ -208,6 +214,17 @@ impl Tunnel {
     /// Waits until [`Self::stay`].
     pub(crate) async fn stays(&self) {
         self.stays.cancelled().await;
+    }
+
+    /// Notes a token that the session may live on with. A shorter one takes nothing away: tokens may arrive out of
+    /// order, and whoever has the longer one could dial anew with it.
+    pub(crate) fn extend(&self, expires_at: u64) {
+        self.expires_at.fetch_max(expires_at, Ordering::Relaxed);
+    }
+
+    /// Returns until when the session may live, in Unix seconds.
+    pub(crate) fn expires_at(&self) -> u64 {
+        self.expires_at.load(Ordering::Relaxed)
     }
 
     /// Notes that the link has a socket again.

@@ -149,7 +149,23 @@ async fn progress_of_an_upload_starts_the_first_byte_limit_anew() {
     // From here on it is the caller who stalls.
     let response = task.await.unwrap();
     assert_eq!(response.status(), StatusCode::REQUEST_TIMEOUT);
+    assert_eq!(bench.broker.snapshot()[0].error_rate, 0.0, "the caller's fault counts against the backend");
     drop(exchange);
+}
+
+#[tokio::test]
+async fn a_caller_that_stalls_before_the_model_is_known_is_given_up() {
+    let (fake, _rx) = Fake::manual(&["m"]).await;
+    let mut config = settings(vec![ollama(&fake, "a")]);
+    config.first_byte_timeout = Duration::from_millis(200);
+    let bench = start(config);
+    let begun = futures_util::stream::iter([Ok::<_, BoxError>(Frame::data(Bytes::from_static(b"{\"mod")))]);
+    let frames = futures_util::StreamExt::chain(begun, futures_util::stream::pending());
+    let request = Request::post("/v1/completions").body(StreamBody::new(frames)).unwrap();
+    let answered = bench.broker.handle(Ingress::Local, request);
+    let response = tokio::time::timeout(Duration::from_secs(5), answered).await.expect("not given up");
+    assert_eq!(response.status(), StatusCode::REQUEST_TIMEOUT);
+    assert!(text(response).await.contains(r#""code":"upload_stalled""#));
 }
 
 #[tokio::test]

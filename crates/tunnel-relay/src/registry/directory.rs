@@ -56,6 +56,8 @@ struct Entry<S> {
     device: DeviceName,
     /// Later dials have higher numbers.
     dial: u64,
+    /// Whether its link has been attached.
+    up: bool,
     session: S,
 }
 
@@ -86,6 +88,19 @@ pub(super) enum Lookup<'a, S> {
     Several(Vec<String>),
     /// With the names that the subject does have.
     Unknown(Vec<String>),
+}
+
+/// What came of giving a device to a session.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Promoted<S> {
+    /// It serves, and no session had to go.
+    Serves,
+    /// It serves in place of this one.
+    Displaced(S),
+    /// This one, the session itself, does not serve: a newer one does.
+    Late(S),
+    /// It is over already.
+    Gone,
 }
 
 /// What becomes of a session whose device another session now serves.
@@ -175,36 +190,61 @@ impl<S: Clone> Directory<S> {
         }
         let session = session(Arc::clone(&tenant.streams));
         self.dials += 1;
-        let entry =
-            Entry { subject: Arc::clone(subject), device, dial: self.dials, session: session.clone() };
+        let entry = Entry {
+            subject: Arc::clone(subject),
+            device,
+            dial: self.dials,
+            up: false,
+            session: session.clone(),
+        };
         self.sessions.insert(id, entry);
         Ok(session)
     }
 
-    /// Gives a session's device to that session. Returns the session that had it, if that was another one.
+    /// Gives a session's device to that session, whose link is up.
     ///
-    /// A session that was dialled before the one that serves now has come too late and displaces nothing.
-    pub(super) fn promote(&mut self, id: SessionId, fate: Fate, now: Instant) -> Option<S> {
-        let entry = self.sessions.get(&id)?;
-        let device = device_mut(&mut self.tenants, &entry.subject, &entry.device)?;
-        let old = match device.state {
-            State::Online(old) if old == id => return None,
-            State::Online(old) if self.sessions.get(&old).is_some_and(|other| other.dial > entry.dial) => {
-                return None;
-            }
-            State::Online(old) => Some(old),
-            State::Offline { .. } => None,
+    /// `fate` is that of the session that does not serve then: the one that had the device or, when that one was
+    /// dialled later and is up as well, this one. A late session that would be `Retiring` is left as it is.
+    pub(super) fn promote(&mut self, id: SessionId, fate: Fate, now: Instant) -> Promoted<S> {
+        let Some(entry) = self.sessions.get_mut(&id) else { return Promoted::Gone };
+        entry.up = true;
+        let (dial, session) = (entry.dial, entry.session.clone());
+        let Some(device) = device_mut(&mut self.tenants, &entry.subject, &entry.device) else {
+            return Promoted::Gone;
         };
-        device.state = State::Online(id);
-        let old = old?;
-        match fate {
-            Fate::Retiring => self.sessions.get(&old).map(|entry| entry.session.clone()),
-            Fate::Replaced => {
-                let entry = self.sessions.remove(&old)?;
-                self.replaced.remember(old, entry.subject, now);
-                Some(entry.session)
+        let old = match device.state {
+            State::Online(old) if old != id => old,
+            State::Online(_) | State::Offline { .. } => {
+                device.state = State::Online(id);
+                return Promoted::Serves;
             }
+        };
+        match self.sessions.get(&old) {
+            Some(newer) if newer.dial > dial && newer.up => {
+                if fate == Fate::Replaced {
+                    self.replace(id, now);
+                }
+                return Promoted::Late(session);
+            }
+            // Its answer may never have arrived. Should it come up, it takes the device then.
+            Some(newer) if newer.dial > dial => {
+                device.state = State::Online(id);
+                return Promoted::Serves;
+            }
+            _ => device.state = State::Online(id),
         }
+        let displaced = match fate {
+            Fate::Retiring => self.sessions.get(&old).map(|entry| entry.session.clone()),
+            Fate::Replaced => self.replace(old, now),
+        };
+        displaced.map_or(Promoted::Serves, Promoted::Displaced)
+    }
+
+    /// Forgets a session, but for the answer to its desktop should it try to resume.
+    fn replace(&mut self, id: SessionId, now: Instant) -> Option<S> {
+        let entry = self.sessions.remove(&id)?;
+        self.replaced.remember(id, entry.subject, now);
+        Some(entry.session)
     }
 
     /// Finds the session that a desktop wants to resume, if it is that subject's and that device's.
@@ -392,7 +432,7 @@ mod tests {
             Lookup::Online(&"A"),
             "a dial that is not up displaces nothing"
         );
-        assert_eq!(books.directory.promote(new, Fate::Replaced, books.now), Some("A"));
+        assert_eq!(books.directory.promote(new, Fate::Replaced, books.now), Promoted::Displaced("A"));
         assert_eq!(books.find("alice", None), Lookup::Online(&"B"));
         assert_eq!(books.directory.resume(old, "alice", &name("desk")), Resume::Replaced);
         assert_eq!(books.directory.resume(new, "alice", &name("desk")), Resume::Known("B"));
@@ -413,16 +453,32 @@ mod tests {
         let mut books = Books::new();
         let first = books.announce("alice", "desk", "A");
         let second = books.announce("alice", "desk", "B");
-        assert_eq!(books.directory.promote(second, Fate::Replaced, books.now), Some("A"));
-        assert_eq!(books.directory.promote(first, Fate::Replaced, books.now), None);
+        assert_eq!(books.directory.promote(second, Fate::Replaced, books.now), Promoted::Displaced("A"));
+        assert_eq!(books.directory.promote(first, Fate::Replaced, books.now), Promoted::Gone);
         assert_eq!(books.find("alice", None), Lookup::Online(&"B"));
 
         let mut books = Books::new();
         books.dial("alice", "desk", "A");
         let late = books.announce("alice", "desk", "B");
         let newer = books.announce("alice", "desk", "C");
-        assert_eq!(books.directory.promote(newer, Fate::Replaced, books.now), Some("A"));
-        assert_eq!(books.directory.promote(late, Fate::Replaced, books.now), None);
+        assert_eq!(books.directory.promote(newer, Fate::Replaced, books.now), Promoted::Displaced("A"));
+        assert_eq!(books.directory.promote(late, Fate::Replaced, books.now), Promoted::Late("B"));
+        assert_eq!(books.find("alice", None), Lookup::Online(&"C"));
+        assert_eq!(books.directory.resume(late, "alice", &name("desk")), Resume::Replaced);
+        assert_eq!(books.directory.sessions().collect::<Vec<_>>(), [&"C"], "the late one is not kept unused");
+    }
+
+    #[test]
+    fn a_newer_dial_that_is_not_up_does_not_make_another_late() {
+        let mut books = Books::new();
+        let old = books.dial("alice", "desk", "A");
+        let up = books.announce("alice", "desk", "B");
+        books.directory.remove(old, books.now);
+        let newer = books.announce("alice", "desk", "C");
+        assert_eq!(books.find("alice", None), Lookup::Online(&"C"));
+        assert_eq!(books.directory.promote(up, Fate::Replaced, books.now), Promoted::Serves);
+        assert_eq!(books.find("alice", None), Lookup::Online(&"B"));
+        assert_eq!(books.directory.promote(newer, Fate::Replaced, books.now), Promoted::Displaced("B"));
         assert_eq!(books.find("alice", None), Lookup::Online(&"C"));
     }
 
@@ -431,7 +487,7 @@ mod tests {
         let mut books = Books::new();
         let old = books.dial("alice", "desk", "A");
         let new = books.announce("alice", "desk", "B");
-        assert_eq!(books.directory.promote(new, Fate::Retiring, books.now), Some("A"));
+        assert_eq!(books.directory.promote(new, Fate::Retiring, books.now), Promoted::Displaced("A"));
         assert_eq!(books.find("alice", None), Lookup::Online(&"B"));
         assert_eq!(books.directory.resume(old, "alice", &name("desk")), Resume::Known("A"));
         assert_eq!(books.directory.sessions().count(), 2);

@@ -190,6 +190,24 @@ async fn a_device_that_is_silent_too_long_is_a_timeout() {
 }
 
 #[tokio::test]
+async fn the_first_bytes_of_a_body_may_take_as_long_as_its_head() {
+    let settings = Settings {
+        first_byte_timeout: PATIENCE * 3,
+        idle_timeout: Duration::from_millis(200),
+        ..Settings::default()
+    };
+    let relay = TestRelay::with(settings, Duration::from_secs(5)).await;
+    let desk = relay.desk("alice", "desk").await;
+    let response = relay.call("alice", Request::get("/sse/late")).await;
+    assert_eq!(response.status(), 200);
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    desk.seen.release.notify_one();
+    // From then on silence is as short as ever.
+    let text = read(response).await.unwrap_err();
+    assert!(text.starts_with("data: last\n\ndata: ") && text.contains("idle_timeout"), "{text}");
+}
+
+#[tokio::test]
 async fn bodiless_answers_and_large_uploads_pass() {
     let relay = TestRelay::start().await;
     let _desk = relay.desk("alice", "desk").await;

@@ -240,6 +240,8 @@ enum End {
     Fail,
     /// One more frame when the test says so, then the end.
     Held,
+    /// One more frame when the test says so, then nothing.
+    HeldThenHang,
 }
 
 impl Body for Script {
@@ -259,7 +261,7 @@ impl Body for Script {
                 Poll::Ready(None)
             }
             End::Hang => Poll::Pending,
-            End::Held | End::Fail => {
+            End::Held | End::HeldThenHang | End::Fail => {
                 let seen = Arc::clone(&self.seen);
                 let released = self
                     .released
@@ -268,7 +270,7 @@ impl Body for Script {
                 if self.end == End::Fail {
                     return Poll::Ready(Some(Err(std::io::Error::other("the backend broke"))));
                 }
-                self.end = End::Finish;
+                self.end = if self.end == End::Held { End::Finish } else { End::Hang };
                 Poll::Ready(Some(Ok(Frame::data("data: last\n\n".into()))))
             }
         }
@@ -309,6 +311,7 @@ async fn script(request: Request<Incoming>, seen: Arc<Seen>) -> Result<Response<
         "/sse/broken" => answer(200, "text/event-stream", &["data: one\n\n"], End::Fail),
         "/sse/hang" => answer(200, "text/event-stream", &["data: one\n\n"], End::Hang),
         "/sse/held" => answer(200, "text/event-stream", &["data: one\n\n"], End::Held),
+        "/sse/late" => answer(200, "text/event-stream", &[], End::HeldThenHang),
         "/ndjson/broken" => answer(200, "application/x-ndjson", &["{\"half\":"], End::Fail),
         "/plain/broken" => answer(200, "text/plain", &["some"], End::Fail),
         "/empty" => answer(204, "text/plain", &[], End::Finish),

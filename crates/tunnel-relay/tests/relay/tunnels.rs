@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::Request;
 use tunnel_transport::{CloseCode, DialError};
@@ -86,6 +88,28 @@ async fn a_resumed_session_goes_on_with_its_streams() {
 }
 
 #[tokio::test]
+async fn a_resume_from_an_offset_that_is_not_kept_leaves_the_session_alone() {
+    let relay = TestRelay::start().await;
+    let desk = relay.desk("alice", "desk").await;
+    let streaming = relay.call("alice", Request::get("/sse/held")).await;
+    let stale = Request::get(tunnel_transport::CONNECT_PATH)
+        .header("authorization", format!("Bearer {}", relay.token("alice", "tunnel")))
+        .header("connection", "upgrade")
+        .header("upgrade", "websocket")
+        .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+        .header("sec-websocket-version", "13")
+        .header("sec-websocket-protocol", "tunnel.v1")
+        .header("tunnel-device", "desk")
+        .header("tunnel-resume", format!("{} {}", desk.session.id(), u64::MAX));
+    let response = relay.send(stale, Bytes::new()).await;
+    assert_eq!(response.status(), 410);
+    assert_eq!(json_of(response).await["code"], "session_gone");
+    desk.seen.release.notify_one();
+    assert_eq!(crate::harness::read(streaming).await.unwrap(), "data: one\n\ndata: last\n\n");
+    assert_eq!(relay.call("alice", Request::get("/v1/models")).await.status(), 200);
+}
+
+#[tokio::test]
 async fn a_migrated_desktop_gets_new_requests_on_the_new_session() {
     let relay = TestRelay::start().await;
     let connector = relay.connector(&relay.token("alice", "tunnel"), "desk");
@@ -108,14 +132,20 @@ async fn a_migrated_desktop_gets_new_requests_on_the_new_session() {
 #[tokio::test]
 async fn a_session_lives_as_long_as_its_token() {
     let relay = TestRelay::start().await;
-    let short = relay.token_for("alice", "tunnel", None, now(), 2);
+    let short = relay.token_for("alice", "tunnel", None, now(), 3);
     let mut expiring = Desk::new(&relay, relay.connector(&short, "old").dial().await.unwrap()).await;
     let refreshing = Desk::new(&relay, relay.connector(&short, "new").dial().await.unwrap()).await;
     refreshing.session.refresh_token(&relay.token("alice", "tunnel").into());
+    let resuming = Desk::new(&relay, relay.connector(&short, "again").dial().await.unwrap()).await;
+    let renewed = relay.connector(&relay.token("alice", "tunnel"), "again");
+    renewed.resume(&resuming.session).await.unwrap();
     let closed = expiring.closed().await;
     assert_eq!(closed.code, CloseCode::Token);
     assert!(now() > 0 && closed.reason.contains("expired"), "{closed}");
+    // All three had the same token: the others would end now, too.
+    tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(relay.call("alice", Request::get("/d/new/v1/models")).await.status(), 200);
+    assert_eq!(relay.call("alice", Request::get("/d/again/v1/models")).await.status(), 200);
 }
 
 #[tokio::test]

@@ -203,10 +203,18 @@ fn duration(seconds: i64) -> String {
     }
 }
 
-/// A sentence of somebody else's, fit to stand at the end of ours.
+/// A sentence of somebody else's, fit to stand at the end of ours: it can neither act on a terminal, nor change
+/// the order in which our words are shown, nor drown them.
 fn sentence(text: &str) -> String {
-    let clean: String = text.trim().trim_end_matches('.').chars().filter(|c| !c.is_control()).collect();
+    const LONGEST: usize = 300;
+    let clean: String = text.chars().filter(|&c| !c.is_control() && !is_bidi_control(c)).collect();
+    let clean: String = clean.trim().trim_end_matches('.').chars().take(LONGEST).collect();
     if clean.is_empty() { "it gives no reason".to_owned() } else { clean }
+}
+
+/// Tells the characters with Unicode's property `Bidi_Control`, which show nothing and reorder what is around.
+fn is_bidi_control(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn with_source(error: &(dyn std::error::Error + 'static)) -> String {
@@ -322,6 +330,13 @@ mod tests {
         let error = DialError::NotAllowed { host: host(), detail: "\u{1b}[2Jwrong scope.".into() };
         let warning = explain(&error, TokenTimes::default());
         assert!(warning.message.ends_with("[2Jwrong scope"), "{}", warning.message);
+    }
+
+    #[test]
+    fn relays_sentence_cannot_reorder_or_drown_ours() {
+        assert_eq!(sentence("\u{202e}a\u{2066}b\u{2069}\u{200f}c\u{61c}.\u{202c}"), "abc");
+        assert_eq!(sentence("\u{200e} \u{2067}\n"), "it gives no reason");
+        assert_eq!(sentence(&"é".repeat(1000)), "é".repeat(300));
     }
 
     #[test]

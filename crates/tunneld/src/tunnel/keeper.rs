@@ -165,12 +165,14 @@ impl Keeper {
                 Err(failure) => {
                     let now = Instant::now();
                     wait = match failure.next() {
-                        Next::Retry(Retry::Backoff) => self.backoff.next(now, &mut rand::rng()),
+                        // The token file may just be being rewritten; the grace time bounds the wait for it.
+                        Next::Retry(Retry::Backoff) | Next::AwaitToken => {
+                            self.backoff.next(now, &mut rand::rng())
+                        }
                         Next::Retry(Retry::After(after)) => self.backoff.asked(after, now, &mut rand::rng()),
-                        Next::Retry(Retry::Fresh | Retry::Never)
-                        | Next::AwaitToken
-                        | Next::Refused
-                        | Next::TakenOver => return Err(failure),
+                        Next::Retry(Retry::Fresh | Retry::Never) | Next::Refused | Next::TakenOver => {
+                            return Err(failure);
+                        }
                     };
                     let advice = failure.advice();
                     debug!(session = %self.session.id(), error = %advice.message, "resume failed");

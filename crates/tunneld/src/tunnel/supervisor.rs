@@ -240,6 +240,7 @@ impl Supervisor {
                     Settled::Ended(ended) if ended.session == kept.id() => return self.after(&kept, ended),
                     Settled::Ended(_) => {}
                     Settled::Broken(session) if session == Some(kept.id()) => {
+                        self.past_resumes += kept.progress.borrow().resumes;
                         let reason = advice::closed(kept.dialler.settings.relay.host(), &keeper::broken());
                         let delay = self.backoff.lost(Instant::now(), &mut rand::rng());
                         return State::Wait { delay, reason };
@@ -275,7 +276,7 @@ impl Supervisor {
                         }
                     }
                     Heard::Shutdown => {
-                        self.finishing.push(kept);
+                        self.set_aside(kept);
                         return State::Over;
                     }
                 },
@@ -289,7 +290,7 @@ impl Supervisor {
                     if let Some(desktop) = moved {
                         let (dialler, stamp) = (kept.dialler.clone(), kept.token);
                         // The relay ends the old session once its streams are done.
-                        self.finishing.push(kept);
+                        self.set_aside(kept);
                         kept = self.keep(desktop, dialler, stamp);
                         info!(session = %kept.id(), "moved to a second session");
                         self.publish_kept(&kept);
@@ -331,7 +332,7 @@ impl Supervisor {
                 }
                 heard = self.ears.heard() => match self.obey(heard) {
                     Some(State::Over) => {
-                        self.finishing.push(kept);
+                        self.set_aside(kept);
                         return State::Over;
                     }
                     Some(State::Dial) => {
@@ -466,14 +467,19 @@ impl Supervisor {
     fn finish(&mut self, kept: Kept) {
         kept.session.drain();
         let session = kept.session.clone();
-        self.past_resumes += kept.progress.borrow().resumes;
-        self.finishing.push(kept);
+        self.set_aside(kept);
         let closing = async move {
             if tokio::time::timeout(STOP_LIMIT, session.closed()).await.is_err() {
                 session.close(shutting_down());
             }
         };
         self.tracker.spawn(closing);
+    }
+
+    /// Keeps a session beside the one that takes requests. Its resumes stay counted: the sum never falls.
+    fn set_aside(&mut self, kept: Kept) {
+        self.past_resumes += kept.progress.borrow().resumes;
+        self.finishing.push(kept);
     }
 
     fn forget(&mut self, ended: Result<(Id, Ended), JoinError>) {

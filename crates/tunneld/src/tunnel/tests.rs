@@ -278,6 +278,34 @@ async fn cut_link_is_resumed_with_the_same_session() {
 }
 
 #[tokio::test]
+async fn token_file_that_is_empty_for_a_moment_does_not_cost_the_session() {
+    let relay = Relay::start().await;
+    let desktop = Desktop::start(&relay);
+    desktop.until_state(TunnelState::Connected).await;
+    desktop.write_token("");
+    relay.cut();
+    let no_token =
+        |report: &TunnelReport| report.warning.as_ref().is_some_and(|w| w.code == warning::NO_TOKEN);
+    let report = desktop.until("no token", no_token).await;
+    assert_ne!(report.tunnel.state, TunnelState::Disconnected);
+    desktop.write_token("second.token.x");
+    let report = desktop.until("a resume", |report| report.tunnel.resumes == 1).await;
+    assert_eq!((report.tunnel.reconnects, relay.n_sessions()), (0, 1));
+}
+
+#[tokio::test]
+async fn resumes_stay_counted_when_the_session_is_moved() {
+    let relay = Relay::start().await;
+    let desktop = Desktop::start(&relay);
+    desktop.until_state(TunnelState::Connected).await;
+    relay.cut();
+    desktop.until("a resume", |report| report.tunnel.resumes == 1).await;
+    assert_eq!(relay.session(0).send(migrate()).await.unwrap().status(), StatusCode::ACCEPTED);
+    let report = desktop.until("the move", |report| report.tunnel.reconnects == 1).await;
+    assert_eq!(report.tunnel.resumes, 1);
+}
+
+#[tokio::test]
 async fn session_that_is_gone_is_replaced_by_a_fresh_one() {
     let relay = Relay::start().await;
     let desktop = Desktop::start(&relay);
