@@ -10,6 +10,7 @@ mod clock;
 mod engine;
 mod http1;
 mod long_path;
+mod machine;
 mod measure;
 mod process;
 mod proxy;
@@ -27,6 +28,7 @@ use clap::{Parser, Subcommand};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 
+use crate::machine::Machine;
 use crate::measure::{Lengths, Measure};
 use crate::process::Role;
 use crate::report::Table;
@@ -43,6 +45,9 @@ struct Cli {
     /// Measure only these targets; the backend itself is always among them
     #[arg(long, value_delimiter = ',')]
     peers: Vec<Peer>,
+    /// Measure only these columns, by their keys in `last.json`, such as 64_per_s
+    #[arg(long, value_delimiter = ',')]
+    columns: Vec<String>,
     /// Rounds over all targets
     #[arg(long, default_value_t = 5)]
     rounds: u32,
@@ -237,7 +242,13 @@ fn run_scene(cli: &Cli, lengths: Lengths, scene: Scene, workshop: &Workshop) -> 
         "nothing to measure: {}",
         missing.join("; ")
     );
-    let measures = Measure::of(scene);
+    let mut measures = Measure::of(scene);
+    if !cli.columns.is_empty() {
+        measures.retain(|measure| {
+            measure.columns().iter().any(|column| cli.columns.iter().any(|key| key == column.key))
+        });
+        ensure!(!measures.is_empty(), "no column of this scene is called {}", cli.columns.join(" or "));
+    }
     let columns = measures.iter().flat_map(|measure| measure.columns()).collect();
     let mut table = Table::new(scene, targets.iter().map(|target| target.peer).collect(), columns);
     for text in missing {
@@ -264,12 +275,14 @@ fn run_one(
     rounds: u32,
 ) {
     let columns = measure.columns();
+    let before = Machine::now();
     let values = target.check().and_then(|()| measure.run(target, lengths));
+    let machine = Machine::now().since(before);
     match values {
         Ok(values) => {
             for (column, value) in columns.iter().zip(values) {
                 eprintln!(
-                    "bench: {}/{rounds} {:8} {}: {value:.1}",
+                    "bench: {}/{rounds} {:8} {}: {value:.1} ({machine})",
                     round + 1,
                     format!("{:?}", target.peer),
                     column.title

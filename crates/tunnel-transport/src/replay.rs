@@ -67,12 +67,23 @@ impl Segment {
     fn append(&mut self, bytes: &[u8]) -> usize {
         let taken = bytes.len().min(Self::MAX - self.len);
         let at = self.buf.len();
+        if self.buf.capacity() - at < taken && taken >= Replay::BULK {
+            // Often one large frame is all that a turn brings, and this may wait a while. With the second comes a third.
+            let more = if self.len < Replay::BULK { taken } else { Self::MAX - self.len };
+            self.buf.reserve_exact(more);
+        }
         self.buf.extend_from_slice(&bytes[..taken]);
         if let Some(key) = self.key {
             key.apply(&mut self.buf[at..], 1 + self.len);
         }
         self.len += taken;
         taken
+    }
+
+    /// Tells whether it can grow by so many bytes, or by a part of them that is worth it.
+    fn takes(&self, n: usize) -> bool {
+        let left = Self::MAX - self.len;
+        self.begin.is_none() && left > 0 && (n <= left || left > Self::MAX / 2)
     }
 
     /// Writes the header; the frame is whole from now on.
@@ -141,7 +152,7 @@ impl Replay {
     /// Takes bytes in. All of them: the caller has asked whether there is room.
     pub(crate) fn append(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            let open = self.segments.back_mut().filter(|s| s.begin.is_none() && s.len < Segment::MAX);
+            let open = self.segments.back_mut().filter(|segment| segment.takes(bytes.len()));
             let taken = match open {
                 Some(segment) => segment.append(bytes),
                 None => {
@@ -322,5 +333,35 @@ impl Replay {
             segment.seal(self.role.max_header());
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What HTTP/2 writes for a DATA frame: the head, then the bytes.
+    const HEAD: usize = 9;
+    const BODY: usize = 16 * 1024;
+
+    #[test]
+    fn a_run_of_large_frames_leaves_no_crumbs() {
+        let mut replay = Replay::new(Role::Client);
+        for _ in 0..10 {
+            replay.append(&[1; HEAD]);
+            replay.append(&[2; BODY]);
+        }
+        assert_eq!(replay.end(), 10 * (HEAD + BODY) as u64);
+        let lens: Vec<usize> = replay.segments.iter().map(|segment| segment.len).collect();
+        assert!(lens.iter().all(|len| *len >= BODY), "{lens:?}");
+        assert_eq!(lens.iter().sum::<usize>(), 10 * (HEAD + BODY));
+    }
+
+    #[test]
+    fn a_lone_large_frame_takes_no_more_room_than_it_needs() {
+        let mut replay = Replay::new(Role::Client);
+        replay.append(&[1; HEAD]);
+        replay.append(&[2; BODY]);
+        assert!(replay.segments[0].buf.capacity() < 2 * BODY, "{}", replay.segments[0].buf.capacity());
     }
 }

@@ -4,18 +4,17 @@
 //! ours (a page that rebinds its DNS name to loopback sends its own name), and does a browser's `Origin` have a
 //! right to this request. CORS answers come from the same list as the `Origin` rule.
 
+mod cors;
+
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use http::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
-    ACCESS_CONTROL_REQUEST_METHOD, HOST, ORIGIN, VARY,
-};
+use http::header::{ACCESS_CONTROL_REQUEST_METHOD, HOST, ORIGIN};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
 
 use tunnel_api::config::OriginPattern;
 
+pub(crate) use self::cors::{Cors, Preflight};
 use crate::doors::peer::Peer;
 
 /// The rules of one door. Cheap to check: a request without `Origin` costs one comparison of its `Host`.
@@ -200,14 +199,9 @@ impl Guard {
         if right == OriginRight::Reads && effect(method, request.uri()) == Effect::Changes {
             return Verdict::Refuse(Refusal::WildcardOrigin);
         }
-        let cors = Cors { origin: origin.clone() };
+        let cors = Cors::of(origin);
         match preflight_for {
-            Some(_) => Verdict::Preflight(Preflight {
-                cors,
-                method: headers.get(ACCESS_CONTROL_REQUEST_METHOD).cloned(),
-                headers: headers.get(ACCESS_CONTROL_REQUEST_HEADERS).cloned(),
-                private_network: headers.contains_key(PRIVATE_NETWORK_ASKED),
-            }),
+            Some(_) => Verdict::Preflight(Preflight::asked(cors, headers)),
             None => Verdict::Pass(Some(cors)),
         }
     }
@@ -254,62 +248,13 @@ impl Guard {
 }
 
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-const PRIVATE_NETWORK_ASKED: HeaderName = HeaderName::from_static("access-control-request-private-network");
-const PRIVATE_NETWORK_ALLOWED: HeaderName = HeaderName::from_static("access-control-allow-private-network");
-/// What a page may read besides the safe-listed headers.
-const EXPOSED: HeaderValue = HeaderValue::from_static(
-    "x-request-id, x-tunnel-connection, x-tunnel-model, retry-after, tunneld-version",
-);
-/// Seconds a browser may remember a preflight: short, since the config can change.
-const PREFLIGHT_MAX_AGE: HeaderValue = HeaderValue::from_static("600");
-const VARY_ORIGIN: HeaderValue = HeaderValue::from_static("origin");
-
-/// The headers that let a page of an allowed origin read the answer.
-#[derive(Debug, Clone)]
-pub(crate) struct Cors {
-    origin: HeaderValue,
-}
-
-impl Cors {
-    /// Sets the headers. A backend's own CORS opinion is replaced: this door decides.
-    pub(crate) fn apply(self, headers: &mut HeaderMap) {
-        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, self.origin);
-        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
-        headers.append(VARY, VARY_ORIGIN);
-    }
-}
-
-/// The answer to a preflight that is granted.
-#[derive(Debug)]
-pub(crate) struct Preflight {
-    cors: Cors,
-    method: Option<HeaderValue>,
-    headers: Option<HeaderValue>,
-    private_network: bool,
-}
-
-impl Preflight {
-    /// The status of a preflight that is granted.
-    pub(crate) const STATUS: StatusCode = StatusCode::NO_CONTENT;
-
-    /// Sets what was asked for as what is allowed: the origin has been judged for just this method.
-    pub(crate) fn apply(self, headers: &mut HeaderMap) {
-        self.cors.apply(headers);
-        if let Some(method) = self.method {
-            headers.insert(ACCESS_CONTROL_ALLOW_METHODS, method);
-        }
-        if let Some(asked) = self.headers {
-            headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, asked);
-        }
-        headers.insert(ACCESS_CONTROL_MAX_AGE, PREFLIGHT_MAX_AGE);
-        if self.private_network {
-            headers.insert(PRIVATE_NETWORK_ALLOWED, HeaderValue::from_static("true"));
-        }
-    }
-}
 
 #[cfg(test)]
 mod tests {
+    use http::header::{
+        ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    };
+
     use super::*;
 
     const PORT: u16 = 8765;
@@ -517,7 +462,7 @@ mod tests {
         assert_eq!(headers[ACCESS_CONTROL_ALLOW_ORIGIN], "https://app.example.org");
         assert_eq!(headers[ACCESS_CONTROL_ALLOW_METHODS], "POST");
         assert_eq!(headers[ACCESS_CONTROL_ALLOW_HEADERS], "content-type, authorization");
-        assert_eq!(headers[PRIVATE_NETWORK_ALLOWED], "true");
+        assert_eq!(headers["access-control-allow-private-network"], "true");
         assert!(matches!(preflight("http://localhost:3000", "GET"), Verdict::Preflight(_)));
         assert!(matches!(
             preflight("http://localhost:3000", "POST"),
@@ -540,6 +485,6 @@ mod tests {
         cors.apply(&mut headers);
         assert_eq!(headers[ACCESS_CONTROL_ALLOW_ORIGIN], "http://localhost:3000");
         assert_eq!(headers.get_all(ACCESS_CONTROL_ALLOW_ORIGIN).iter().count(), 1);
-        assert_eq!(headers[VARY], "origin");
+        assert_eq!(headers["vary"], "origin");
     }
 }

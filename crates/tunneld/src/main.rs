@@ -7,6 +7,15 @@ use clap::Parser;
 use tunnel_runtime::{Lifecycle, systemd, telemetry};
 use tunneld::{Cli, DRAIN, Daemon, LoadError, Loaded, Options};
 
+/// Requests that are taken up before the tunnel gets its turn to send what they wrote: the relay then works on the
+/// first of a crowd while the rest is read here. With tokio's 1,024 the two take turns, and a third of the
+/// processors' time is idle (`cargo xtask bench`, 64 and 256 callers).
+const IO_EVENTS: usize = 8;
+
+// A tenth less processor time a request than with the C library's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let options = Cli::parse().into_options(std::env::vars_os().collect());
     let loaded = match Loaded::load(&options) {
@@ -22,6 +31,7 @@ fn main() -> ExitCode {
     // runs in the model servers.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .max_blocking_threads(8)
+        .max_io_events_per_tick(IO_EVENTS)
         .enable_all()
         .thread_name("tunneld")
         .build();

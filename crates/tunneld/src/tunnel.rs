@@ -7,6 +7,7 @@ mod ears;
 mod keeper;
 mod moving;
 mod service;
+mod sessions;
 mod settings;
 mod supervisor;
 mod token;

@@ -13,7 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::task::JoinSet;
 
 use super::SendError;
-use crate::BoxError;
+use crate::{BoxError, settings};
 
 /// The body of an answer. Each chunk is handed on as it came; dropping it resets the stream.
 #[derive(Debug)]
@@ -44,22 +44,27 @@ where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    let (head, body) = request.into_parts();
-    let bodyless = body.is_end_stream();
-    let (answer, stream) =
+    let (head, mut body) = request.into_parts();
+    let first = if body.is_end_stream() { Some(None) } else { first_frame(&mut body).await };
+    let bodyless = matches!(first, Some(None));
+    let (answer, mut stream) =
         http2.send_request(Request::from_parts(head, ()), bodyless).map_err(SendError::of)?;
     let mut upload = JoinSet::new();
-    let answer = if bodyless {
-        answer.await
-    } else {
-        // Most bodies are small and already here: they go out without a task of their own.
-        match select(answer, Box::pin(send_body(stream, body))).await {
+    let answer = match first {
+        Some(None) => answer.await,
+        // Most bodies are one small piece. h2 keeps it should the window be shut.
+        Some(Some(Ok(frame))) if is_small_data(&frame) && body.is_end_stream() => {
+            let data = frame.into_data().unwrap_or_default();
+            stream.send_data(data, true).map_err(SendError::of)?;
+            answer.await
+        }
+        first => match select(answer, Box::pin(send_body(stream, first.flatten(), body))).await {
             Either::Left((answer, sending)) => {
                 upload.spawn(sending);
                 answer
             }
             Either::Right(((), answer)) => answer.await,
-        }
+        },
     };
     Ok(answer.map_err(SendError::of)?.map(|stream| ResponseBody {
         stream,
@@ -68,8 +73,38 @@ where
     }))
 }
 
+/// Why a body failed is known to whoever made it.
+type NextFrame = Result<Frame<Bytes>, BodyFailed>;
+
+struct BodyFailed;
+
+/// Takes the first frame of a body if it is there already; the inner `None` is the end.
+///
+/// A small body came with its head, but hyper's server hands it over only after it was asked for, one turn later.
+/// Waiting for that turn lets both leave in one write.
+async fn first_frame<B>(body: &mut B) -> Option<Option<NextFrame>>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let mut asked = false;
+    poll_fn(|cx| match Pin::new(&mut *body).poll_frame(cx) {
+        Poll::Ready(frame) => Poll::Ready(Some(frame.map(|frame| frame.map_err(|_| BodyFailed)))),
+        Poll::Pending if asked => Poll::Ready(None),
+        Poll::Pending => {
+            asked = true;
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }
+    })
+    .await
+}
+
+fn is_small_data(frame: &Frame<Bytes>) -> bool {
+    frame.data_ref().is_some_and(|data| data.len() <= settings::FRAME as usize)
+}
+
 /// Sends a body as fast as the stream's window lets it, or resets the stream where the body fails.
-async fn send_body<B>(mut stream: SendStream<Bytes>, body: B)
+async fn send_body<B>(mut stream: SendStream<Bytes>, mut first: Option<NextFrame>, body: B)
 where
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
@@ -81,17 +116,23 @@ where
             if stream.poll_reset(cx).is_ready() {
                 return Poll::Ready(Err(None));
             }
-            body.as_mut().poll_frame(cx).map(|frame| frame.transpose().map_err(Some))
+            if let Some(first) = first.take() {
+                return Poll::Ready(first.map(Some).map_err(Some));
+            }
+            let frame = ready!(body.as_mut().poll_frame(cx)).transpose();
+            Poll::Ready(frame.map_err(|_| Some(BodyFailed)))
         });
         let frame = match frame.await {
             Ok(Some(frame)) => frame,
             Ok(None) => break,
             Err(None) => return,
-            Err(Some(_)) => return stream.send_reset(Reason::CANCEL),
+            Err(Some(BodyFailed)) => return stream.send_reset(Reason::CANCEL),
         };
         match frame.into_data().map_err(Frame::into_trailers) {
             Ok(data) => {
-                if send_data(&mut stream, data).await.is_err() {
+                // The end goes with the last piece: a frame less.
+                let last = body.is_end_stream();
+                if send_data(&mut stream, data, last).await.is_err() || last {
                     return;
                 }
             }
@@ -101,14 +142,11 @@ where
             }
             Err(Err(_unknown)) => {}
         }
-        if body.is_end_stream() {
-            break;
-        }
     }
     let _gone = stream.send_data(Bytes::new(), true);
 }
 
-async fn send_data(stream: &mut SendStream<Bytes>, mut data: Bytes) -> Result<(), h2::Error> {
+async fn send_data(stream: &mut SendStream<Bytes>, mut data: Bytes, last: bool) -> Result<(), h2::Error> {
     while data.has_remaining() {
         stream.reserve_capacity(data.len());
         let capacity = poll_fn(|cx| stream.poll_capacity(cx)).await;
@@ -118,10 +156,14 @@ async fn send_data(stream: &mut SendStream<Bytes>, mut data: Bytes) -> Result<()
         };
         let chunk = data.split_to(room.min(data.len()));
         if !chunk.is_empty() {
-            stream.send_data(chunk, false)?;
+            let end = last && data.is_empty();
+            stream.send_data(chunk, end)?;
+            if end {
+                return Ok(());
+            }
         }
     }
-    Ok(())
+    if last { stream.send_data(data, true) } else { Ok(()) }
 }
 
 impl Body for ResponseBody {

@@ -1,26 +1,24 @@
 //! One async function per state; each returns the state that follows.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
-use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 use tunnel_api::tunnel::Target;
 use tunnel_api::{Tunnel, TunnelState, Warning};
 use tunnel_broker::Broker;
-use tunnel_transport::{CloseCode, Closed, Desktop, Retry, SessionId};
+use tunnel_transport::{CloseCode, Desktop, Retry, SessionId};
 
 use super::backoff::Backoff;
 use super::dialler::{Dialler, Failure, Next};
 use super::ears::{Ears, Heard};
 use super::keeper::{Ended, Kept, Link, Shown, Why};
 use super::moving::{Moving, resolved, second_session};
-use super::service::TunnelService;
+use super::sessions::{STOP_LIMIT, Sessions, Settled, shutting_down};
 use super::settings::Settings;
 use super::token::{Stamp, TokenSource};
 use super::{Command, Deps, Order, Rejected, TunnelReport, advice, keeper};
@@ -32,20 +30,12 @@ pub(super) struct Supervisor {
     token: TokenSource,
     broker: Broker,
     hard: CancellationToken,
-    tracker: TaskTracker,
     report: watch::Sender<TunnelReport>,
-    moves: mpsc::Sender<SessionId>,
     moving: mpsc::Receiver<SessionId>,
     /// What the user wants, apart from the configuration's switch.
     wanted: bool,
     backoff: Backoff,
-    keepers: JoinSet<Ended>,
-    by_task: HashMap<Id, SessionId>,
-    /// Sessions that finish their streams beside the one that takes new requests.
-    finishing: Vec<Kept>,
-    dials: u64,
-    /// Resumes of sessions that are over.
-    past_resumes: u64,
+    sessions: Sessions,
 }
 
 enum State {
@@ -80,10 +70,6 @@ enum TokenRule {
 const TOKEN_POLL: Duration = Duration::from_secs(2);
 /// How often round-trip time and token file are looked at while the tunnel is up: the rate of its pings.
 const UP_POLL: Duration = Duration::from_secs(10);
-/// Longest wait for the streams of a session that was stopped or replaced by order.
-const STOP_LIMIT: Duration = Duration::from_secs(25);
-/// Sessions that were closed need a moment to tell the relay.
-const GOODBYE_LIMIT: Duration = Duration::from_secs(1);
 /// A relay that restarts cannot send its desktops away for longer than this.
 const MAX_RESTART_DELAY: Duration = Duration::from_secs(60);
 /// Requests to move that wait to be looked at; the relay repeats one that is not heard.
@@ -104,18 +90,12 @@ impl Supervisor {
             dialler: Dialler::new(current, token.clone()),
             ears: Ears { settings, commands, soft },
             token,
+            sessions: Sessions::new(broker.clone(), moves, tracker),
             broker,
             hard,
-            tracker,
             report,
-            moves,
             moving,
             backoff: Backoff::default(),
-            keepers: JoinSet::new(),
-            by_task: HashMap::new(),
-            finishing: Vec::new(),
-            dials: 0,
-            past_resumes: 0,
         }
     }
 
@@ -132,7 +112,8 @@ impl Supervisor {
                 State::Over => break,
             };
         }
-        self.drain().await;
+        self.sessions.drain(&self.hard).await;
+        self.publish(TunnelState::Disconnected, None, None);
     }
 
     fn settings(&self) -> &Settings {
@@ -153,7 +134,8 @@ impl Supervisor {
             tokio::select! {
                 heard = self.ears.heard() => if let Some(next) = self.obey(heard) { return next },
                 () = changed(&self.token, stamp), if waits_for_token => return State::Dial,
-                Some(ended) = self.keepers.join_next_with_id() => self.forget(ended),
+                // Nothing follows from the end of a session that was finishing.
+                Some(_finished) = self.sessions.ended() => {}
             }
         }
     }
@@ -161,9 +143,7 @@ impl Supervisor {
     async fn dial(&mut self) -> State {
         self.publish(TunnelState::Connecting, self.last_reason(), None);
         let dialler = self.dialler.clone();
-        let beside =
-            self.finishing.iter().rev().find(|kept| kept.dialler.settings.same_place(self.settings()));
-        let beside = beside.map(Kept::id);
+        let beside = self.sessions.finishing_at(self.settings());
         let stamp = self.token.stamp();
         let dialling = dialler.dial(beside);
         tokio::pin!(dialling);
@@ -181,14 +161,15 @@ impl Supervisor {
                         return next;
                     }
                 }
-                Some(ended) = self.keepers.join_next_with_id() => self.forget(ended),
+                // Nothing follows from the end of a session that was finishing.
+                Some(_finished) = self.sessions.ended() => {}
             }
         };
         match outcome {
             Ok(desktop) => State::Up(self.keep(desktop, dialler.clone(), stamp)),
             Err(failure) if beside.is_some() && failure.next() == Next::Retry(Retry::Fresh) => {
                 // The relay has lost the session that was to stand beside; without it the next dial is fresh.
-                self.finishing.retain(|kept| Some(kept.id()) != beside);
+                self.sessions.drop_finishing(beside);
                 State::Dial
             }
             Err(failure) => self.failed(&failure),
@@ -205,7 +186,8 @@ impl Supervisor {
             tokio::select! {
                 () = &mut over => return State::Dial,
                 heard = self.ears.heard() => if let Some(next) = self.obey(heard) { return next },
-                Some(ended) = self.keepers.join_next_with_id() => self.forget(ended),
+                // Nothing follows from the end of a session that was finishing.
+                Some(_finished) = self.sessions.ended() => {}
             }
         }
     }
@@ -224,7 +206,8 @@ impl Supervisor {
                     info!("the token has changed, dialling again");
                     return State::Dial;
                 }
-                Some(ended) = self.keepers.join_next_with_id() => self.forget(ended),
+                // Nothing follows from the end of a session that was finishing.
+                Some(_finished) = self.sessions.ended() => {}
             }
         }
     }
@@ -236,11 +219,11 @@ impl Supervisor {
         self.publish_kept(&kept);
         loop {
             tokio::select! {
-                Some(ended) = self.keepers.join_next_with_id() => match self.settle(ended) {
+                Some(settled) = self.sessions.ended() => match settled {
                     Settled::Ended(ended) if ended.session == kept.id() => return self.after(&kept, ended),
                     Settled::Ended(_) => {}
                     Settled::Broken(session) if session == Some(kept.id()) => {
-                        self.past_resumes += kept.progress.borrow().resumes;
+                        self.sessions.retire(&kept);
                         let reason = advice::closed(kept.dialler.settings.relay.host(), &keeper::broken());
                         let delay = self.backoff.lost(Instant::now(), &mut rand::rng());
                         return State::Wait { delay, reason };
@@ -261,7 +244,7 @@ impl Supervisor {
                     Heard::Command(Command { order: Order::Restart, .. }) => {
                         self.publish(TunnelState::Connecting, None, None);
                         heard.take(Ok(()));
-                        self.finish(kept);
+                        self.sessions.finish(kept);
                         return State::Dial;
                     }
                     Heard::Settings => {
@@ -271,12 +254,12 @@ impl Supervisor {
                         }
                         if !kept.dialler.settings.same_place(self.settings()) {
                             info!("relay or device has changed, dialling anew");
-                            self.finish(kept);
+                            self.sessions.finish(kept);
                             return State::Dial;
                         }
                     }
                     Heard::Shutdown => {
-                        self.set_aside(kept);
+                        self.sessions.set_aside(kept);
                         return State::Over;
                     }
                 },
@@ -290,7 +273,7 @@ impl Supervisor {
                     if let Some(desktop) = moved {
                         let (dialler, stamp) = (kept.dialler.clone(), kept.token);
                         // The relay ends the old session once its streams are done.
-                        self.set_aside(kept);
+                        self.sessions.set_aside(kept);
                         kept = self.keep(desktop, dialler, stamp);
                         info!(session = %kept.id(), "moved to a second session");
                         self.publish_kept(&kept);
@@ -316,56 +299,27 @@ impl Supervisor {
         tokio::pin!(limit);
         loop {
             tokio::select! {
-                Some(ended) = self.keepers.join_next_with_id() => {
-                    let over = match self.settle(ended) {
-                        Settled::Ended(ended) => ended.session == kept.id(),
-                        Settled::Broken(session) => session == Some(kept.id()),
-                    };
-                    if over {
-                        self.past_resumes += kept.progress.borrow().resumes;
-                        return State::Idle(None);
-                    }
-                }
+                Some(settled) = self.sessions.ended() => if settled.session() == Some(kept.id()) {
+                    self.sessions.retire(&kept);
+                    return State::Idle(None);
+                },
                 () = &mut limit, if !limit.is_elapsed() => {
                     warn!("requests still ran when the tunnel's time to stop was over");
                     kept.session.close(shutting_down());
                 }
                 heard = self.ears.heard() => match self.obey(heard) {
                     Some(State::Over) => {
-                        self.set_aside(kept);
+                        self.sessions.set_aside(kept);
                         return State::Over;
                     }
                     Some(State::Dial) => {
-                        self.finish(kept);
+                        self.sessions.finish(kept);
                         return State::Dial;
                     }
                     _ => self.publish_kept(&kept),
                 },
             }
         }
-    }
-
-    /// Shuts down: all sessions finish their streams, until the hard token or their end.
-    async fn drain(mut self) {
-        for kept in &self.finishing {
-            kept.session.drain();
-            if kept.is_detached() && self.broker.in_flight() == 0 {
-                kept.session.close(shutting_down());
-            }
-        }
-        let hard = self.hard.clone();
-        tokio::select! {
-            () = async { while self.keepers.join_next().await.is_some() {} } => {}
-            () = hard.cancelled() => {}
-        }
-        for kept in &self.finishing {
-            kept.session.close(shutting_down());
-        }
-        let goodbyes = async { while self.keepers.join_next().await.is_some() {} };
-        if tokio::time::timeout(GOODBYE_LIMIT, goodbyes).await.is_err() {
-            debug!("a session did not end in time");
-        }
-        self.publish(TunnelState::Disconnected, None, None);
     }
 
     /// Carries out what any state without a session does on an order; `None` stays where it is.
@@ -419,7 +373,7 @@ impl Supervisor {
 
     /// The session that took requests is over.
     fn after(&mut self, kept: &Kept, ended: Ended) -> State {
-        self.past_resumes += kept.progress.borrow().resumes;
+        self.sessions.retire(kept);
         self.backoff = ended.backoff;
         let now = Instant::now();
         let closed = match ended.why {
@@ -449,58 +403,8 @@ impl Supervisor {
     }
 
     fn keep(&mut self, desktop: Desktop, dialler: Dialler, token: Option<Stamp>) -> Kept {
-        self.dials += 1;
         self.backoff.up(Instant::now());
-        let service = TunnelService {
-            broker: self.broker.clone(),
-            session: desktop.session.id(),
-            moves: self.moves.clone(),
-        };
-        let (kept, keeping) =
-            Kept::start(desktop, Shown { dialler, token }, service, self.backoff.clone(), &self.tracker);
-        let task = self.keepers.spawn(keeping);
-        self.by_task.insert(task.id(), kept.id());
-        kept
-    }
-
-    /// Lets a session finish its streams in the background.
-    fn finish(&mut self, kept: Kept) {
-        kept.session.drain();
-        let session = kept.session.clone();
-        self.set_aside(kept);
-        let closing = async move {
-            if tokio::time::timeout(STOP_LIMIT, session.closed()).await.is_err() {
-                session.close(shutting_down());
-            }
-        };
-        self.tracker.spawn(closing);
-    }
-
-    /// Keeps a session beside the one that takes requests. Its resumes stay counted: the sum never falls.
-    fn set_aside(&mut self, kept: Kept) {
-        self.past_resumes += kept.progress.borrow().resumes;
-        self.finishing.push(kept);
-    }
-
-    fn forget(&mut self, ended: Result<(Id, Ended), JoinError>) {
-        // Nothing follows from the end of a session that was finishing.
-        let _settled = self.settle(ended);
-    }
-
-    fn settle(&mut self, ended: Result<(Id, Ended), JoinError>) -> Settled {
-        let settled = match ended {
-            Ok((task, ended)) => {
-                self.by_task.remove(&task);
-                Settled::Ended(ended)
-            }
-            Err(error) => Settled::Broken(self.by_task.remove(&error.id())),
-        };
-        let session = match &settled {
-            Settled::Ended(ended) => Some(ended.session),
-            Settled::Broken(session) => *session,
-        };
-        self.finishing.retain(|kept| Some(kept.id()) != session);
-        settled
+        self.sessions.keep(desktop, Shown { dialler, token }, self.backoff.clone())
     }
 
     fn refresh_token(&self, kept: &mut Kept) {
@@ -545,8 +449,8 @@ impl Supervisor {
                 device: self.settings().enabled.then(|| self.settings().device.to_string()),
                 since,
                 rtt_ms: rtt.map(|rtt| (rtt.as_secs_f64() * 1e5).round() / 1e2),
-                reconnects: self.dials.saturating_sub(1),
-                resumes: self.past_resumes + kept.map_or(0, |(_, resumes)| resumes),
+                reconnects: self.sessions.opened().saturating_sub(1),
+                resumes: self.sessions.past_resumes() + kept.map_or(0, |(_, resumes)| resumes),
                 last_error: warning.as_ref().map(|warning| warning.message.clone()),
             };
             let fresh = TunnelReport { tunnel, warning };
@@ -555,12 +459,6 @@ impl Supervisor {
             modified
         });
     }
-}
-
-enum Settled {
-    Ended(Ended),
-    /// A keeper panicked; the session that it kept is gone with it.
-    Broken(Option<SessionId>),
 }
 
 /// Waits until another version of the token file is there than `stamp`.
@@ -572,8 +470,4 @@ async fn changed(token: &TokenSource, stamp: Option<Stamp>) {
             return;
         }
     }
-}
-
-fn shutting_down() -> Closed {
-    Closed::new(CloseCode::ShuttingDown, "the desktop shuts down")
 }
