@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use clap::{Parser, Subcommand};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
@@ -45,7 +45,7 @@ struct Cli {
     /// Measure only these targets; the backend itself is always among them
     #[arg(long, value_delimiter = ',')]
     peers: Vec<Peer>,
-    /// Measure only these columns, by their keys in `last.json`, such as 64_per_s
+    /// Measure only what fills these columns; their keys are those of `last.json`, such as 64_per_s
     #[arg(long, value_delimiter = ',')]
     columns: Vec<String>,
     /// Rounds over all targets
@@ -163,8 +163,20 @@ fn on_one_thread(server: impl Future<Output = std::io::Result<()>> + Send + 'sta
 fn run(cli: &Cli) -> anyhow::Result<()> {
     ensure!(cli.rounds > 0, "at least one round is needed");
     let lengths = if cli.quick { Lengths::QUICK } else { Lengths::USUAL };
-    let scenes =
+    let mut scenes =
         if cli.only.is_empty() { vec![Scene::Tunnel, Scene::Long, Scene::Gateway] } else { cli.only.clone() };
+    let mut keys: Vec<&str> = scenes
+        .iter()
+        .flat_map(|scene| Measure::of(*scene))
+        .flat_map(|measure| measure.columns())
+        .map(|column| column.key)
+        .collect();
+    keys.sort_unstable();
+    keys.dedup();
+    if let Some(unknown) = cli.columns.iter().find(|key| !keys.contains(&key.as_str())) {
+        bail!("no column is called {unknown}; there are {}", keys.join(", "));
+    }
+    scenes.retain(|scene| !wanted_measures(cli, *scene).is_empty());
     fs::create_dir_all(&cli.out).with_context(|| format!("creating {}", cli.out.display()))?;
     let out = fs::canonicalize(&cli.out)?;
     let scratch = tempfile::Builder::new().prefix("run-").tempdir_in(&out)?;
@@ -219,6 +231,14 @@ fn load_average() -> f64 {
     text.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(0.0)
 }
 
+/// Returns what is to be measured in a scene; empty where none of the wanted columns is there.
+fn wanted_measures(cli: &Cli, scene: Scene) -> Vec<Measure> {
+    let wanted = |key: &str| cli.columns.is_empty() || cli.columns.iter().any(|column| column == key);
+    let mut measures = Measure::of(scene);
+    measures.retain(|measure| measure.columns().iter().any(|column| wanted(column.key)));
+    measures
+}
+
 fn run_scene(cli: &Cli, lengths: Lengths, scene: Scene, workshop: &Workshop) -> anyhow::Result<Table> {
     let wanted = |peer: &Peer| {
         peer.takes_part(scene) && (cli.peers.is_empty() || *peer == Peer::Direct || cli.peers.contains(peer))
@@ -242,13 +262,7 @@ fn run_scene(cli: &Cli, lengths: Lengths, scene: Scene, workshop: &Workshop) -> 
         "nothing to measure: {}",
         missing.join("; ")
     );
-    let mut measures = Measure::of(scene);
-    if !cli.columns.is_empty() {
-        measures.retain(|measure| {
-            measure.columns().iter().any(|column| cli.columns.iter().any(|key| key == column.key))
-        });
-        ensure!(!measures.is_empty(), "no column of this scene is called {}", cli.columns.join(" or "));
-    }
+    let measures = wanted_measures(cli, scene);
     let columns = measures.iter().flat_map(|measure| measure.columns()).collect();
     let mut table = Table::new(scene, targets.iter().map(|target| target.peer).collect(), columns);
     for text in missing {

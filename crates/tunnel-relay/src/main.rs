@@ -13,14 +13,10 @@ use tunnel_runtime::{LevelFilter, Lifecycle, systemd, telemetry};
 /// What the relay needs on top of the grace time to end by itself.
 const MARGIN: Duration = Duration::from_secs(2);
 
-/// Requests that are taken up before the tunnels get their turn to send what they wrote: a desktop then works on the
-/// first of a crowd while the rest is read here. With tokio's 1,024 the two take turns, and a third of the
-/// processors' time is idle (`cargo xtask bench`, 64 and 256 callers).
+/// Sockets that a single thread serves before the tunnels get their turn to send what they brought: a desktop then
+/// works on the first requests of a crowd while the rest is read here. With tokio's 1,024 the two take turns, and a
+/// third of the processors' time is idle (`cargo xtask bench`, 64 and 256 callers, on two cores).
 const IO_EVENTS: usize = 8;
-
-// A tenth less processor time a request than with the C library's.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let ended = match Cli::parse().command {
@@ -47,13 +43,11 @@ fn run(serve: Serve) -> anyhow::Result<ExitCode> {
         0 | 1 => Builder::new_current_thread(),
         _ => Builder::new_multi_thread(),
     };
-    builder
-        .max_io_events_per_tick(IO_EVENTS)
-        .worker_threads(threads.max(1))
-        .enable_all()
-        .build()
-        .context("starting the runtime")?
-        .block_on(async {
+    if threads <= 1 {
+        builder.max_io_events_per_tick(IO_EVENTS);
+    }
+    builder.worker_threads(threads.max(1)).enable_all().build().context("starting the runtime")?.block_on(
+        async {
             let lifecycle = Lifecycle::new(Duration::from_secs(serve.grace) + MARGIN)?;
             let relay = serve.start().await?;
             let (soft, hard) = (lifecycle.soft(), lifecycle.hard());
@@ -64,5 +58,6 @@ fn run(serve: Serve) -> anyhow::Result<ExitCode> {
             ));
             lifecycle.spawn_critical("relay", relay.run(soft, hard));
             Ok(lifecycle.run().await.into())
-        })
+        },
+    )
 }

@@ -67,8 +67,8 @@ impl Segment {
     fn append(&mut self, bytes: &[u8]) -> usize {
         let taken = bytes.len().min(Self::MAX - self.len);
         let at = self.buf.len();
-        if self.buf.capacity() - at < taken && taken >= Replay::BULK {
-            // Often one large frame is all that a turn brings, and this may wait a while. With the second comes a third.
+        if self.buf.capacity() - at < taken && self.len.max(taken) >= Replay::BULK {
+            // Often one large frame is all that a turn brings. Where another follows, there are more.
             let more = if self.len < Replay::BULK { taken } else { Self::MAX - self.len };
             self.buf.reserve_exact(more);
         }

@@ -7,14 +7,10 @@ use clap::Parser;
 use tunnel_runtime::{Lifecycle, systemd, telemetry};
 use tunneld::{Cli, DRAIN, Daemon, LoadError, Loaded, Options};
 
-/// Requests that are taken up before the tunnel gets its turn to send what they wrote: the relay then works on the
-/// first of a crowd while the rest is read here. With tokio's 1,024 the two take turns, and a third of the
+/// Sockets that are served before the tunnel gets its turn to send what they brought: the relay then works on the
+/// first answers of a crowd while the rest is read here. With tokio's 1,024 the two take turns, and a third of the
 /// processors' time is idle (`cargo xtask bench`, 64 and 256 callers).
 const IO_EVENTS: usize = 8;
-
-// A tenth less processor time a request than with the C library's.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let options = Cli::parse().into_options(std::env::vars_os().collect());

@@ -46,6 +46,9 @@ where
 {
     let (head, mut body) = request.into_parts();
     let first = if body.is_end_stream() { Some(None) } else { first_frame(&mut body).await };
+    if let Some(Some(Err(BodyFailed))) = first {
+        return Err(SendError::Reset(Reason::CANCEL.into()));
+    }
     let bodyless = matches!(first, Some(None));
     let (answer, mut stream) =
         http2.send_request(Request::from_parts(head, ()), bodyless).map_err(SendError::of)?;
@@ -55,7 +58,8 @@ where
         // Most bodies are one small piece. h2 keeps it should the window be shut.
         Some(Some(Ok(frame))) if is_small_data(&frame) && body.is_end_stream() => {
             let data = frame.into_data().unwrap_or_default();
-            stream.send_data(data, true).map_err(SendError::of)?;
+            // Where the stream is over already, the answer tells why.
+            let _over = stream.send_data(data, true);
             answer.await
         }
         first => match select(answer, Box::pin(send_body(stream, first.flatten(), body))).await {
@@ -80,21 +84,14 @@ struct BodyFailed;
 
 /// Takes the first frame of a body if it is there already; the inner `None` is the end.
 ///
-/// A small body came with its head, but hyper's server hands it over only after it was asked for, one turn later.
-/// Waiting for that turn lets both leave in one write.
+/// A small body mostly came with its head, and so both leave in one write.
 async fn first_frame<B>(body: &mut B) -> Option<Option<NextFrame>>
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let mut asked = false;
     poll_fn(|cx| match Pin::new(&mut *body).poll_frame(cx) {
         Poll::Ready(frame) => Poll::Ready(Some(frame.map(|frame| frame.map_err(|_| BodyFailed)))),
-        Poll::Pending if asked => Poll::Ready(None),
-        Poll::Pending => {
-            asked = true;
-            cx.waker().wake_by_ref();
-            Poll::Pending
-        }
+        Poll::Pending => Poll::Ready(None),
     })
     .await
 }

@@ -82,6 +82,54 @@ async fn requests_and_large_bodies_pass_both_ways() {
     .await;
 }
 
+fn body(frames: Vec<Result<Frame<Bytes>, BoxError>>) -> UnsyncBoxBody<Bytes, BoxError> {
+    StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync()
+}
+
+#[tokio::test]
+async fn bodies_of_every_shape_arrive_as_they_were() {
+    let setup = setup(AcceptorConfig::default()).await;
+    let data = |bytes: &'static [u8]| Ok(Frame::data(Bytes::from_static(bytes)));
+    let trailers =
+        || Ok(Frame::trailers([("checksum".parse().unwrap(), "7".parse().unwrap())].into_iter().collect()));
+    let shapes = [
+        ("nothing", vec![], "", false),
+        ("one piece", vec![data(b"one")], "one", false),
+        ("two pieces", vec![data(b"one"), data(b"two")], "onetwo", false),
+        ("an empty piece first", vec![data(b""), data(b"two")], "two", false),
+        ("an empty piece last", vec![data(b"one"), data(b"")], "one", false),
+        ("trailers after a piece", vec![data(b"one"), trailers()], "one", true),
+        ("trailers alone", vec![trailers()], "", true),
+    ];
+    for (name, frames, expected, with_trailers) in shapes {
+        let echo = Request::post("http://desk/echo").body(body(frames)).unwrap();
+        let back = setup.at_relay.send(echo).await.unwrap().into_body().collect().await.unwrap();
+        assert_eq!(
+            back.trailers().is_some_and(|trailers| trailers["checksum"] == "7"),
+            with_trailers,
+            "{name}"
+        );
+        assert_eq!(back.to_bytes(), expected, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_fails_is_never_taken_for_a_whole_one() {
+    let setup = setup(AcceptorConfig::default()).await;
+    let failure = || Err(BoxError::from("the caller hung up"));
+    let request = |frames| Request::post("http://desk/echo").body(body(frames)).unwrap();
+
+    let at_once = setup.at_relay.send(request(vec![failure()])).await;
+    assert!(matches!(at_once, Err(SendError::Reset(_))), "{at_once:?}");
+    assert_eq!(setup.running.count(), 0);
+
+    let later = vec![Ok(Frame::data(Bytes::from_static(b"one"))), failure()];
+    if let Ok(answer) = setup.at_relay.send(request(later)).await {
+        let read = answer.into_body().collect().await;
+        assert!(matches!(read, Err(BodyError::Reset(_))), "{read:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_in_both_directions_survive_cuts_to_the_byte() {
     let setup = setup(AcceptorConfig::default()).await;

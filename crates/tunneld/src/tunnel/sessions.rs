@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, warn};
+use tracing::debug;
 use tunnel_broker::Broker;
 use tunnel_transport::{CloseCode, Closed, Desktop, SessionId};
 
@@ -150,7 +150,7 @@ impl Sessions {
         }
         tokio::select! {
             () = self.all_ended() => {}
-            () = hard.cancelled() => warn!("requests still ran when the time to shut down was over"),
+            () = hard.cancelled() => {}
         }
         for kept in &self.finishing {
             kept.session.close(shutting_down());
