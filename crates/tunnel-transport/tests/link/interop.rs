@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
+use http_body_util::Full;
 use tokio::net::TcpListener;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
@@ -57,6 +59,46 @@ async fn another_implementation_reads_the_stream_and_is_answered() {
     })
     .await
     .expect("tungstenite's pong was understood");
+}
+
+/// Returns type and flags of each HTTP/2 frame in a message; a flush ends with a whole one.
+fn frames(mut bytes: &[u8]) -> Vec<(u8, u8)> {
+    let mut frames = Vec::new();
+    while let [a, b, c, kind, flags, ..] = *bytes {
+        frames.push((kind, flags));
+        bytes = &bytes[9 + u32::from_be_bytes([0, a, b, c]) as usize..];
+    }
+    frames
+}
+
+#[tokio::test]
+async fn a_small_request_is_one_message() {
+    const HEADERS: u8 = 1;
+    const END_HEADERS: u8 = 4;
+    const DATA: u8 = 0;
+    const END_STREAM: u8 = 1;
+    let relay = Relay::start(AcceptorConfig::default()).await;
+    let mut socket = dial(&relay).await;
+    let session = relay.session().unwrap();
+    let mut requests = tokio::task::JoinSet::new();
+    requests.spawn(async move {
+        let request =
+            http::Request::post("http://desk/").body(Full::new(Bytes::from_static(b"prompt"))).unwrap();
+        session.send(request).await.map(drop)
+    });
+    let with_head = loop {
+        if let Message::Binary(message) = socket.next().await.unwrap().unwrap()
+            && message[0] == 0x00
+        {
+            let bytes =
+                message[1..].strip_prefix(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap_or(&message[1..]);
+            let frames = frames(bytes);
+            if frames.iter().any(|(kind, _)| *kind == HEADERS) {
+                break frames;
+            }
+        }
+    };
+    assert!(with_head.ends_with(&[(HEADERS, END_HEADERS), (DATA, END_STREAM)]), "{with_head:?}");
 }
 
 #[tokio::test]
@@ -116,7 +158,7 @@ async fn a_relay_made_with_tungstenite_is_taken() {
         let desktop = connector(&url).dial().await.unwrap();
         assert_eq!(desktop.session.grace(), Duration::from_secs(7));
         let service = hyper::service::service_fn(|_| async {
-            Ok(http::Response::new(http_body_util::Empty::<bytes::Bytes>::new()))
+            Ok(http::Response::new(http_body_util::Empty::<Bytes>::new()))
         });
         let closed = desktop.server.serve(service).await;
         assert_eq!((closed.code, closed.reason.as_str()), (CloseCode::Replaced, "elsewhere"));
