@@ -43,9 +43,9 @@ impl Closed {
 }
 
 /// Takes from another end's text what may stand in a log or on a terminal: no control characters, nothing that
-/// turns the direction of writing, and 300 characters at most.
-pub(crate) fn printable(text: &str) -> String {
-    let turns = |c| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+/// turns the direction of writing (Unicode's `Bidi_Control`), and 300 characters at most.
+pub fn printable(text: &str) -> String {
+    let turns = |c| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     text.chars().filter(|&c| !c.is_control() && !turns(c)).take(300).collect()
 }
 
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn text_of_the_other_end_is_made_harmless() {
-        assert_eq!(printable("a\nERROR \u{1b}[2Jb\u{202e}c"), "aERROR [2Jbc");
+        assert_eq!(printable("a\nERROR \u{1b}[2Jb\u{202e}\u{61c}c"), "aERROR [2Jbc");
         assert_eq!(printable(&"x".repeat(70_000)).len(), 300);
     }
 }

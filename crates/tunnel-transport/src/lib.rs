@@ -32,7 +32,7 @@ pub use acceptor::{
     Acceptor, AcceptorConfig, BadDial, BodyError, DialKind, DialRequest, Driver, Gone, RelaySession,
     ResponseBody, Resumption, SendError,
 };
-pub use closed::{CloseCode, Closed};
+pub use closed::{CloseCode, Closed, printable};
 pub use connector::{Connector, ConnectorConfig, Desktop, Server};
 pub use dial_error::{DialError, Retry};
 pub use link::Socket;

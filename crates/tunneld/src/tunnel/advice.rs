@@ -6,7 +6,7 @@ use tunnel_api::warning::{
     TOKEN_SCOPE,
 };
 use tunnel_api::{Severity, Warning};
-use tunnel_transport::{Closed, DialError, TlsError};
+use tunnel_transport::{Closed, DialError, TlsError, printable};
 
 use super::token::{TokenError, TokenTimes};
 
@@ -206,15 +206,9 @@ fn duration(seconds: i64) -> String {
 /// A sentence of somebody else's, fit to stand at the end of ours: it can neither act on a terminal, nor change
 /// the order in which our words are shown, nor drown them.
 fn sentence(text: &str) -> String {
-    const LONGEST: usize = 300;
-    let clean: String = text.chars().filter(|&c| !c.is_control() && !is_bidi_control(c)).collect();
-    let clean: String = clean.trim().trim_end_matches('.').chars().take(LONGEST).collect();
-    if clean.is_empty() { "it gives no reason".to_owned() } else { clean }
-}
-
-/// Tells the characters with Unicode's property `Bidi_Control`, which show nothing and reorder what is around.
-fn is_bidi_control(c: char) -> bool {
-    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    let clean = printable(text);
+    let clean = clean.trim().trim_end_matches('.');
+    if clean.is_empty() { "it gives no reason".to_owned() } else { clean.to_owned() }
 }
 
 fn with_source(error: &(dyn std::error::Error + 'static)) -> String {
