@@ -8,8 +8,8 @@ use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use tunnel_runtime::metrics::Exposition;
 
-use crate::metrics::Exposition;
 use crate::relay::Shared;
 
 pub(crate) fn router(shared: Arc<Shared>) -> Router {
@@ -30,22 +30,8 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
-    let (exposition, content_type) = match exposition(&headers) {
-        Exposition::OpenMetrics => {
-            (Exposition::OpenMetrics, "application/openmetrics-text; version=1.0.0; charset=utf-8")
-        }
-        Exposition::Text => (Exposition::Text, "text/plain; version=0.0.4; charset=utf-8"),
-    };
+    let accept = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let exposition = Exposition::of_accept(accept);
     let page = shared.metrics.page(shared.registry.counts(), exposition);
-    ([(CONTENT_TYPE, content_type)], page).into_response()
-}
-
-/// OpenMetrics for those who ask for it by name; Prometheus does.
-fn exposition(headers: &HeaderMap) -> Exposition {
-    let accepts = headers
-        .get_all(ACCEPT)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .any(|value| value.contains("application/openmetrics-text"));
-    if accepts { Exposition::OpenMetrics } else { Exposition::Text }
+    ([(CONTENT_TYPE, exposition.content_type())], page).into_response()
 }

@@ -51,7 +51,7 @@ fn run(serve: Serve) -> anyhow::Result<ExitCode> {
             let lifecycle = Lifecycle::new(Duration::from_secs(serve.grace) + MARGIN)?;
             let relay = serve.start().await?;
             let (soft, hard) = (lifecycle.soft(), lifecycle.hard());
-            systemd::ready(&format!(
+            systemd::ready_with_status(&format!(
                 "callers at {}, operators at {}",
                 relay.listen_addr(),
                 relay.admin_addr()

@@ -2,11 +2,12 @@
 
 use std::sync::atomic::AtomicU64;
 
-use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry as Page;
+use tunnel_runtime::metrics::Exposition;
 
 use crate::registry::Counts;
 
@@ -60,15 +61,6 @@ pub(crate) struct Metrics {
     streams: Gauge,
     devices: Gauge,
     pub(crate) connections: Gauge,
-}
-
-/// How the metrics page is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Exposition {
-    /// Prometheus text 0.0.4.
-    Text,
-    /// OpenMetrics 1.0.
-    OpenMetrics,
 }
 
 impl Metrics {
@@ -136,39 +128,8 @@ impl Metrics {
         self.sessions.set(gauge(counts.sessions));
         self.streams.set(gauge(counts.streams));
         self.devices.set(gauge(counts.devices_online));
-        let mut page = String::new();
-        text::encode(&mut page, &self.page).expect("a String takes any text");
-        match exposition {
-            Exposition::OpenMetrics => page,
-            Exposition::Text => to_text_0_0_4(&page),
-        }
+        tunnel_runtime::metrics::page(&self.page, exposition)
     }
-}
-
-/// Rewrites OpenMetrics as the older text format.
-///
-/// There a counter's help and type carry the sample's full name with `_total`, `# UNIT` is unknown, and nothing marks
-/// the end.
-fn to_text_0_0_4(page: &str) -> String {
-    let counters: Vec<&str> =
-        page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();
-    let mut out = String::with_capacity(page.len() + 256);
-    for line in page.lines() {
-        let mut words = line.splitn(4, ' ');
-        match (words.next(), words.next(), words.next(), words.next()) {
-            (Some("#"), Some(keyword @ ("HELP" | "TYPE")), Some(name), Some(rest)) => {
-                let total = if counters.contains(&name) { "_total" } else { "" };
-                // prometheus-client ends each help text with a full stop; one is enough.
-                out.push_str(&format!("# {keyword} {name}{total} {rest}\n"));
-            }
-            (Some("#"), ..) => {}
-            _ => {
-                out.push_str(line);
-                out.push('\n');
-            }
-        }
-    }
-    out
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use figment::value::{Dict, Value as FigmentValue};
@@ -19,8 +19,8 @@ pub struct Sources<'a> {
     pub defaults: Map<String, Value>,
     /// Values that something outside tells, and its name, such as `$OLLAMA_HOST`.
     pub hints: Option<(&'static str, Map<String, Value>)>,
-    /// The file to read.
-    pub file: Option<File<'a>>,
+    /// The file, if there is one; see [`read_text`].
+    pub file: Option<File>,
     /// What the variables begin with, such as `TUNNELD_`. `TUNNELD_API_SERVER_PORT` is `apiServerPort`.
     pub prefix: &'static str,
     /// The environment: `std::env::vars_os()`, or a test's.
@@ -31,14 +31,12 @@ pub struct Sources<'a> {
     pub flags: Map<String, Value>,
 }
 
-/// A configuration file.
-pub struct File<'a> {
+/// What a configuration file says.
+pub struct File {
     /// Where it is.
-    pub path: &'a Path,
-    /// Whether the user named it. A named file that is missing is an error, any other one is not.
-    pub named: bool,
-    /// Reads its text; the error says what is wrong and where.
-    pub parse: fn(&str) -> Result<Map<String, Value>, String>,
+    pub path: PathBuf,
+    /// Its keys.
+    pub values: Map<String, Value>,
 }
 
 /// Configuration values out of all layers.
@@ -122,11 +120,9 @@ pub fn read(sources: Sources<'_>) -> Result<Layered, LayersError> {
         layers.push((Origin::Hint(name), values));
     }
     let mut files = Vec::new();
-    if let Some(file) = file
-        && let Some(values) = file.read()?
-    {
-        files.push(file.path.to_owned());
-        layers.push((Origin::File(file.path.to_owned()), values));
+    if let Some(File { path, values }) = file {
+        files.push(path.clone());
+        layers.push((Origin::File(path), values));
     }
     layers.extend(variables);
     layers.push((Origin::Flag, flags));
@@ -135,26 +131,31 @@ pub fn read(sources: Sources<'_>) -> Result<Layered, LayersError> {
     Ok(Layered { values, origins, files, unknown_variables })
 }
 
-impl File<'_> {
-    /// Returns its values. None when it is not there and need not be.
-    fn read(&self) -> Result<Option<Map<String, Value>>, LayersError> {
-        let path = || self.path.to_owned();
-        let text = match std::fs::read_to_string(self.path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                return Err(LayersError::Malformed { path: path(), problem: "not UTF-8 text".to_owned() });
-            }
-            Err(error) if is_missing(&error) && self.named => {
-                return Err(LayersError::Missing { path: path() });
-            }
-            Err(error) if is_missing(&error) => return Ok(None),
-            Err(source) => return Err(LayersError::Unreadable { path: path(), source }),
-        };
-        match (self.parse)(&text) {
-            Ok(values) => Ok(Some(values)),
-            Err(problem) => Err(LayersError::Malformed { path: path(), problem }),
+/// Longest configuration file that is read, in bytes. Whatever is longer is something else.
+const MAX_FILE_BYTES: u64 = 1024 * 1024;
+
+/// Reads the text of a configuration file. None when it is not there and need not be.
+///
+/// A file that the user named must be there. What is no regular file, such as a pipe or a device, is refused: it
+/// may have no end, or block.
+pub fn read_text(path: &Path, named: bool) -> Result<Option<String>, LayersError> {
+    let unreadable = |source| LayersError::Unreadable { path: path.to_owned(), source };
+    let malformed =
+        |problem: &str| LayersError::Malformed { path: path.to_owned(), problem: problem.to_owned() };
+    let file = match crate::files::open(path) {
+        Ok(file) => file,
+        Err(error) if is_missing(&error) && named => {
+            return Err(LayersError::Missing { path: path.to_owned() });
         }
+        Err(error) if is_missing(&error) => return Ok(None),
+        Err(source) => return Err(unreadable(source)),
+    };
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(malformed("longer than 1 MiB"));
     }
+    String::from_utf8(bytes).map(Some).map_err(|_| malformed("not UTF-8 text"))
 }
 
 fn is_missing(error: &io::Error) -> bool {
@@ -274,9 +275,9 @@ impl fmt::Debug for Sources<'_> {
     }
 }
 
-impl fmt::Debug for File<'_> {
+impl fmt::Debug for File {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("File").field("path", &self.path).field("named", &self.named).finish_non_exhaustive()
+        f.debug_struct("File").field("path", &self.path).finish_non_exhaustive()
     }
 }
 
@@ -289,10 +290,6 @@ mod tests {
     fn object(value: Value) -> Map<String, Value> {
         let Value::Object(map) = value else { panic!("an object") };
         map
-    }
-
-    fn parse(text: &str) -> Result<Map<String, Value>, String> {
-        serde_json::from_str(text).map_err(|error| error.to_string())
     }
 
     fn sources(env: &[(&str, &str)]) -> Sources<'static> {
@@ -318,11 +315,12 @@ mod tests {
 
     #[test]
     fn later_layers_win_and_origins_tell_it() {
-        let written =
-            file(r#"{ "apiServerPort": 1, "logLevel": "WARN", "queue": { "maxWait": 5 }, "extra": 1 }"#);
+        let path = PathBuf::from("/etc/c.json");
+        let values =
+            object(json!({ "apiServerPort": 1, "logLevel": "WARN", "queue": { "maxWait": 5 }, "extra": 1 }));
         let layered = read(Sources {
             hints: Some(("$HINT", object(json!({ "deviceName": "hinted", "logLevel": "DEBUG" })))),
-            file: Some(File { path: written.path(), named: true, parse }),
+            file: Some(File { path: path.clone(), values }),
             flags: object(json!({ "enableMetrics": false })),
             ..sources(&[("TUNNELD_API_SERVER_PORT", "2"), ("TUNNELD_ENABLE_METRICS", "true")])
         })
@@ -338,12 +336,12 @@ mod tests {
         let origin = |key: &str| layered.origins[key].clone();
         assert_eq!(origin("apiServerPort"), Origin::Env("TUNNELD_API_SERVER_PORT".to_owned()));
         assert_eq!(origin("enableMetrics"), Origin::Flag);
-        assert_eq!(origin("logLevel"), Origin::File(written.path().to_owned()));
+        assert_eq!(origin("logLevel"), Origin::File(path.clone()));
         assert_eq!(origin("deviceName"), Origin::Hint("$HINT"));
         assert_eq!(origin("allowedOrigins"), Origin::Default);
-        assert_eq!(origin("queue.maxWait"), Origin::File(written.path().to_owned()));
+        assert_eq!(origin("queue.maxWait"), Origin::File(path.clone()));
         assert_eq!(origin("queue.maxWaiting"), Origin::Default);
-        assert_eq!(layered.files, [written.path().to_owned()]);
+        assert_eq!(layered.files, [path]);
     }
 
     #[test]
@@ -396,24 +394,36 @@ mod tests {
     fn a_named_file_must_be_there() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("none.json");
-        let with = |named| read(Sources { file: Some(File { path: &path, named, parse }), ..sources(&[]) });
-        assert!(matches!(with(true), Err(LayersError::Missing { path: missing }) if missing == path));
-        let layered = with(false).unwrap();
-        assert!(layered.files.is_empty());
+        assert!(
+            matches!(read_text(&path, true), Err(LayersError::Missing { path: missing }) if missing == path)
+        );
+        assert_eq!(read_text(&path, false).unwrap(), None);
     }
 
     #[test]
     fn a_file_that_cannot_be_read_is_an_error_even_when_not_named() {
         let directory = tempfile::tempdir().unwrap();
-        let read = |path: &Path| {
-            read(Sources { file: Some(File { path, named: false, parse }), ..sources(&[]) }).unwrap_err()
-        };
+        let read = |path: &Path| read_text(path, false).unwrap_err();
         assert!(matches!(read(directory.path()), LayersError::Unreadable { .. }));
-        let written = file("{ nonsense");
-        let error = read(written.path()).to_string();
-        assert!(error.contains("is not a configuration file: key must be a string"), "{error}");
+        let written = file("");
         std::fs::write(written.path(), [0xff, 0xfe]).unwrap();
         assert!(read(written.path()).to_string().ends_with("not UTF-8 text"));
+    }
+
+    #[test]
+    fn a_file_without_an_end_is_refused() {
+        let long = file(&" ".repeat(MAX_FILE_BYTES as usize + 1));
+        assert!(read_text(long.path(), true).unwrap_err().to_string().ends_with("longer than 1 MiB"));
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0)
+            .unwrap();
+        for path in [Path::new("/dev/zero"), &pipe] {
+            let Err(LayersError::Unreadable { source, .. }) = read_text(path, true) else {
+                panic!("{path:?}")
+            };
+            assert_eq!(source.to_string(), "it is no regular file");
+        }
     }
 
     #[test]

@@ -2,9 +2,11 @@
 //!
 //! - [`layers`]: one set of configuration values out of defaults, a file, the environment and flags, with the
 //!   origin of each;
-//! - [`telemetry`]: logs to the journal or to standard error, with a level that can be changed live;
+//! - [`telemetry`]: logs to the journal, to standard error or to a file, with a level that can be changed live;
 //! - [`Lifecycle`]: signals, an orderly end with a deadline, tasks that somebody waits for;
-//! - [`systemd`]: what the service manager is told.
+//! - [`systemd`]: what the service manager is told, and the sockets that it passes;
+//! - [`files`]: opening a file without waiting for anybody;
+//! - [`metrics`]: the page of metrics, in the format that its reader wants.
 //!
 //! ```no_run
 //! use std::process::ExitCode;
@@ -16,17 +18,19 @@
 //! let lifecycle = Lifecycle::new(Duration::from_secs(20))?;
 //! let soft = lifecycle.soft();
 //! lifecycle.spawn_critical("gateway", async move { soft.cancelled().await });
-//! tunnel_runtime::systemd::ready("listening");
+//! tunnel_runtime::systemd::ready_with_status("listening");
 //! level.set(LevelFilter::DEBUG);
 //! Ok(lifecycle.run().await.into())
 //! # }
 //! ```
 
+pub mod files;
 pub mod layers;
 mod lifecycle;
+pub mod metrics;
 pub mod systemd;
 pub mod telemetry;
 
-pub use lifecycle::{Lifecycle, Outcome};
+pub use lifecycle::{CriticalTasks, Lifecycle, Outcome};
 pub use telemetry::LogLevel;
 pub use tracing_subscriber::filter::LevelFilter;

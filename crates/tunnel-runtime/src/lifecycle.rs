@@ -17,6 +17,9 @@ use tracing::{debug, error, info, warn};
 
 use crate::systemd;
 
+/// How often within the manager's limit the process is asked whether it serves: one answer may fail to come.
+const ASKED_WITHIN_LIMIT: u32 = 3;
+
 /// How long tasks have after the hard token; who does not end by then is left behind.
 const HARD_LIMIT: Duration = Duration::from_secs(2);
 
@@ -112,11 +115,12 @@ impl Lifecycle {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let guard = Critical { name, soft: self.soft(), failed: Arc::clone(&self.failed) };
-        self.tracker.spawn(async move {
-            let _guard = guard;
-            task.await;
-        })
+        self.critical_tasks().spawn(name, self.soft(), task)
+    }
+
+    /// Returns what spawns such tasks later on, for a part that starts and ends them while the process runs.
+    pub fn critical_tasks(&self) -> CriticalTasks {
+        CriticalTasks { tracker: self.tracker.clone(), soft: self.soft(), failed: Arc::clone(&self.failed) }
     }
 
     /// Begins the orderly end with the outcome [`Outcome::Failed`]. The caller has logged why.
@@ -129,10 +133,23 @@ impl Lifecycle {
     ///
     /// Keeps the service manager's watchdog content from a task of its own, so that a runtime whose workers
     /// hang is noticed.
-    pub async fn run(mut self) -> Outcome {
+    pub async fn run(self) -> Outcome {
+        self.run_while(|| std::future::ready(true)).await
+    }
+
+    /// The same, and the watchdog is told only when `serves` says so.
+    ///
+    /// It is asked three times within the manager's limit, and each answer must come within a third of it: a
+    /// process whose `serves` is false or silent for that long is killed and started anew. Once the process
+    /// is on its way out it is not asked any more.
+    pub async fn run_while<S, F>(mut self, serves: S) -> Outcome
+    where
+        S: Fn() -> F + Send + 'static,
+        F: Future<Output = bool> + Send + 'static,
+    {
         let mut helpers = JoinSet::new();
-        if let Some(interval) = systemd::watchdog_interval() {
-            helpers.spawn(tell_watchdog(interval));
+        if let Some(limit) = systemd::watchdog_limit() {
+            helpers.spawn(tell_watchdog(limit / ASKED_WITHIN_LIMIT, serves, self.soft()));
         }
 
         loop {
@@ -191,16 +208,67 @@ impl Signals {
     }
 }
 
+/// Spawns tasks that the process cannot do without, for as long as it needs each. Clones share everything.
+#[derive(Clone, Debug)]
+pub struct CriticalTasks {
+    tracker: TaskTracker,
+    soft: CancellationToken,
+    failed: Arc<AtomicBool>,
+}
+
+impl CriticalTasks {
+    /// Makes one for parts that run without a [`Lifecycle`], as in a test.
+    pub fn new(tracker: TaskTracker, soft: CancellationToken) -> Self {
+        Self { tracker, soft, failed: Arc::default() }
+    }
+
+    /// Returns where the tasks run, for helpers of theirs.
+    pub fn tracker(&self) -> &TaskTracker {
+        &self.tracker
+    }
+
+    /// Spawns a task that may end once `dismissed` is cancelled, a child of [`Lifecycle::soft`].
+    ///
+    /// Should it end before, or panic at any time, the process begins its orderly end as a failure.
+    pub fn spawn<F>(&self, name: &'static str, dismissed: CancellationToken, task: F) -> JoinHandle<()>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.tracker.spawn(self.guarded(name, dismissed, task))
+    }
+
+    /// Returns `task` as such a task without spawning it, for one that ends after those of the tracker.
+    ///
+    /// To be dropped, it counts as ended: cancel `dismissed` before.
+    pub fn guarded<F>(
+        &self,
+        name: &'static str,
+        dismissed: CancellationToken,
+        task: F,
+    ) -> impl Future<Output = ()> + Send + use<F>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (soft, failed) = (self.soft.clone(), Arc::clone(&self.failed));
+        let guard = Critical { name, dismissed, soft, failed };
+        async move {
+            let _guard = guard;
+            task.await;
+        }
+    }
+}
+
 /// Lives as long as a critical task, whichever way that ends.
 struct Critical {
     name: &'static str,
+    dismissed: CancellationToken,
     soft: CancellationToken,
     failed: Arc<AtomicBool>,
 }
 
 impl Drop for Critical {
     fn drop(&mut self) {
-        if self.soft.is_cancelled() && !std::thread::panicking() {
+        if self.dismissed.is_cancelled() && !std::thread::panicking() {
             return;
         }
         error!(task = self.name, "a task that the process cannot do without has ended");
@@ -209,10 +277,17 @@ impl Drop for Critical {
     }
 }
 
-async fn tell_watchdog(interval: Duration) {
+async fn tell_watchdog<F>(interval: Duration, serves: impl Fn() -> F, soft: CancellationToken)
+where
+    F: Future<Output = bool>,
+{
     let mut ticks = tokio::time::interval(interval);
     loop {
         ticks.tick().await;
-        systemd::watchdog();
+        if soft.is_cancelled() || tokio::time::timeout(interval, serves()).await == Ok(true) {
+            systemd::watchdog();
+        } else {
+            error!("the process does not serve, the watchdog is not told");
+        }
     }
 }

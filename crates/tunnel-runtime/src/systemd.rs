@@ -1,12 +1,21 @@
-//! What the service manager is told. All of it does nothing when there is none (`$NOTIFY_SOCKET` unset).
+//! What the service manager is told, and what it passes. All of it does nothing when there is none.
+
+mod sockets;
 
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tracing::debug;
 
-/// Tells that the process does its work, after the start or after a reload, with a status line for people.
-pub fn ready(text: &str) {
+pub use self::sockets::InheritedSockets;
+
+/// Tells that the process does its work, after the start or after a reload. Leaves the status line as it is.
+pub fn ready() {
+    notify(&[NotifyState::Ready]);
+}
+
+/// The same, with a status line for people.
+pub fn ready_with_status(text: &str) {
     notify(&[NotifyState::Ready, NotifyState::Status(&one_line(text))]);
 }
 
@@ -34,9 +43,9 @@ pub(crate) fn watchdog() {
     notify(&[NotifyState::Watchdog]);
 }
 
-/// Returns how often [`watchdog`] is to be told; half of what the unit asks for, as sd_watchdog_enabled(3) says.
-pub(crate) fn watchdog_interval() -> Option<Duration> {
-    sd_notify::watchdog_enabled().map(|limit| limit / 2).filter(|interval| !interval.is_zero())
+/// Returns after how long a silent process is killed; `None` where nobody asks for [`watchdog`].
+pub(crate) fn watchdog_limit() -> Option<Duration> {
+    sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero())
 }
 
 fn notify(states: &[NotifyState<'_>]) {

@@ -1,10 +1,13 @@
-//! Logs: to the journal when the process runs under it, else to standard error for people.
+//! Logs: to the journal when the process runs under it, else to standard error for people, else to a file.
 //!
 //! Our own crates log at the level that is set, dependencies at WARN and above. The latter cannot be changed:
 //! at DEBUG, HTTP libraries write headers, and with them keys and tokens.
 
+mod file;
+
 use std::io::{self, IsTerminal};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
 
 use tracing::{Level, warn};
 use tracing_journald::{Priority, PriorityMappings};
@@ -14,9 +17,14 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::reload;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
-/// The crates whose level can be set.
-const OWN_CRATES: [&str; 6] =
-    ["tunneld", "tunnel_api", "tunnel_broker", "tunnel_relay", "tunnel_runtime", "tunnel_transport"];
+use self::file::{FileLog, FlushAtEnd};
+
+/// What the access log of the control API is logged under: a line a request at INFO.
+pub const ACCESS: &str = "api";
+
+/// Our own crates and targets, whose level can be set.
+const OWN_TARGETS: [&str; 7] =
+    ["tunneld", "tunnel_api", "tunnel_broker", "tunnel_relay", "tunnel_runtime", "tunnel_transport", ACCESS];
 
 /// The level of our own crates; clones change the same one.
 #[derive(Clone, Debug)]
@@ -35,44 +43,117 @@ impl LogLevel {
     }
 }
 
-/// Starts logging. Fails when it has been started before.
+/// How a process logs.
+#[derive(Clone, Copy, Debug)]
+pub struct Logging<'a> {
+    /// The journal's `SYSLOG_IDENTIFIER`.
+    pub identifier: &'a str,
+    /// The level of our own crates.
+    pub level: LevelFilter,
+    /// What the user asked for beside the configuration (`$TUNNELD_LOG`): a level for all of our crates, or
+    /// `crate=level` for one and its modules, separated by commas. What is not understood, or names another
+    /// crate, is skipped with a warning.
+    pub overrides: Option<&'a str>,
+    /// Log to this file, whatever else there is.
+    pub file: Option<&'a Path>,
+    /// Log to this file if nobody would see it otherwise: there is no journal, and standard error leads nowhere.
+    pub last_resort: Option<&'a Path>,
+}
+
+/// A log that has been started. Dropped at the end of the process: what waits for the disk is then written.
+#[derive(Debug)]
+pub struct Log {
+    /// The level of our own crates.
+    pub level: LogLevel,
+    _flush: Option<FlushAtEnd>,
+}
+
+/// Why logging cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The file that was named cannot be written.
+    #[error("cannot log to {}: {source}", .path.display())]
+    File {
+        /// Its path.
+        path: std::path::PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The process logs already.
+    #[error(transparent)]
+    Started(#[from] TryInitError),
+}
+
+/// Starts logging to the journal or to standard error. Fails when it has been started before.
 ///
-/// `identifier` is the journal's `SYSLOG_IDENTIFIER`. `overrides` is what the user asked for beside the
-/// configuration (`$TUNNELD_LOG`): a level for all of our crates, or `crate=level` for one and its modules,
-/// separated by commas; what is not understood, or names another crate, is skipped with a warning.
-pub fn init(identifier: &str, level: LevelFilter, overrides: Option<&str>) -> Result<LogLevel, TryInitError> {
-    let (overrides, skipped) = Overrides::parse(overrides.unwrap_or_default());
-    let (filter, handle) = reload::Layer::new(overrides.filter(level));
-    tracing_subscriber::registry().with(filter).with(writer(identifier)).try_init()?;
-    for directive in skipped {
-        warn!(directive, "log override is not a level or crate=level of one of our crates; skipped");
+/// The arguments are the fields of [`Logging`].
+pub fn init(identifier: &str, level: LevelFilter, overrides: Option<&str>) -> Result<LogLevel, LogError> {
+    let logging = Logging { identifier, level, overrides, file: None, last_resort: None };
+    logging.start().map(|log| log.level)
+}
+
+impl Logging<'_> {
+    /// Starts logging. Fails when the named file cannot be written, or when it has been started before.
+    pub fn start(self) -> Result<Log, LogError> {
+        let (overrides, skipped) = Overrides::parse(self.overrides.unwrap_or_default());
+        let (filter, handle) = reload::Layer::new(overrides.filter(self.level));
+        let (writer, flush) = self.writer()?;
+        tracing_subscriber::registry().with(filter).with(writer).try_init()?;
+        for directive in skipped {
+            warn!(directive, "log override is not a level or crate=level of one of our crates; skipped");
+        }
+        Ok(Log { level: LogLevel { overrides, filter: handle }, _flush: flush })
     }
-    Ok(LogLevel { overrides, filter: handle })
+
+    fn writer<S>(&self) -> Result<(Writer<S>, Option<FlushAtEnd>), LogError>
+    where
+        S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
+    {
+        if let Some(path) = self.file {
+            let opened = FileLog::open(path);
+            let (log, flush) = opened.map_err(|source| LogError::File { path: path.to_owned(), source })?;
+            return Ok((to_file(log), Some(flush)));
+        }
+        if stderr_is_the_journal()
+            // Its socket may be missing all the same, in a container for one.
+            && let Ok(journal) = tracing_journald::layer()
+        {
+            return Ok((to_journal(journal, self.identifier), None));
+        }
+        if let Some(path) = self.last_resort
+            && stderr_leads_nowhere()
+            // Without a place for the file there is nobody to tell.
+            && let Ok((log, flush)) = FileLog::open(path)
+        {
+            return Ok((to_file(log), Some(flush)));
+        }
+        let colour = colour(io::stderr().is_terminal(), |name| std::env::var(name).ok());
+        let people = tracing_subscriber::fmt::layer().compact().with_writer(io::stderr).with_ansi(colour);
+        Ok((people.boxed(), None))
+    }
 }
 
 type Writer<S> = Box<dyn Layer<S> + Send + Sync>;
 
-fn writer<S>(identifier: &str) -> Writer<S>
+fn to_file<S>(log: FileLog) -> Writer<S>
 where
     S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
 {
-    if stderr_is_the_journal()
-        // Its socket may be missing all the same, in a container for one.
-        && let Ok(journal) = tracing_journald::layer()
-    {
-        let journal = journal
-            .with_syslog_identifier(identifier.to_owned())
-            .with_priority_mappings(PriorityMappings {
-                info: Priority::Informational,
-                debug: Priority::Debug,
-                ..PriorityMappings::new()
-            })
-            // DEVICE, BACKEND, REQUEST_ID: as the fields are called everywhere else.
-            .with_field_prefix(None);
-        return journal.boxed();
-    }
-    let colour = colour(io::stderr().is_terminal(), |name| std::env::var(name).ok());
-    tracing_subscriber::fmt::layer().compact().with_writer(io::stderr).with_ansi(colour).boxed()
+    tracing_subscriber::fmt::layer().compact().with_writer(log).with_ansi(false).boxed()
+}
+
+fn to_journal<S>(journal: tracing_journald::Layer, identifier: &str) -> Writer<S>
+where
+    S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
+{
+    let priorities =
+        PriorityMappings { info: Priority::Informational, debug: Priority::Debug, ..PriorityMappings::new() };
+    journal
+        .with_syslog_identifier(identifier.to_owned())
+        .with_priority_mappings(priorities)
+        // DEVICE, BACKEND, REQUEST_ID: as the fields are called everywhere else.
+        .with_field_prefix(None)
+        .boxed()
 }
 
 /// Tells whether standard error is connected to the journal.
@@ -84,6 +165,16 @@ fn stderr_is_the_journal() -> bool {
     let Ok(stderr) = std::fs::metadata("/proc/self/fd/2") else { return false };
     names_file(&stream, stderr.dev(), stderr.ino())
 }
+
+/// Tells whether standard error is `/dev/null`; one that was closed is opened there by the language's runtime.
+fn stderr_leads_nowhere() -> bool {
+    let Ok(stderr) = std::fs::metadata("/proc/self/fd/2") else { return true };
+    let device = (rustix::fs::major(stderr.rdev()), rustix::fs::minor(stderr.rdev()));
+    stderr.file_type().is_char_device() && device == NULL_DEVICE
+}
+
+/// `/dev/null` wherever it is mounted; see the kernel's list of devices.
+const NULL_DEVICE: (u32, u32) = (1, 3);
 
 fn names_file(stream: &str, device: u64, inode: u64) -> bool {
     stream.split_once(':').is_some_and(|(d, i)| d.parse() == Ok(device) && i.parse() == Ok(inode))
@@ -128,14 +219,14 @@ impl Overrides {
         Targets::new()
             // At ERROR, a dependency's warning is not wanted either.
             .with_default(level.min(LevelFilter::from_level(Level::WARN)))
-            .with_targets(OWN_CRATES.map(|target| (target, level)))
+            .with_targets(OWN_TARGETS.map(|target| (target, level)))
             .with_targets(self.targets.iter().cloned())
     }
 }
 
 fn is_ours(target: &str) -> bool {
     let name = target.split("::").next().unwrap_or_default();
-    OWN_CRATES.contains(&name)
+    OWN_TARGETS.contains(&name)
 }
 
 #[cfg(test)]

@@ -114,6 +114,7 @@ impl TestRelay {
             agent: "test/1".into(),
             connect_timeout: PATIENCE,
             tls: Arc::new(tls),
+            proxy: None,
         })
     }
 
