@@ -27,6 +27,7 @@ use crate::closed::{CloseCode, Closed};
 use crate::dial_error::DialError;
 use crate::link::{Link, Socket};
 use crate::names::{DeviceName, SessionId};
+use crate::proxy::Proxy;
 use crate::relay_url::RelayUrl;
 use crate::session::{Attach, Session, Shared, Terms};
 use crate::settings;
@@ -54,6 +55,8 @@ pub struct ConnectorConfig {
     pub connect_timeout: Duration,
     /// From [`crate::tls_config`].
     pub tls: Arc<rustls::ClientConfig>,
+    /// What connects to the relay for us, whatever its address. None: we do.
+    pub proxy: Option<Proxy>,
 }
 
 /// A session that was just made.
@@ -138,16 +141,33 @@ impl Connector {
         header: Option<(HeaderName, String)>,
     ) -> Result<(answer::Answer, Box<dyn Socket>, Bytes), DialError> {
         let relay = &self.config.relay;
-        let tcp = tcp::connect(relay.host(), relay.port())
-            .await
-            .map_err(|source| DialError::Unreachable { host: self.host(), source })?;
+        let unreachable = |source| DialError::Unreachable { host: self.host(), source };
+        match &self.config.proxy {
+            None => {
+                let tcp = tcp::connect(relay.host(), relay.port()).await.map_err(unreachable)?;
+                self.upgrade_over(tcp, header).await
+            }
+            Some(proxy) => {
+                let dialled = proxy.connect(relay.host(), relay.port(), &self.config.tls);
+                self.upgrade_over(dialled.await.map_err(unreachable)?, header).await
+            }
+        }
+    }
+
+    async fn upgrade_over<T: Socket>(
+        &self,
+        socket: T,
+        header: Option<(HeaderName, String)>,
+    ) -> Result<(answer::Answer, Box<dyn Socket>, Bytes), DialError> {
+        let relay = &self.config.relay;
         if !relay.is_tls() {
-            return self.shake_hands(tcp, header).await;
+            return self.shake_hands(socket, header).await;
         }
         let tls_error = |source| DialError::Tls { host: self.host(), source };
         let name = ServerName::try_from(relay.host().to_owned())
             .map_err(|error| tls_error(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
-        let tls = TlsConnector::from(self.config.tls.clone()).connect(name, tcp).await.map_err(tls_error)?;
+        let tls =
+            TlsConnector::from(self.config.tls.clone()).connect(name, socket).await.map_err(tls_error)?;
         self.shake_hands(tls, header).await
     }
 

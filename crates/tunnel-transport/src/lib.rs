@@ -21,6 +21,7 @@ pub mod frame;
 mod link;
 mod names;
 mod pace;
+mod proxy;
 mod relay_url;
 mod replay;
 mod session;
@@ -37,7 +38,8 @@ pub use connector::{Connector, ConnectorConfig, Desktop, Server};
 pub use dial_error::{DialError, Retry};
 pub use link::Socket;
 pub use names::{BadDeviceName, BadSessionId, DeviceName, SessionId};
-pub use relay_url::{RelayUrl, RelayUrlError};
+pub use proxy::{Proxy, ProxyError};
+pub use relay_url::{RelayUrl, RelayUrlError, is_loopback};
 pub use session::{LinkState, Session};
 pub use tls::{TlsError, tls_config};
 

@@ -114,6 +114,9 @@ impl Link {
                 self.core.say(&Frame::Token(token));
             }
         }
+        if letters.probe {
+            self.core.probe(Instant::now().into_std());
+        }
         if let Some(closed) = letters.close {
             self.close(closed);
         }

@@ -88,12 +88,17 @@ impl RelayUrl {
     }
 }
 
-/// Tells whether an address can only mean this machine.
-fn is_loopback(url: &Url) -> bool {
+/// Tells whether an address can only mean this machine: `localhost`, what is below it, or a loopback IP.
+pub fn is_loopback(url: &Url) -> bool {
     match url.host() {
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Domain(name)) => {
+            // With the dot of a full name it is the same name.
+            let name = name.strip_suffix('.').unwrap_or(name);
+            name == "localhost" || name.ends_with(".localhost")
+        }
         Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        // An IPv4 address may be written as an IPv6 one.
+        Some(Host::Ipv6(ip)) => ip.to_canonical().is_loopback(),
         None => false,
     }
 }

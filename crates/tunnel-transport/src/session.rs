@@ -71,6 +71,7 @@ pub(crate) struct Shared {
 pub(crate) struct Letters {
     pub(crate) attach: Option<Attach>,
     pub(crate) token: Option<Token>,
+    pub(crate) probe: bool,
     pub(crate) close: Option<Closed>,
 }
 
@@ -313,6 +314,14 @@ impl Session {
     /// Takes no new streams; the session ends when the running ones have. For the desktop's end.
     pub fn drain(&self) {
         self.shared.drain.cancel();
+    }
+
+    /// Doubts the socket: a ping goes out at once, and without its pong the socket is dead within seconds.
+    ///
+    /// For a caller who knows that the path may have changed under it: the network did, or the machine slept, which
+    /// a clock that stands still while it sleeps does not tell. Costs nothing while there is no socket.
+    pub fn probe(&self) {
+        self.shared.post(|letters| letters.probe = true);
     }
 
     /// Hands a refreshed token to the relay. After a resume it is to be sent again.

@@ -16,7 +16,7 @@ use crate::settings;
 const NEXT_AFTER: Duration = Duration::from_millis(250);
 
 /// Connects to the first address that answers. Has no limit of its own.
-pub(super) async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
+pub(crate) async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
     let addresses = interleave(lookup_host((host, port)).await?.collect());
     let mut waiting = addresses.into_iter();
     let mut attempts = JoinSet::new();

@@ -18,6 +18,9 @@ const PING_EVERY: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_secs(25);
 /// The same while bytes of ours wait for an acknowledgement: a live peer answers within 100 ms and a round trip.
 const SILENCE_WHEN_OWED: Duration = Duration::from_secs(12);
+/// The same while a probe waits for its pong. Who probes has a reason to doubt the path, and being wrong costs a
+/// resume; a second of round trip and a lost packet still fit.
+const SILENCE_WHEN_PROBED: Duration = Duration::from_secs(3);
 /// An acknowledgement goes out after so many bytes …
 const ACK_BYTES: u64 = 64 * 1024;
 /// … or after so long, whichever is first.
@@ -64,6 +67,8 @@ struct Socket {
     pings: u64,
     /// Since when bytes of ours have waited for an acknowledgement.
     owed_since: Option<Instant>,
+    /// Since when a probe has waited for its pong.
+    probed_since: Option<Instant>,
 }
 
 /// What a peer says beside the stream.
@@ -145,9 +150,29 @@ impl Core {
         self.input = BytesMut::new();
         self.base_at = now;
         self.pace = Pace::new();
-        self.socket = Some(Socket { heard: now, ping_at: now, ping: None, pings: 0, owed_since: None });
+        self.socket = Some(Socket {
+            heard: now,
+            ping_at: now,
+            ping: None,
+            pings: 0,
+            owed_since: None,
+            probed_since: None,
+        });
         self.on_time(now);
         Ok(())
+    }
+
+    /// Doubts the socket: pings now, and takes silence for its death much sooner until the pong is there.
+    ///
+    /// Bytes that are heard meanwhile put that off, for the pong may stand behind them, but they do not end the
+    /// doubt: they may have arrived before what made the caller ask. A probe that runs is not begun anew, or a
+    /// storm of them would keep a dead socket alive.
+    pub(crate) fn probe(&mut self, now: Instant) {
+        let Some(socket) = &mut self.socket else { return };
+        if socket.probed_since.is_none() {
+            socket.probed_since = Some(now);
+            socket.ping_at = now;
+        }
     }
 
     /// Goes on without a socket.
@@ -317,6 +342,7 @@ impl Core {
             && payload == number.to_be_bytes()
         {
             socket.ping = None;
+            socket.probed_since = None;
             self.pace.on_rtt(now.duration_since(at), now);
         }
     }
@@ -362,13 +388,7 @@ impl Core {
     /// Does what is due; to be called at [`Self::deadline`].
     pub(crate) fn on_time(&mut self, now: Instant) -> Alarm {
         let Some(socket) = &mut self.socket else { return Alarm::Quiet };
-        let silent_since = match socket.owed_since {
-            Some(owed) if now.duration_since(owed.max(socket.heard)) >= SILENCE_WHEN_OWED => {
-                return Alarm::Dead;
-            }
-            _ => socket.heard,
-        };
-        if now.duration_since(silent_since) >= SILENCE {
+        if now >= socket.dead_at() {
             return Alarm::Dead;
         }
         if now >= socket.ping_at {
@@ -400,12 +420,17 @@ impl Core {
     /// Returns when [`Self::on_time`] is to be called.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let socket = self.socket.as_ref()?;
-        let silence = match socket.owed_since {
-            Some(owed) => (owed.max(socket.heard) + SILENCE_WHEN_OWED).min(socket.heard + SILENCE),
-            None => socket.heard + SILENCE,
-        };
-        let next = silence.min(socket.ping_at);
+        let next = socket.dead_at().min(socket.ping_at);
         Some(self.ack_due.map_or(next, |due| due.min(next)))
+    }
+}
+
+impl Socket {
+    /// Returns when it counts as dead if nothing more is heard.
+    fn dead_at(&self) -> Instant {
+        let owed = self.owed_since.map(|since| since.max(self.heard) + SILENCE_WHEN_OWED);
+        let probed = self.probed_since.map(|since| since.max(self.heard) + SILENCE_WHEN_PROBED);
+        [owed, probed].into_iter().flatten().fold(self.heard + SILENCE, Instant::min)
     }
 }
 
@@ -593,6 +618,79 @@ mod tests {
         core.sent(len, start + Duration::from_secs(1));
         assert_eq!(core.on_time(start + Duration::from_secs(12)), Alarm::Quiet);
         assert_eq!(core.on_time(start + Duration::from_secs(13)), Alarm::Dead);
+    }
+
+    /// Takes what `from` has to say to `to`.
+    fn carry(from: &mut Core, to: &mut Core, now: Instant) {
+        let mut wire = Vec::new();
+        while from.has_output() {
+            let mut slices = [IoSlice::new(&[]); 8];
+            let n = from.output(&mut slices);
+            let bytes: Vec<u8> = slices[..n].iter().flat_map(|slice| slice.iter().copied()).collect();
+            from.sent(bytes.len(), now);
+            wire.extend(bytes);
+        }
+        to.input().extend_from_slice(&wire);
+        assert_eq!(to.arrived(wire.len(), now), Ok(None));
+    }
+
+    #[test]
+    fn a_probe_that_is_answered_ends_the_doubt() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let (mut near, mut far) =
+            (Core::new(Role::Client, WINDOW, start), Core::new(Role::Server, WINDOW, start));
+        near.attach(0, 0, start).unwrap();
+        far.attach(0, 0, start).unwrap();
+        carry(&mut near, &mut far, at(1));
+        carry(&mut far, &mut near, at(2));
+
+        near.probe(at(5000));
+        assert_eq!(near.deadline(), Some(at(5000)), "the ping is due at once, not with the next round");
+        assert_eq!(near.on_time(at(5000)), Alarm::Quiet);
+        carry(&mut near, &mut far, at(5010));
+        carry(&mut far, &mut near, at(5020));
+        assert_eq!(near.on_time(at(15_000)), Alarm::Quiet);
+        assert_eq!(near.deadline(), Some(at(25_000)), "the next ping, in the usual rhythm");
+    }
+
+    #[test]
+    fn a_probe_without_an_answer_is_death_after_three_seconds_however_often_it_is_repeated() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut core = Core::new(Role::Client, WINDOW, start);
+        core.attach(0, 0, start).unwrap();
+        for ms in [1000, 1500, 2900, 3900] {
+            core.probe(at(ms));
+            assert_eq!(core.on_time(at(ms)), Alarm::Quiet);
+        }
+        assert_eq!(core.deadline(), Some(at(4000)));
+        assert_eq!(core.on_time(at(4000)), Alarm::Dead);
+    }
+
+    #[test]
+    fn bytes_that_are_no_pong_put_the_end_of_a_probe_off_and_do_not_cancel_it() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let (mut near, mut far) =
+            (Core::new(Role::Client, WINDOW, start), Core::new(Role::Server, WINDOW, start));
+        near.attach(0, 0, start).unwrap();
+        far.attach(0, 0, start).unwrap();
+        near.probe(at(1000));
+        assert_eq!(near.on_time(at(1000)), Alarm::Quiet);
+        far.write(b"was on its way already");
+        carry(&mut far, &mut near, at(1100));
+        assert_eq!(near.on_time(at(4099)), Alarm::Quiet);
+        assert_eq!(near.on_time(at(4100)), Alarm::Dead);
+    }
+
+    #[test]
+    fn a_link_without_a_socket_has_nothing_to_probe() {
+        let now = Instant::now();
+        let mut core = Core::new(Role::Client, WINDOW, now);
+        core.probe(now);
+        core.attach(0, 0, now).unwrap();
+        assert_eq!(core.on_time(now + Duration::from_secs(24)), Alarm::Quiet);
     }
 
     #[test]

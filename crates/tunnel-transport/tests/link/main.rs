@@ -4,6 +4,7 @@
 
 mod interop;
 mod path;
+mod proxied;
 mod relay;
 mod streams;
 
@@ -18,7 +19,9 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use tokio::sync::mpsc;
-use tunnel_transport::{BoxError, Connector, ConnectorConfig, LinkState, RelayUrl, Session, tls_config};
+use tunnel_transport::{
+    BoxError, Connector, ConnectorConfig, LinkState, Proxy, RelayUrl, Session, tls_config,
+};
 
 type Body = UnsyncBoxBody<Bytes, BoxError>;
 
@@ -107,6 +110,10 @@ async fn serve(request: Request<Incoming>, running: Running) -> Result<Response<
 }
 
 fn connector(relay: &str) -> Connector {
+    connector_through(relay, None)
+}
+
+fn connector_through(relay: &str, proxy: Option<Proxy>) -> Connector {
     Connector::new(ConnectorConfig {
         relay: RelayUrl::parse(relay).unwrap(),
         device: "desk".parse().unwrap(),
@@ -114,6 +121,7 @@ fn connector(relay: &str) -> Connector {
         agent: "test/1".to_owned(),
         connect_timeout: Duration::from_secs(2),
         tls: tls_config(None).unwrap(),
+        proxy,
     })
 }
 

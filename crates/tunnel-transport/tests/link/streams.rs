@@ -311,3 +311,20 @@ async fn a_refreshed_token_reaches_the_relay_and_again_after_a_resume() {
         setup.path.cut();
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_probe_finds_a_dead_path_long_before_the_heartbeat_does() {
+    let setup = setup(AcceptorConfig::default()).await;
+    let mut link = setup.at_desktop.link();
+    eventually("the first ping has come back", || setup.at_desktop.rtt().is_some()).await;
+    setup.path.set(Mode::Stall);
+    let stalled = tokio::time::Instant::now();
+    setup.at_desktop.probe();
+    let detached = link.wait_for(|state| matches!(state, LinkState::Detached { .. }));
+    tokio::time::timeout(Duration::from_secs(8), detached).await.expect("detached by the probe").unwrap();
+    assert!(stalled.elapsed() >= Duration::from_secs(2), "a path is not given up without a wait");
+    setup.path.set(Mode::Pass);
+    link.wait_for(|state| matches!(state, LinkState::Attached { .. })).await.unwrap();
+    let hello = body_of(&setup.at_relay, "/").await.collect().await.unwrap().to_bytes();
+    assert_eq!(hello, "hello");
+}
