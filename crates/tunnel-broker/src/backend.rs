@@ -13,6 +13,8 @@ use crate::upstream::{Report, Upstream};
 #[derive(Debug)]
 pub(crate) struct Backend {
     pub(crate) config: BackendConfig,
+    /// The id, for records and metrics.
+    pub(crate) label: Arc<str>,
     /// The value of `X-Tunnel-Connection`; none for an id that no header can hold.
     pub(crate) id_header: Option<HeaderValue>,
     pub(crate) upstream: Arc<Upstream>,
@@ -22,7 +24,8 @@ pub(crate) struct Backend {
 impl Backend {
     pub(crate) fn new(config: BackendConfig, upstream: Arc<Upstream>) -> Self {
         let report = upstream.report();
-        Self { id_header: HeaderValue::from_str(&config.id).ok(), config, upstream, report }
+        let label = Arc::from(config.id.as_str());
+        Self { id_header: HeaderValue::from_str(&config.id).ok(), label, config, upstream, report }
     }
 
     pub(crate) fn speaks(&self, dialect: Dialect) -> bool {

@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use crate::conn::Conn;
 use crate::idle::Idle;
 use crate::inband::InBand;
-use crate::permit::{Permit, Running};
+use crate::meter::Meter;
 
 /// The error of bodies that pass through the broker.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -39,6 +39,9 @@ pub enum BodyError {
     /// The backend was silent for longer than it may be between two chunks.
     #[error("the model server stopped sending")]
     IdleTimeout,
+    /// Somebody cancelled the request: [`Broker::cancel`](crate::Broker::cancel).
+    #[error("the request was cancelled on the machine that serves it")]
+    Cancelled,
 }
 
 impl BodyError {
@@ -47,6 +50,7 @@ impl BodyError {
         match self {
             Self::BackendLost => "backend_lost",
             Self::IdleTimeout => "idle_timeout",
+            Self::Cancelled => "cancelled",
         }
     }
 }
@@ -72,16 +76,15 @@ pub(crate) struct Streamed {
     pub(crate) idle: Idle,
     /// How a failure is told to a local caller; none where the next hop tells it, or where nothing can.
     pub(crate) in_band: Option<InBand>,
-    pub(crate) permit: Permit,
-    /// Counts the request until the body is gone.
-    pub(crate) running: Running,
+    /// Follows the request until the body is gone.
+    pub(crate) meter: Meter,
 }
 
 #[derive(Debug)]
 struct Failing {
     error: BodyError,
     step: Step,
-    _running: Running,
+    _meter: Meter,
 }
 
 #[derive(Debug)]
@@ -171,18 +174,27 @@ type Ended = Option<Result<(), BodyError>>;
 impl Streamed {
     /// Returns the next frame, and how the response ended if it did.
     fn poll(&mut self, cx: &Context<'_>) -> Poll<(Option<Frame<Bytes>>, Ended)> {
+        let cancelled = Poll::Ready((None, Some(Err(BodyError::Cancelled))));
+        if self.meter.is_cancelled() {
+            return cancelled;
+        }
         let Self { incoming, conn, .. } = self;
         let polled = conn.poll_while(cx, |cx| http_body::Body::poll_frame(Pin::new(&mut *incoming), cx));
         match polled {
             Poll::Ready(Some(Ok(frame))) => {
                 self.idle.heard();
-                if let (Some(in_band), Some(data)) = (&mut self.in_band, frame.data_ref()) {
-                    in_band.sent(data);
+                if let Some(data) = frame.data_ref() {
+                    self.meter.passed(data);
+                    if let Some(in_band) = &mut self.in_band {
+                        in_band.sent(data);
+                    }
                 }
                 // With a known length the server asks for no further frame: this is the last chance to pool.
                 let ended = http_body::Body::is_end_stream(&self.incoming).then_some(Ok(()));
                 Poll::Ready((Some(frame), ended))
             }
+            // Another thread may have cut the connection: that ends the response too, and even like a proper end.
+            _ if self.meter.is_cancelled() => cancelled,
             Poll::Ready(None) => Poll::Ready((None, Some(Ok(())))),
             Poll::Ready(Some(Err(_))) => Poll::Ready((None, Some(Err(BodyError::BackendLost)))),
             Poll::Pending if self.conn.poll_past(self.idle.deadline()) => {
@@ -192,14 +204,24 @@ impl Streamed {
         }
     }
 
-    fn finish(self) {
-        self.permit.succeeded(self.conn);
+    fn finish(mut self) {
+        self.meter.complete();
+        let badly = self.meter.answered_badly();
+        match self.meter.release() {
+            Some(permit) if badly => permit.answered_badly(self.conn),
+            Some(permit) => permit.succeeded(self.conn),
+            None => {}
+        }
     }
 
-    fn fail(self, error: BodyError) -> Failing {
-        self.permit.failed();
+    fn fail(mut self, error: BodyError) -> Failing {
+        self.meter.broke(error);
+        match (error, self.meter.release()) {
+            (BodyError::BackendLost | BodyError::IdleTimeout, Some(permit)) => permit.failed(),
+            (BodyError::Cancelled, _) | (_, None) => {}
+        }
         let words = self.in_band.map(|in_band| in_band.words(error));
-        Failing { error, step: words.map_or(Step::Flush, Step::Say), _running: self.running }
+        Failing { error, step: words.map_or(Step::Flush, Step::Say), _meter: self.meter }
     }
 }
 

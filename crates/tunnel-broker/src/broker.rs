@@ -1,34 +1,54 @@
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{Method, Request, Response};
-use tokio::sync::watch;
+use prometheus_client::registry::Registry;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::body::{Body, BoxError};
 use crate::call::Call;
+use crate::class::EndpointClass;
 use crate::config::BrokerConfig;
 use crate::error::Failure;
-use crate::forward::{forward, refuse};
+use crate::finished::{CallerLabel, Finished};
+use crate::forward::{forward, number, refuse};
 use crate::headers::{self, CONNECTION_ID, REQUEST_ID};
 use crate::listing::list;
+use crate::meter::Meter;
+use crate::metrics::MetricsSnapshot;
+use crate::metrics::page::Page;
 use crate::path::{Dialect, Endpoint};
-use crate::permit::Running;
 use crate::prefix;
 use crate::route::Spread;
 use crate::shared::Shared;
-use crate::status::BackendStatus;
+use crate::status::{BackendStatus, OfferedModel};
+use crate::track::{RunningRequest, Track};
 
 /// The door through which a request came in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Ingress {
     /// The gateway: a program of the same user. A response that breaks off ends with an in-band error.
     Local,
     /// The tunnel: a remote caller. The remote path policy applies, and the relay writes in-band errors.
     Tunnel,
+}
+
+impl Ingress {
+    /// The name in records and metrics: `local` or `tunnel`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Tunnel => "tunnel",
+        }
+    }
 }
 
 /// Knows the backends and forwards requests to them. Clones share everything.
@@ -69,28 +89,50 @@ impl Broker {
     {
         let (mut head, body) = request.into_parts();
         let target = head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-        let mut call = Call {
+        let dialect = Dialect::of(target.path());
+        let request_id = headers::request_id(&head.headers).cloned().unwrap_or_else(headers::new_request_id);
+        let class = EndpointClass::of(&head.method, target.path());
+        let caller = head.extensions.remove::<CallerLabel>();
+        let track = Track::new(request_id.clone(), ingress, class, target.clone());
+        let mut call = Box::new(Call {
             ingress,
-            dialect: Dialect::of(target.path()),
-            request_id: headers::request_id(&head.headers).cloned().unwrap_or_else(headers::new_request_id),
+            dialect,
+            request_id,
             pin: head
                 .headers
                 .get(CONNECTION_ID)
                 .map(|id| String::from_utf8_lossy(id.as_bytes()).into_owned()),
             model: None,
             manages: false,
-            running: Running::new(&self.shared.running),
+            meter: Meter::begin(&self.shared.books, track, caller),
             method: head.method,
-            target: target.clone(),
+            target,
             headers: {
                 headers::clean_request(&mut head.headers);
                 head.headers
             },
-        };
+        });
         call.headers.insert(REQUEST_ID, call.request_id.clone());
+        let track = Arc::clone(call.meter.track());
+        let mut answering = pin!(self.answer(call, body));
+        let answer = poll_fn(|cx| track.poll_unless_cancelled(answering.as_mut(), cx)).await;
+        answer.unwrap_or_else(|| {
+            let mut response = Failure::Cancelled.response(dialect);
+            number(response.headers_mut(), &track.request_id);
+            response
+        })
+    }
+
+    async fn answer<B>(&self, mut call: Box<Call>, body: B) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
         if let Err(failure) = self.admit(&call) {
-            return refuse(&call, failure);
+            return refuse(&mut call, failure);
         }
+        // Cheap, and it lets the call be changed while the endpoint refers to the path.
+        let target = call.target.clone();
         match Endpoint::of(&call.method, target.path()) {
             Endpoint::Management => {
                 call.manages = call.method != Method::GET && call.method != Method::HEAD;
@@ -101,8 +143,9 @@ impl Broker {
                 let stall = self.shared.settings().first_byte_timeout;
                 let (mut payload, model) = match prefix::read(body, stall).await {
                     Ok(read) => read,
-                    Err(failure) => return refuse(&call, failure),
+                    Err(failure) => return refuse(&mut call, failure),
                 };
+                call.meter.sent(payload.len());
                 let spread = match model {
                     Some(model) => {
                         let table = self.shared.table.load();
@@ -134,9 +177,76 @@ impl Broker {
         }
     }
 
+    /// Returns the models that can be asked for now, by name.
+    pub fn models(&self) -> Vec<OfferedModel> {
+        let table = self.shared.table.load();
+        let mut offered: BTreeMap<String, OfferedModel> = BTreeMap::new();
+        for backend in table.backends.iter().filter(|backend| backend.is_up()) {
+            for model in backend.models() {
+                let entry = offered.entry(model.name.clone()).or_insert_with(|| OfferedModel {
+                    name: model.name,
+                    connections: Vec::new(),
+                    loaded: false,
+                    size_bytes: None,
+                });
+                entry.connections.push(backend.config.id.clone());
+                entry.loaded |= model.loaded;
+                entry.size_bytes = entry.size_bytes.or(model.size_bytes);
+            }
+        }
+        offered.into_values().collect()
+    }
+
+    /// Has one backend probed, waits for the outcome, and returns how it is then. None when there is no such
+    /// backend, or no longer.
+    ///
+    /// Waits no longer than 10 seconds; a backend that has said nothing by then is returned as it was last seen,
+    /// as its `last_check` shows.
+    pub async fn probe(&self, id: &str) -> Option<BackendStatus> {
+        const LONGEST: Duration = Duration::from_secs(10);
+        let upstream = Arc::clone(&self.shared.table.load().backend(id)?.upstream);
+        let probed = upstream.probed(upstream.order_probe());
+        // Timing out is one of the expected ends, and so is that the backend is removed meanwhile.
+        drop(tokio::time::timeout(LONGEST, upstream.stop.run_until_cancelled(probed)).await);
+        self.shared.table.load().backend(id).map(|backend| backend.status())
+    }
+
     /// Counts the requests that run, from their arrival to the end of the response.
     pub fn in_flight(&self) -> usize {
-        self.shared.running.load(Ordering::Relaxed)
+        self.shared.books.in_flight()
+    }
+
+    /// Returns the requests that run, the oldest first.
+    pub fn requests(&self) -> Vec<RunningRequest> {
+        self.shared.books.requests()
+    }
+
+    /// Cancels the requests with this id; tells whether there were any. Callers choose ids, so there may be several.
+    ///
+    /// The connection to the backend is closed at once, even if the caller does not read. An answer that has begun
+    /// ends as a failed one, with the code `cancelled`; before that the caller gets 503.
+    pub fn cancel(&self, request_id: &str) -> bool {
+        self.shared.books.cancel(request_id)
+    }
+
+    /// Returns what was measured since the start. Nothing more is added while
+    /// [`metrics_enabled`](BrokerConfig::metrics_enabled) is off.
+    pub fn metrics(&self) -> MetricsSnapshot {
+        self.shared.books.snapshot()
+    }
+
+    /// Hands out a record of each LLM request that ends from now on. None when somebody has them already.
+    ///
+    /// The broker never waits: when `capacity` records wait to be read, the next one is dropped and counted.
+    pub fn records(&self, capacity: usize) -> Option<mpsc::Receiver<Finished>> {
+        self.shared.books.records(capacity)
+    }
+
+    /// Adds what is measured to a page of metrics, whose prefix comes before each name: `requests_total`,
+    /// `tokens_total`, `bytes_total`, `requests_in_flight`, `time_to_first_token_seconds`,
+    /// `request_duration_seconds`, `backend_up`.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register_collector(Box::new(Page(Arc::clone(&self.shared))));
     }
 
     /// Applies the remote path policy to what comes from the tunnel, and refuses what no backend has.

@@ -7,9 +7,9 @@ use http::{HeaderMap, HeaderValue, Method, Request};
 
 use crate::broker::Ingress;
 use crate::catalog::split_pin;
+use crate::meter::Meter;
 use crate::origin::Origin;
 use crate::path::Dialect;
-use crate::permit::Running;
 use crate::prefix::{NamedModel, Payload};
 use crate::table::Table;
 use crate::upload::{Upload, UploadWatch};
@@ -29,7 +29,7 @@ pub(crate) struct Call {
     pub(crate) model: Option<String>,
     /// Whether the models may be others afterwards.
     pub(crate) manages: bool,
-    pub(crate) running: Running,
+    pub(crate) meter: Meter,
 }
 
 impl Call {
@@ -85,7 +85,10 @@ impl Call {
                 (upload, None)
             }
             Payload::Begun { prefix, rest } => {
-                let (upload, watch) = Upload::streamed(prefix, rest, content_length(&headers));
+                let (upload, watch) = {
+                    let track = Arc::clone(self.meter.track());
+                    Upload::streamed(prefix, rest, content_length(&headers), track)
+                };
                 (upload, Some(watch))
             }
         };

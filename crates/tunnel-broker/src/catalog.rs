@@ -28,7 +28,7 @@ pub(crate) struct Served {
 /// A name from the catalogue: one that may be shown and logged, unlike what a caller sends.
 #[derive(Debug)]
 pub(crate) struct ModelName {
-    pub(crate) text: Box<str>,
+    pub(crate) text: Arc<str>,
     /// The same for `X-Tunnel-Model`; none for a name that no header can hold.
     pub(crate) header: Option<HeaderValue>,
 }

@@ -32,6 +32,8 @@ pub struct BrokerConfig {
     pub pool_size: usize,
     /// What a request from the tunnel may reach. Default [`RemotePaths::Inference`].
     pub remote_paths: RemotePaths,
+    /// Whether requests are measured and recorded. Default true. Running requests are listed in any case.
+    pub metrics_enabled: bool,
     /// Our own version: `GET /api/version` answers it when no Ollama is there to be asked.
     pub version: String,
 }
@@ -48,6 +50,7 @@ impl Default for BrokerConfig {
             retry_delay: Duration::from_secs(2),
             pool_size: 10,
             remote_paths: RemotePaths::Inference,
+            metrics_enabled: true,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }

@@ -1,8 +1,8 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
 use futures_util::task::AtomicWaker;
@@ -21,8 +21,7 @@ use crate::upload::Upload;
 /// request costs no hand-over between tasks, and a connection whose holder is dropped is closed at that moment.
 pub(crate) struct Conn {
     sender: SendRequest<Upload>,
-    /// None once it has ended. It must be gone then: a request that it had not taken yet fails by that.
-    driver: Option<Driver>,
+    driver: Arc<Slot>,
     bell: Arc<Bell>,
     waker: Waker,
     /// Goes off for the one limit that is being watched; kept from one request to the next.
@@ -37,7 +36,13 @@ impl Conn {
         let bell = Arc::new(Bell::default());
         let waker = Waker::from(Arc::clone(&bell));
         let idle_since = Instant::now();
-        Ok(Self { sender, driver: Some(Box::pin(driver)), bell, waker, alarm: None, idle_since })
+        let driver = Arc::new(Slot(Mutex::new(Some(Box::pin(driver)))));
+        Ok(Self { sender, driver, bell, waker, alarm: None, idle_since })
+    }
+
+    /// Returns what can close the connection while somebody else holds it.
+    pub(crate) fn cutter(&self) -> Cutter {
+        Cutter(Arc::clone(&self.driver))
     }
 
     /// Queues the request; the returned future makes progress only inside of [`Conn::poll_while`].
@@ -67,7 +72,7 @@ impl Conn {
             if let Poll::Ready(value) = f(&mut inner) {
                 return Poll::Ready(value);
             }
-            drive(driver, &mut inner);
+            driver.drive(&mut inner);
             if let Poll::Ready(value) = f(&mut inner) {
                 return Poll::Ready(value);
             }
@@ -102,30 +107,67 @@ impl Conn {
     }
 
     /// Tells whether the last exchange is over, so that another request can be sent.
-    pub(crate) fn is_at_rest(&mut self) -> bool {
+    pub(crate) fn is_at_rest(&self) -> bool {
         // A connection at rest must not wake, or keep in memory, the task that used it last.
         drop(self.bell.task.take());
-        (self.driver.is_some() && self.sender.is_ready()) || self.is_usable()
+        (self.driver.is_there() && self.sender.is_ready()) || self.is_usable()
     }
 
     /// Tells whether another request can be sent and the peer, as far as is known here, has not closed.
-    pub(crate) fn is_usable(&mut self) -> bool {
-        drive(&mut self.driver, &mut Context::from_waker(Waker::noop()));
-        self.driver.is_some() && self.sender.is_ready()
+    pub(crate) fn is_usable(&self) -> bool {
+        self.driver.drive(&mut Context::from_waker(Waker::noop()));
+        self.driver.is_there() && self.sender.is_ready()
     }
 }
 
 type Driver = Pin<Box<Connection<TokioIo<Io>, Upload>>>;
 
-fn drive(driver: &mut Option<Driver>, cx: &mut Context<'_>) {
-    if driver.as_mut().is_some_and(|driver| driver.as_mut().poll(cx).is_ready()) {
-        *driver = None;
+/// The part that owns the socket. Locked by its holder for each poll, and once by whoever closes it: a lock that
+/// is free costs two atomic operations.
+///
+/// None once it has ended. It must be gone then: a request that it had not taken yet fails by that.
+struct Slot(Mutex<Option<Driver>>);
+
+impl Slot {
+    fn drive(&self, cx: &mut Context<'_>) {
+        let mut driver = self.lock();
+        if driver.as_mut().is_some_and(|driver| driver.as_mut().poll(cx).is_ready()) {
+            *driver = None;
+        }
+    }
+
+    fn is_there(&self) -> bool {
+        self.lock().is_some()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Driver>> {
+        // A driver that panicked is polled no more: its holder is unwound, and closes it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Closes a connection that somebody else holds. Keeps it open no longer than that holder does, if it is dropped
+/// with it.
+pub(crate) struct Cutter(Arc<Slot>);
+
+impl Cutter {
+    /// Closes the connection. What waits for something from it fails.
+    pub(crate) fn cut(self) {
+        let driver = self.0.lock().take();
+        // Not under the lock: it closes the socket and drops the caller's upload.
+        drop(driver);
+    }
+}
+
+impl fmt::Debug for Cutter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Cutter")
     }
 }
 
 impl fmt::Debug for Conn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Conn").field("open", &self.driver.is_some()).finish_non_exhaustive()
+        f.debug_struct("Conn").field("open", &self.driver.is_there()).finish_non_exhaustive()
     }
 }
 

@@ -46,6 +46,8 @@ pub(crate) enum Failure {
     UploadStalled,
     #[error("the request body could not be read")]
     UploadFailed,
+    #[error("the request was cancelled on the machine that serves it")]
+    Cancelled,
 }
 
 impl Failure {
@@ -55,7 +57,7 @@ impl Failure {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::WrongDialect { .. } | Self::UploadFailed => StatusCode::BAD_REQUEST,
             Self::PathNotAllowed => StatusCode::FORBIDDEN,
-            Self::NoBackend | Self::Down { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoBackend | Self::Down { .. } | Self::Cancelled => StatusCode::SERVICE_UNAVAILABLE,
             Self::Full(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Unreachable { .. } | Self::Lost(_) | Self::NotHttp(_) => StatusCode::BAD_GATEWAY,
             Self::FirstByteTimeout { .. } => StatusCode::GATEWAY_TIMEOUT,
@@ -81,6 +83,7 @@ impl Failure {
             Self::FirstByteTimeout { .. } => "first_byte_timeout",
             Self::UploadStalled => "upload_stalled",
             Self::UploadFailed => "upload_failed",
+            Self::Cancelled => "cancelled",
         }
     }
 
@@ -100,7 +103,8 @@ impl Failure {
             | Self::NotHttp(_)
             | Self::FirstByteTimeout { .. }
             | Self::UploadStalled
-            | Self::UploadFailed => None,
+            | Self::UploadFailed
+            | Self::Cancelled => None,
         }
     }
 

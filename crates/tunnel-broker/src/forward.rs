@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tracing::debug;
@@ -18,18 +18,25 @@ use crate::exchange::{ExchangeError, exchange};
 use crate::headers;
 use crate::idle::Idle;
 use crate::inband::InBand;
+use crate::media::Media;
 use crate::path::Dialect;
 use crate::permit::Permit;
 use crate::prefix::Payload;
 use crate::route::{NoRoute, Spread};
 use crate::shared::Shared;
 use crate::table::{Route, Table, Wanted};
+use crate::track::Hold;
 use crate::upstream::Upstream;
 
 // Futures that are rarely awaited are boxed: what is awaited for each request stays small, and is moved less.
 
 /// Forwards a request. Tries another backend as long as nothing of a response has been passed on.
-pub(crate) async fn forward(shared: &Shared, call: Call, payload: Payload, spread: Spread) -> Response<Body> {
+pub(crate) async fn forward(
+    shared: &Shared,
+    mut call: Box<Call>,
+    payload: Payload,
+    spread: Spread,
+) -> Response<Body> {
     let mut payload = Some(payload);
     let mut tried: Vec<Arc<Upstream>> = Vec::new();
     let mut last = None;
@@ -37,7 +44,14 @@ pub(crate) async fn forward(shared: &Shared, call: Call, payload: Payload, sprea
         let route = match decide(shared, &call, spread, &tried).await {
             Ok(route) => route,
             // The backend that failed is a better reason than that there is no other.
-            Err(failure) => return refuse(&call, last.unwrap_or(failure)),
+            Err(failure) => {
+                let table = shared.table.load();
+                let known = call.model.as_deref().and_then(|model| table.catalog.find(model).first());
+                if let Some(served) = known {
+                    call.meter.meant(&served.name);
+                }
+                return refuse(&mut call, last.unwrap_or(failure));
+            }
         };
         let settings = shared.settings();
         let upstream = Arc::clone(&route.backend.upstream);
@@ -49,6 +63,7 @@ pub(crate) async fn forward(shared: &Shared, call: Call, payload: Payload, sprea
         if call.manages {
             permit.probe_after();
         }
+        call.meter.attempt(&route);
         let limits = Limits { connect: settings.connect_timeout, first_byte: settings.first_byte_timeout };
         match attempt(&upstream, &call, &mut payload, limits).await {
             Ok((response, conn)) => {
@@ -82,7 +97,7 @@ pub(crate) async fn forward(shared: &Shared, call: Call, payload: Payload, sprea
                     "attempt failed"
                 );
                 if !again {
-                    return refuse(&call, failure);
+                    return refuse(&mut call, failure);
                 }
                 last = Some(failure);
             }
@@ -232,6 +247,7 @@ async fn send(
     first_byte: Duration,
 ) -> Result<Response<Incoming>, ExchangeError> {
     let (request, watch) = call.request(payload, &upstream.origin).ok_or(ExchangeError::UploadFailed)?;
+    call.meter.connected();
     exchange(conn, request, watch.as_deref(), first_byte).await
 }
 
@@ -281,7 +297,12 @@ struct Streaming {
 }
 
 /// Turns a backend's response into the caller's.
-fn pass(call: Call, route: &Route, response: Response<Incoming>, streaming: Streaming) -> Response<Body> {
+fn pass(
+    mut call: Box<Call>,
+    route: &Route,
+    response: Response<Incoming>,
+    streaming: Streaming,
+) -> Response<Body> {
     let (mut head, incoming) = response.into_parts();
     debug!(
         request_id = ?call.request_id, backend = %route.backend.config.id, status = head.status.as_u16(),
@@ -291,22 +312,31 @@ fn pass(call: Call, route: &Route, response: Response<Incoming>, streaming: Stre
     headers::clean_response(&mut head.headers);
     sign(&mut head.headers, &call, Some(route));
     let Streaming { conn, permit, idle } = streaming;
+    let media = Media::of(&head.headers);
+    call.meter.answered(head.status, media, incoming.size_hint().exact());
     let body = if incoming.is_end_stream() {
-        permit.succeeded(conn);
+        call.meter.complete();
+        if call.meter.answered_badly() {
+            permit.answered_badly(conn)
+        } else {
+            permit.succeeded(conn)
+        }
         Body::empty()
     } else {
         // Through the tunnel the relay says it: the outermost hop writes the in-band error.
         let in_band = match call.ingress {
-            Ingress::Local => InBand::of(&head.headers),
+            Ingress::Local => media.and_then(|media| InBand::of(media, &head.headers)),
             Ingress::Tunnel => None,
         };
-        Body::streamed(Streamed { incoming, conn, idle, in_band, permit, running: call.running })
+        call.meter.hold(Hold { cutter: conn.cutter(), permit });
+        Body::streamed(Streamed { incoming, conn, idle, in_band, meter: call.meter })
     };
     Response::from_parts(head, body)
 }
 
 /// Answers with an error of our own.
-pub(crate) fn refuse(call: &Call, failure: Failure) -> Response<Body> {
+pub(crate) fn refuse(call: &mut Call, failure: Failure) -> Response<Body> {
+    call.meter.refused(&failure);
     debug!(request_id = ?call.request_id, status = failure.status().as_u16(), error = failure.code(), "refused");
     let mut response = failure.response(call.dialect);
     sign(response.headers_mut(), call, None);
@@ -315,10 +345,7 @@ pub(crate) fn refuse(call: &Call, failure: Failure) -> Response<Body> {
 
 /// Says whose answer it is.
 pub(crate) fn sign(headers: &mut HeaderMap, call: &Call, route: Option<&Route>) {
-    let mut request_id = call.request_id.clone();
-    // Never the same twice: in a tunnel it must not push others out of HPACK's table.
-    request_id.set_sensitive(true);
-    headers.insert(headers::REQUEST_ID, request_id);
+    number(headers, &call.request_id);
     let Some(route) = route else { return };
     if let Some(id) = &route.backend.id_header {
         headers.insert(headers::CONNECTION_ID, id.clone());
@@ -326,4 +353,12 @@ pub(crate) fn sign(headers: &mut HeaderMap, call: &Call, route: Option<&Route>) 
     if let Some(name) = route.model.as_ref().and_then(|model| model.header.as_ref()) {
         headers.insert(headers::MODEL, name.clone());
     }
+}
+
+/// Says which request is answered.
+pub(crate) fn number(headers: &mut HeaderMap, request_id: &HeaderValue) {
+    let mut request_id = request_id.clone();
+    // Never the same twice: in a tunnel it must not push others out of HPACK's table.
+    request_id.set_sensitive(true);
+    headers.insert(headers::REQUEST_ID, request_id);
 }

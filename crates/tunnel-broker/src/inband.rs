@@ -1,11 +1,12 @@
 //! How a response that has begun tells of its failure. Pure.
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, StatusCode};
 
 use crate::body::BodyError;
 use crate::dialect::{ollama, openai};
+use crate::media::Media;
 
 /// The form of a stream's error, and how far the stream has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,19 +33,14 @@ enum At {
 }
 
 impl InBand {
-    /// Returns the form for a response; none when its length is fixed, or its bytes are not plain text.
-    pub(crate) fn of(headers: &HeaderMap) -> Option<Self> {
-        if headers.contains_key(CONTENT_LENGTH) || headers.contains_key(CONTENT_ENCODING) {
-            return None;
-        }
-        let content_type = headers.get(CONTENT_TYPE)?.to_str().ok()?;
-        let essence = content_type.split(';').next().unwrap_or_default().trim();
-        let form = match essence {
-            "text/event-stream" => Form::Events,
-            "application/x-ndjson" | "application/ndjson" | "application/jsonl" => Form::Lines,
-            _ => return None,
+    /// Returns the form for a response; none when its length is fixed, or when it is not a stream.
+    pub(crate) fn of(media: Media, headers: &HeaderMap) -> Option<Self> {
+        let form = match media {
+            Media::Events => Form::Events,
+            Media::Lines => Form::Lines,
+            Media::Document => return None,
         };
-        Some(Self { form, at: At::Start })
+        (!headers.contains_key(CONTENT_LENGTH)).then_some(Self { form, at: At::Start })
     }
 
     /// Notes what has been passed on.
@@ -83,13 +79,14 @@ impl InBand {
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
-    use http::header::HeaderName;
+    use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName};
 
     use super::*;
 
     fn in_band(pairs: &[(HeaderName, &'static str)]) -> Option<InBand> {
         let headers = pairs.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value)));
-        InBand::of(&headers.collect())
+        let headers: HeaderMap = headers.collect();
+        InBand::of(Media::of(&headers)?, &headers)
     }
 
     fn after(content_type: &'static str, chunks: &[&str]) -> String {

@@ -5,6 +5,10 @@
 //! OpenAI's), the body the model, the catalogue the backend. Bodies are streamed both ways; nothing is limited
 //! in its total duration. [`BackendStatus`] tells how the backends are.
 //!
+//! Requests to models are measured while they pass: [`Broker::metrics`] returns sums and percentiles,
+//! [`Broker::records`] each request that has ended, [`Broker::requests`] those that run, and [`Broker::cancel`] ends
+//! one. Values of labels come from the configuration and from the backends' lists, never from a caller.
+//!
 //! ```
 //! use tokio_util::{sync::CancellationToken, task::TaskTracker};
 //! use tunnel_broker::{BackendConfig, BackendKind, Broker, BrokerConfig, Ingress};
@@ -26,21 +30,27 @@
 
 mod backend;
 mod body;
+mod books;
 mod broker;
 mod call;
 mod catalog;
+mod class;
 mod config;
 mod conn;
 mod connect;
 mod dialect;
 mod error;
 mod exchange;
+mod finished;
 mod forward;
 mod headers;
 mod health;
 mod idle;
 mod inband;
 mod listing;
+mod media;
+mod meter;
+mod metrics;
 mod origin;
 mod outcomes;
 mod path;
@@ -56,13 +66,21 @@ mod shared;
 mod status;
 mod table;
 mod tls;
+mod track;
 mod upload;
 mod upstream;
+mod usage;
 
 pub use body::{Body, BodyError, BoxError};
 pub use broker::{Broker, Ingress};
+pub use class::EndpointClass;
 pub use config::{BackendConfig, BackendKind, BrokerConfig};
 pub use error::FailureCode;
+pub use finished::{CallerLabel, Finished, Outcome};
+pub use metrics::{
+    ConnectionMetrics, LastFailure, MetricsSnapshot, ModelMetrics, Percentiles, Rates, Totals,
+};
 pub use policy::{Denied, RemotePaths};
 pub use rule::{PathRule, PathRuleError};
-pub use status::{BackendState, BackendStatus, ModelInfo};
+pub use status::{BackendState, BackendStatus, ModelInfo, OfferedModel};
+pub use track::{RequestState, RunningRequest};

@@ -19,10 +19,10 @@ use crate::shared::{Shared, is_stale};
 use crate::table::{Table, Wanted};
 
 /// Answers one of the endpoints that are not forwarded.
-pub(crate) async fn list(shared: &Shared, call: Call, endpoint: Endpoint<'_>) -> Response<Body> {
+pub(crate) async fn list(shared: &Shared, mut call: Box<Call>, endpoint: Endpoint<'_>) -> Response<Body> {
     let mut response = match content(shared, &call, &endpoint).await {
         Ok((content_type, body)) => answer(StatusCode::OK, content_type, body),
-        Err(failure) => return refuse(&call, failure),
+        Err(failure) => return refuse(&mut call, failure),
     };
     if call.method == Method::HEAD {
         *response.body_mut() = Body::empty();
@@ -152,7 +152,7 @@ fn described(table: &Table, up: &[&Backend], id: &str) -> Option<Value> {
         let mut usable = served.filter_map(|served| {
             let backend = &table.backends[served.backend];
             let at = up.iter().position(|up| up.config.id == backend.config.id)?;
-            pin.is_none_or(|pin| pin == backend.config.id).then_some((at, &served.name.text))
+            pin.is_none_or(|pin| pin == backend.config.id).then_some((at, &*served.name.text))
         });
         let (at, name) = usable.next()?;
         let of_one = objects(&up[at..=at]);

@@ -1,26 +1,9 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use crate::backend::Backend;
 use crate::conn::Conn;
 use crate::upstream::Upstream;
-
-/// Counts one request from its arrival until its response body is gone.
-#[derive(Debug)]
-pub(crate) struct Running(Arc<AtomicUsize>);
-
-impl Running {
-    pub(crate) fn new(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(count))
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 /// The right to use a backend for one request, given back when dropped.
 #[derive(Debug)]
@@ -52,6 +35,12 @@ impl Permit {
     /// Counts the response as complete and keeps its connection.
     pub(crate) fn succeeded(self, conn: Conn) {
         self.upstream.outcomes.succeeded();
+        self.upstream.pool.put(conn, self.keep);
+    }
+
+    /// Counts a complete response that says that the request failed; the connection is as good as before.
+    pub(crate) fn answered_badly(self, conn: Conn) {
+        self.upstream.outcomes.failed();
         self.upstream.pool.put(conn, self.keep);
     }
 

@@ -29,7 +29,7 @@ impl Pool {
         // No server closes so soon without having said so; and if one does, the request is sent again.
         const SURELY_OPEN: Duration = Duration::from_millis(5);
         loop {
-            let mut conn = self.lock().pop()?;
+            let conn = self.lock().pop()?;
             if conn.idle_since.elapsed() < SURELY_OPEN || conn.is_usable() {
                 return Some(conn);
             }
@@ -58,7 +58,7 @@ impl Pool {
         // Closing sockets takes system calls: not under the lock.
         let mut closing = Vec::new();
         let mut idle = self.lock();
-        for mut conn in std::mem::take(&mut *idle) {
+        for conn in std::mem::take(&mut *idle) {
             let age = now.saturating_duration_since(conn.idle_since);
             if age < IDLE_LIMIT && conn.is_usable() { idle.push(conn) } else { closing.push(conn) }
         }

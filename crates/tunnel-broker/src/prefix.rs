@@ -27,6 +27,14 @@ pub(crate) enum Payload {
 }
 
 impl Payload {
+    /// Returns how much of it has been read.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Whole { bytes, .. } => bytes.len(),
+            Self::Begun { prefix, .. } => prefix.len(),
+        }
+    }
+
     /// Tells whether it can be sent more than once.
     pub(crate) fn is_whole(&self) -> bool {
         matches!(self, Self::Whole { .. })

@@ -1,4 +1,3 @@
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -10,6 +9,7 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use crate::backend::Backend;
+use crate::books::Books;
 use crate::config::BrokerConfig;
 use crate::prober::Prober;
 use crate::status::BackendStatus;
@@ -24,7 +24,7 @@ pub(crate) struct Shared {
     /// What the table is built from; held while a new one is built, so that none is lost.
     source: Mutex<Source>,
     pub(crate) status: watch::Sender<Arc<Vec<BackendStatus>>>,
-    pub(crate) running: Arc<AtomicUsize>,
+    pub(crate) books: Arc<Books>,
     tracker: TaskTracker,
     shutdown: CancellationToken,
 }
@@ -51,7 +51,7 @@ impl Shared {
             table: ArcSwap::from_pointee(table),
             source: Mutex::new(source),
             status: watch::Sender::new(Arc::new(Vec::new())),
-            running: Arc::new(AtomicUsize::new(0)),
+            books: Arc::new(Books::new()),
             tracker,
             shutdown,
         });
@@ -84,6 +84,7 @@ impl Shared {
             });
             source.upstreams.push(upstream);
         }
+        self.books.measure(config.metrics_enabled);
         source.settings = Arc::new(config);
         self.publish_from(&source);
         drop(source);

@@ -55,6 +55,19 @@ impl BackendState {
     }
 }
 
+/// A model by its name, over all backends that are up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OfferedModel {
+    /// The name as the backends list it.
+    pub name: String,
+    /// The ids of the backends that have it, in the order of the configuration.
+    pub connections: Vec<String>,
+    /// Whether one of them has it in memory.
+    pub loaded: bool,
+    /// Its size on disk, as the first backend that knows says.
+    pub size_bytes: Option<u64>,
+}
+
 /// One model of one backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelInfo {

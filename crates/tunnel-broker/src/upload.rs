@@ -9,6 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
 use crate::body::BoxError;
+use crate::track::Track;
 
 /// The part of a caller's body that has not been read yet.
 pub(crate) type Rest = Pin<Box<dyn Body<Data = Bytes, Error = BoxError> + Send>>;
@@ -26,18 +27,26 @@ pub(crate) struct Streamed {
     prefix: Option<Bytes>,
     rest: Rest,
     watch: Arc<UploadWatch>,
+    /// Counts what is still read of the caller's body.
+    track: Arc<Track>,
     /// Of all of it, prefix included.
     length: Option<u64>,
 }
 
 impl Upload {
     /// `length` is what the request's content-length says; none where the body itself must tell, if it can.
-    pub(crate) fn streamed(prefix: Bytes, rest: Rest, length: Option<u64>) -> (Self, Arc<UploadWatch>) {
+    pub(crate) fn streamed(
+        prefix: Bytes,
+        rest: Rest,
+        length: Option<u64>,
+        track: Arc<Track>,
+    ) -> (Self, Arc<UploadWatch>) {
         let known = || rest.size_hint().exact().map(|length| length + prefix.len() as u64);
         let length = length.or_else(known);
         let watch = Arc::new(UploadWatch::new());
         let prefix = Some(prefix).filter(|prefix| !prefix.is_empty());
-        (Self::Streamed(Box::new(Streamed { prefix, rest, watch: Arc::clone(&watch), length })), watch)
+        let streamed = Streamed { prefix, rest, watch: Arc::clone(&watch), track, length };
+        (Self::Streamed(Box::new(streamed)), watch)
     }
 }
 
@@ -88,7 +97,12 @@ impl Streamed {
         let frame = match self.prefix.take() {
             Some(prefix) => Some(Ok(Frame::data(prefix))),
             None => match self.rest.as_mut().poll_frame(cx) {
-                Poll::Ready(frame) => frame,
+                Poll::Ready(frame) => {
+                    let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
+                    let n_bytes = data.map_or(0, Bytes::len) as u64;
+                    self.track.bytes_in.fetch_add(n_bytes, Ordering::Relaxed);
+                    frame
+                }
                 Poll::Pending => {
                     self.watch.waits_for_caller();
                     return Poll::Pending;

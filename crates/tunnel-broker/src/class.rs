@@ -1,0 +1,89 @@
+//! Which requests ask a model for something. Pure.
+
+use http::Method;
+
+/// What an LLM request asks for. Only these are measured: lists, versions and the management of models are not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EndpointClass {
+    /// A conversation: `/api/chat`, `/v1/chat/completions`, `/v1/messages`.
+    Chat,
+    /// The continuation of a text: `/api/generate`, `/v1/completions`, llama.cpp's `/completion` and `/infill`.
+    Completion,
+    /// OpenAI's `/v1/responses`.
+    Responses,
+    /// Embeddings.
+    Embedding,
+    /// Ranking, speech, images, moderation.
+    Other,
+}
+
+impl EndpointClass {
+    /// Returns none for what is not asked of a model.
+    pub(crate) fn of(method: &Method, path: &str) -> Option<Self> {
+        if *method != Method::POST {
+            return None;
+        }
+        match path {
+            "/api/chat" | "/v1/chat/completions" | "/chat/completions" | "/v1/messages" => Some(Self::Chat),
+            "/api/generate" | "/v1/completions" | "/completions" | "/completion" | "/infill" => {
+                Some(Self::Completion)
+            }
+            "/v1/responses" => Some(Self::Responses),
+            "/api/embed" | "/api/embeddings" | "/v1/embeddings" | "/embeddings" | "/embedding" => {
+                Some(Self::Embedding)
+            }
+            "/v1/rerank"
+            | "/v1/reranking"
+            | "/rerank"
+            | "/reranking"
+            | "/v1/score"
+            | "/v1/moderations"
+            | "/v1/audio/speech"
+            | "/v1/audio/transcriptions"
+            | "/v1/audio/translations"
+            | "/v1/images/generations"
+            | "/v1/images/edits"
+            | "/v1/images/variations" => Some(Self::Other),
+            _ => None,
+        }
+    }
+
+    /// The name in records: `chat`, `completion`, `responses`, `embedding`, `other`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Chat => "chat",
+            Self::Completion => "completion",
+            Self::Responses => "responses",
+            Self::Embedding => "embedding",
+            Self::Other => "other",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_versions_and_management_are_not_asked_of_a_model() {
+        for (method, path, class) in [
+            (Method::POST, "/api/chat", Some(EndpointClass::Chat)),
+            (Method::POST, "/api/generate", Some(EndpointClass::Completion)),
+            (Method::POST, "/v1/responses", Some(EndpointClass::Responses)),
+            (Method::POST, "/v1/embeddings", Some(EndpointClass::Embedding)),
+            (Method::POST, "/v1/audio/speech", Some(EndpointClass::Other)),
+            (Method::GET, "/api/chat", None),
+            (Method::GET, "/v1/responses", None),
+            (Method::GET, "/api/tags", None),
+            (Method::GET, "/v1/models", None),
+            (Method::GET, "/api/version", None),
+            (Method::POST, "/api/show", None),
+            (Method::POST, "/api/pull", None),
+            (Method::DELETE, "/api/delete", None),
+            (Method::POST, "/v1/files", None),
+            (Method::POST, "/api/chat/", None),
+        ] {
+            assert_eq!(EndpointClass::of(&method, path), class, "{method} {path}");
+        }
+    }
+}
