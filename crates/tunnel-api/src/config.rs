@@ -3,36 +3,49 @@
 //! [`Config`]'s fields are the reference. A configuration file is one JSON object with these keys in
 //! camelCase (`ollamaPort`); whole keys may be left out. [`parse`] reads its text, [`Config::check`] judges it.
 
+mod check;
 mod connection;
 mod fault;
 mod hint;
+mod import;
 mod json;
 mod origin;
 mod remote_paths;
 mod rule;
+#[cfg(feature = "schema")]
+mod schema;
 mod section;
+mod text;
+mod write;
 
 use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use serde_json::{Map, Value};
 use url::Url;
 
 pub use self::connection::{ConnectionConfig, ConnectionType};
 pub use self::fault::Fault;
 pub use self::hint::ollama_host_hint;
-pub use self::json::{NotJson, parse};
+pub use self::import::{Import, ImportedToken, import};
+pub use self::json::{NotJson, is_blank, parse};
 pub use self::origin::{BadOrigin, OriginPattern};
 pub use self::remote_paths::{BadPathRule, PathRule, RemotePaths};
-use self::section::Section;
+pub use self::text::{merge_patch, pretty};
+
+/// Key of a configuration file that names its schema, for editors; it configures nothing.
+pub const SCHEMA_KEY: &str = "$schema";
 
 /// Everything that can be set. Each field names the key of the same name in camelCase.
 ///
-/// Made by [`Config::check`] or [`Config::default`], so each value keeps its rule.
+/// Made by [`Config::check`] or [`Config::default`], so each value keeps its rule. The comments of the fields are
+/// the descriptions in `dist/tunnel_config.schema.json` and `docs/configuration.md`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "schema", schemars(default, deny_unknown_fields, transform = schema::allow_naming_it))]
 pub struct Config {
     /// Whether the connection `ollama` exists. Default true.
     pub enable_local_ollama: bool,
@@ -41,13 +54,16 @@ pub struct Config {
     /// Default `localhost`, which tries 127.0.0.1, then \[::1\]. Not empty.
     ///
     /// `$OLLAMA_HOST` is a hint when neither this key nor `ollamaPort` is set.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::host"))]
     pub ollama_host: String,
 
     /// The local Ollama's port, 1–65535. Default 11434.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::port"))]
     pub ollama_port: NonZeroU16,
 
     /// Longest wait for a TCP and TLS connection to a backend or the relay, in seconds, 1–300. Default 30.
-    #[serde(serialize_with = "seconds")]
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::seconds::<1, 300>"))]
+    #[serde(serialize_with = "write::seconds")]
     pub connection_timeout: Duration,
 
     /// Whether the tunnel and the connection `cloud` exist. Default true.
@@ -57,14 +73,17 @@ pub struct Config {
 
     /// The relay's address: `https://…`, or `http://…` for a loopback address.
     /// Default `https://app.cloudtolocalllm.online`. No user name, password, query or fragment.
-    #[serde(serialize_with = "url_text")]
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::http_url"))]
+    #[serde(serialize_with = "write::url_text")]
     pub cloud_proxy_url: Url,
 
     /// The audience asked for at login and expected in tokens.
     /// Default `https://api.cloudtolocalllm.online`; empty: none is asked for.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::line"))]
     pub cloud_proxy_audience: String,
 
     /// The control port on 127.0.0.1 and \[::1\], 1–65535. Default 8765.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::port"))]
     pub api_server_port: NonZeroU16,
 
     /// Whether the control port is open. Default true. The control socket is always there.
@@ -74,28 +93,34 @@ pub struct Config {
     /// Default `["http://localhost:*", "https://app.cloudtolocalllm.online"]`; empty: none but our own pages.
     ///
     /// An entry with a wildcard opens reads only; what changes state needs an entry without one.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::origins"))]
     pub allowed_origins: Vec<OriginPattern>,
 
     /// Time between two probes of a connection, up or down, in seconds, 5–300. Default 30.
-    #[serde(serialize_with = "seconds")]
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::seconds::<5, 300>"))]
+    #[serde(serialize_with = "write::seconds")]
     pub health_check_interval: Duration,
 
     /// Probes in a row that must fail before a connection counts as down, at least 1. Default 5.
     ///
     /// The tunnel itself never gives up.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::positive"))]
     pub max_retries: NonZeroU32,
 
     /// First delay between two attempts, in seconds, at least 1. Default 2.
-    #[serde(serialize_with = "seconds")]
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::seconds::<1, { rule::NO_MAXIMUM }>"))]
+    #[serde(serialize_with = "write::seconds")]
     pub retry_delay: Duration,
 
     /// Idle connections kept per backend, 1–1000. Default 10.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::whole::<1, 1000>"))]
     pub connection_pool_size: NonZeroUsize,
 
     /// Longest silence between two chunks of a response, in seconds, at least 5. Default 60.
     ///
     /// Never a limit on the whole response; the time to the first chunk is `firstByteTimeout`.
-    #[serde(serialize_with = "seconds")]
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::seconds::<5, { rule::NO_MAXIMUM }>"))]
+    #[serde(serialize_with = "write::seconds")]
     pub request_timeout: Duration,
 
     /// Whether metrics and usage are kept and their endpoints answer. Default true.
@@ -112,6 +137,7 @@ pub struct Config {
 
     /// Least severe level that our own code logs: `DEBUG`, `INFO`, `WARN` or `ERROR`. Default `INFO`.
     /// Takes effect at once; dependencies stay at `WARN`.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::log_level"))]
     pub log_level: LogLevel,
 
     /// Whether the tunnel is dialled when the daemon starts. Default true.
@@ -121,13 +147,15 @@ pub struct Config {
     pub auto_start_on_boot: bool,
 
     /// The gateway's port on 127.0.0.1 and \[::1\], 1–65535. Default 11435.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::port"))]
     pub gateway_port: NonZeroU16,
 
     /// Whether the gateway is open. Default true.
     pub enable_gateway: bool,
 
     /// Longest wait for the first byte of a response, in seconds, at least 5. Default 600: a cold model loads.
-    #[serde(serialize_with = "seconds")]
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::seconds::<5, { rule::NO_MAXIMUM }>"))]
+    #[serde(serialize_with = "write::seconds")]
     pub first_byte_timeout: Duration,
 
     /// More backends beside the built-in `ollama`, with unique ids. Default none.
@@ -146,26 +174,31 @@ pub struct Config {
     /// Inference is chat, generate, embeddings, model listing and showing, version. Creating, pulling, pushing,
     /// copying and deleting models stays local unless allowed here. A list stands alone: it does not add to
     /// inference.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::remote_paths"))]
     pub remote_paths: RemotePaths,
 
     /// The name under which the relay knows this machine, 1–63 of `a-z 0-9 -`.
-    /// Default null: the host name, see [`Config::device_name`].
+    /// Default null: the host name's first label, made fit.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::device_name"))]
     pub device_name: Option<String>,
 
     /// Thresholds that turn into warnings, events and notifications.
     pub alerts: Alerts,
 
     /// Time between two metrics messages to clients, in seconds, 1–300. Default 5.
-    #[serde(serialize_with = "seconds")]
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::seconds::<1, 300>"))]
+    #[serde(serialize_with = "write::seconds")]
     pub metrics_update_interval: Duration,
 
     /// Proxy on the way to the relay: `http://`, `https://` (CONNECT) or `socks5://`, without credentials.
     /// Default null: `HTTPS_PROXY` and `NO_PROXY` decide. Never used for a loopback address.
-    #[serde(serialize_with = "optional_url_text")]
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::proxy_url"))]
+    #[serde(serialize_with = "write::optional_url_text")]
     pub proxy_url: Option<Url>,
 
     /// PEM file with certificates that are trusted beside the system's, an absolute path.
     /// Default null: `SSL_CERT_FILE` decides.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::absolute_path"))]
     pub ca_file: Option<PathBuf>,
 }
 
@@ -200,6 +233,7 @@ impl LogLevel {
 
 /// Which side a request goes to when both have its model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum RoutingPolicy {
     /// A local backend if one is up, else the cloud.
@@ -212,28 +246,38 @@ pub enum RoutingPolicy {
 
 /// Requests that wait for a free slot of a backend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "schema", schemars(default, deny_unknown_fields))]
 pub struct Queue {
     /// Most requests that wait for one backend; a further one is answered 429. Default 64; 0: none waits.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::whole::<0, { rule::MOST_WAITING }>"))]
     pub max_waiting: usize,
     /// Longest wait, in seconds, 1–3600. Default 60.
-    #[serde(serialize_with = "seconds")]
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::seconds::<1, 3600>"))]
+    #[serde(serialize_with = "write::seconds")]
     pub max_wait: Duration,
 }
 
 /// Thresholds that turn into warnings.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "schema", schemars(default, deny_unknown_fields))]
 pub struct Alerts {
     /// Latency of a connection's probe, in milliseconds, at least 1. Default 5000.
-    #[serde(serialize_with = "milliseconds")]
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::whole::<1, { rule::NO_MAXIMUM }>"))]
+    #[serde(serialize_with = "write::milliseconds")]
     pub latency_ms: Duration,
     /// Share of requests that failed, in percent, 0–100. Default 10.
-    #[serde(serialize_with = "percent")]
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::percent"))]
+    #[serde(serialize_with = "write::percent")]
     pub error_rate_percent: f64,
     /// Failures in a row, at least 1. Default 5.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::positive"))]
     pub consecutive_failures: NonZeroU32,
     /// Memory of the daemon, in MiB, at least 1. Default 100.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::positive"))]
     #[serde(rename = "memoryMB")]
     pub memory_mb: NonZeroU32,
 }
@@ -271,15 +315,10 @@ impl Default for Config {
             first_byte_timeout: Duration::from_secs(600),
             connections: Vec::new(),
             routing_policy: RoutingPolicy::PreferLocal,
-            queue: Queue { max_waiting: 64, max_wait: Duration::from_secs(60) },
+            queue: Queue::default(),
             remote_paths: RemotePaths::Inference,
             device_name: None,
-            alerts: Alerts {
-                latency_ms: Duration::from_secs(5),
-                error_rate_percent: 10.0,
-                consecutive_failures: at_least_one(5),
-                memory_mb: at_least_one(100),
-            },
+            alerts: Alerts::default(),
             metrics_update_interval: Duration::from_secs(5),
             proxy_url: None,
             ca_file: None,
@@ -287,159 +326,24 @@ impl Default for Config {
     }
 }
 
+impl Default for Queue {
+    fn default() -> Self {
+        Self { max_waiting: 64, max_wait: Duration::from_secs(60) }
+    }
+}
+
+impl Default for Alerts {
+    fn default() -> Self {
+        Self {
+            latency_ms: Duration::from_secs(5),
+            error_rate_percent: 10.0,
+            consecutive_failures: at_least_one(5),
+            memory_mb: at_least_one(100),
+        }
+    }
+}
+
 impl Config {
-    /// Reads a configuration from the keys that are there; the others take their default.
-    ///
-    /// Each key is judged on its own, and all faults are returned at once, in the order of the fields above,
-    /// unknown keys last.
-    pub fn check(keys: &Map<String, Value>) -> Result<Self, Vec<Fault>> {
-        let mut faults = Vec::new();
-        let mut top = Section::new(keys, String::new(), &mut faults);
-        let default = Self::default();
-
-        let enable_local_ollama =
-            top.read("enableLocalOllama", default.enable_local_ollama, rule::flag("Enable local Ollama"));
-        let ollama_host = top.read("ollamaHost", default.ollama_host, rule::host("Ollama host"));
-        let ollama_port = top.read("ollamaPort", default.ollama_port, rule::port("Ollama port"));
-        let enable_cloud_proxy =
-            top.read("enableCloudProxy", default.enable_cloud_proxy, rule::flag("Enable cloud proxy"));
-        let enable_api_server =
-            top.read("enableApiServer", default.enable_api_server, rule::flag("Enable API server"));
-        let api_server_port =
-            top.read("apiServerPort", default.api_server_port, rule::port("API server port"));
-        let enable_gateway = top.read("enableGateway", default.enable_gateway, rule::flag("Enable gateway"));
-        let gateway_port = top.read("gatewayPort", default.gateway_port, rule::port("Gateway port"));
-
-        let config = Self {
-            enable_local_ollama,
-            ollama_host,
-            ollama_port,
-            connection_timeout: top.read(
-                "connectionTimeout",
-                default.connection_timeout,
-                rule::seconds("Connection timeout", 1, 300),
-            ),
-            enable_cloud_proxy,
-            cloud_proxy_url: top.read("cloudProxyUrl", default.cloud_proxy_url, rule::relay_url),
-            cloud_proxy_audience: top.read(
-                "cloudProxyAudience",
-                default.cloud_proxy_audience,
-                rule::text("Cloud proxy audience"),
-            ),
-            api_server_port,
-            enable_api_server,
-            allowed_origins: top.list("allowedOrigins", default.allowed_origins, rule::origin),
-            health_check_interval: top.read(
-                "healthCheckInterval",
-                default.health_check_interval,
-                rule::seconds("Health check interval", 5, 300),
-            ),
-            max_retries: top.read("maxRetries", default.max_retries, rule::positive("Max retries")),
-            retry_delay: top.read(
-                "retryDelay",
-                default.retry_delay,
-                rule::seconds("Retry delay", 1, rule::NO_MAXIMUM),
-            ),
-            connection_pool_size: top.read(
-                "connectionPoolSize",
-                default.connection_pool_size,
-                rule::pool_size("Connection pool size"),
-            ),
-            request_timeout: top.read(
-                "requestTimeout",
-                default.request_timeout,
-                rule::seconds("Request timeout", 5, rule::NO_MAXIMUM),
-            ),
-            enable_metrics: top.read("enableMetrics", default.enable_metrics, rule::flag("Enable metrics")),
-            minimize_to_tray: top.read(
-                "minimizeToTray",
-                default.minimize_to_tray,
-                rule::flag("Minimize to tray"),
-            ),
-            start_minimized: top.read(
-                "startMinimized",
-                default.start_minimized,
-                rule::flag("Start minimized"),
-            ),
-            show_notifications: top.read(
-                "showNotifications",
-                default.show_notifications,
-                rule::flag("Show notifications"),
-            ),
-            log_level: top.read("logLevel", default.log_level, rule::log_level),
-            auto_start_tunnel: top.read(
-                "autoStartTunnel",
-                default.auto_start_tunnel,
-                rule::flag("Auto start tunnel"),
-            ),
-            auto_start_on_boot: top.read(
-                "autoStartOnBoot",
-                default.auto_start_on_boot,
-                rule::flag("Auto start on boot"),
-            ),
-            gateway_port,
-            enable_gateway,
-            first_byte_timeout: top.read(
-                "firstByteTimeout",
-                default.first_byte_timeout,
-                rule::seconds("First byte timeout", 5, rule::NO_MAXIMUM),
-            ),
-            connections: connection::connections(&mut top),
-            routing_policy: top.read("routingPolicy", default.routing_policy, rule::routing_policy),
-            queue: queue(&mut top, default.queue),
-            remote_paths: remote_paths::remote_paths(&mut top, default.remote_paths),
-            device_name: top.read("deviceName", default.device_name, rule::optional(rule::device_name)),
-            alerts: alerts(&mut top, default.alerts),
-            metrics_update_interval: top.read(
-                "metricsUpdateInterval",
-                default.metrics_update_interval,
-                rule::seconds("Metrics update interval", 1, 300),
-            ),
-            proxy_url: top.read("proxyUrl", default.proxy_url, rule::optional(rule::proxy_url)),
-            ca_file: top.read("caFile", default.ca_file, rule::optional(rule::absolute_path("CA file"))),
-        };
-
-        config.check_together(&mut top);
-        top.finish();
-        if faults.is_empty() { Ok(config) } else { Err(faults) }
-    }
-
-    /// Checks what no key can tell alone.
-    ///
-    /// A key that already has a fault stands here with its default; so each check tells only of values that
-    /// were really asked for or are in force, except that it may miss something until the first fault is mended.
-    fn check_together(&self, top: &mut Section<'_>) {
-        if self.enable_api_server && self.enable_gateway && self.api_server_port == self.gateway_port {
-            top.fault("gatewayPort", "Gateway port must differ from the API server port");
-        }
-        let own_ports = [
-            ("API server", self.enable_api_server, self.api_server_port),
-            ("gateway", self.enable_gateway, self.gateway_port),
-        ];
-        for (door, open, own) in own_ports {
-            let ollama = self.ollama_url();
-            if self.enable_local_ollama && open && self.ollama_port == own && rule::is_loopback(&ollama) {
-                top.fault(
-                    "ollamaPort",
-                    &format!("Ollama port must differ from the {door}'s port on this machine"),
-                );
-            }
-        }
-        for (index, connection) in self.connections.iter().enumerate() {
-            let path = format!("connections[{index}].id");
-            let taken = |other: &str| {
-                (other == crate::connection::OLLAMA_ID && self.enable_local_ollama)
-                    || (other == crate::connection::CLOUD_ID && self.enable_cloud_proxy)
-            };
-            if self.connections[..index].iter().any(|earlier| earlier.id == connection.id) {
-                top.fault(&path, "Connection ids must be unique");
-            } else if taken(&connection.id) {
-                let rule = format!("Connection id {} belongs to the built-in connection", connection.id);
-                top.fault(&path, &rule);
-            }
-        }
-    }
-
     /// Returns the configuration as the text of a configuration file, all keys in it, with a line end.
     pub fn to_json(&self) -> String {
         let mut text = serde_json::to_string_pretty(self).expect("has no map keys but strings");
@@ -486,67 +390,12 @@ fn device_name_from(hostname: &str) -> String {
     }
 }
 
-fn queue(top: &mut Section<'_>, default: Queue) -> Queue {
-    top.section("queue", default, |queue, default| Queue {
-        max_waiting: queue.read("maxWaiting", default.max_waiting, rule::max_waiting),
-        max_wait: queue.read("maxWait", default.max_wait, rule::seconds("Queue max wait", 1, 3600)),
-    })
-}
-
-fn alerts(top: &mut Section<'_>, default: Alerts) -> Alerts {
-    top.section("alerts", default, |alerts, default| Alerts {
-        latency_ms: alerts.read("latencyMs", default.latency_ms, rule::milliseconds("Alert latency")),
-        error_rate_percent: alerts.read(
-            "errorRatePercent",
-            default.error_rate_percent,
-            rule::percent("Alert error rate"),
-        ),
-        consecutive_failures: alerts.read(
-            "consecutiveFailures",
-            default.consecutive_failures,
-            rule::positive("Alert consecutive failures"),
-        ),
-        memory_mb: alerts.read("memoryMB", default.memory_mb, rule::positive("Alert memory")),
-    })
-}
-
 fn port(port: u16) -> NonZeroU16 {
     NonZeroU16::new(port).expect("a constant above 0")
 }
 
 fn at_least_one(number: u32) -> NonZeroU32 {
     NonZeroU32::new(number).expect("a constant above 0")
-}
-
-fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_u64(duration.as_secs())
-}
-
-fn milliseconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
-}
-
-/// Writes a whole number without `.0`, as people write it.
-fn percent<S: Serializer>(percent: &f64, serializer: S) -> Result<S::Ok, S::Error> {
-    if percent.fract() == 0.0 {
-        serializer.serialize_u8(*percent as u8)
-    } else {
-        serializer.serialize_f64(*percent)
-    }
-}
-
-/// Writes an address as people write it: without the slash that the parser adds to an empty path.
-fn url_text<S: Serializer>(url: &Url, serializer: S) -> Result<S::Ok, S::Error> {
-    let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
-    let text = url.as_str();
-    serializer.serialize_str(if bare { text.strip_suffix('/').unwrap_or(text) } else { text })
-}
-
-fn optional_url_text<S: Serializer>(url: &Option<Url>, serializer: S) -> Result<S::Ok, S::Error> {
-    match url {
-        Some(url) => url_text(url, serializer),
-        None => serializer.serialize_none(),
-    }
 }
 
 #[cfg(test)]

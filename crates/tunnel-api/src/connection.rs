@@ -24,6 +24,7 @@ const STALE_CHECK_SECONDS: i64 = 5 * 60;
 /// A backend as `GET /api/status` shows it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Connection {
     /// Unique id; `ollama` for the first local Ollama, `cloud` for the relay.
     pub id: String,
@@ -126,6 +127,7 @@ pub fn quality(connected: bool, latency: Option<Duration>, error_rate: f64) -> Q
 /// What a connection speaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum ConnectionKind {
     /// Ollama's API.
     Ollama,
@@ -157,6 +159,7 @@ impl ConnectionKind {
 /// How a connection stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum ConnectionState {
     /// It answers.
     Connected,
@@ -187,6 +190,7 @@ impl ConnectionState {
 
 /// How good a connection is; see [`quality`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Quality {
     /// Up, fast, without errors.
     Excellent,
@@ -205,6 +209,7 @@ pub enum Quality {
 /// Whether requests are let through to a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Breaker {
     /// They are.
     Closed,
@@ -221,6 +226,7 @@ pub enum Breaker {
 /// A connection as `GET /api/connections` shows it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ConnectionReport {
     /// The connection itself; its fields stand beside the two below.
     #[serde(flatten)]
@@ -234,6 +240,7 @@ pub struct ConnectionReport {
 /// Answer of `GET /api/connections`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Connections {
     /// All connections, those that are down included.
     pub connections: Vec<ConnectionReport>,
@@ -257,4 +264,19 @@ impl Connections {
             timestamp: now,
         }
     }
+}
+
+/// The answer of `POST /api/connections/{id}/test`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct ConnectionTest {
+    /// Whether it can be used.
+    pub ok: bool,
+    /// What was found, as one sentence.
+    pub message: String,
+    /// The connection as it is now.
+    pub connection: ConnectionReport,
+    /// When it was answered.
+    pub timestamp: Timestamp,
 }

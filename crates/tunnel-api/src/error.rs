@@ -3,9 +3,12 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::config::Fault;
+
 /// An error as the local API answers it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ErrorBody {
     /// One sentence for people.
     pub error: String,
@@ -17,4 +20,7 @@ pub struct ErrorBody {
     pub request_id: String,
     /// When it was answered.
     pub timestamp: Timestamp,
+    /// What is wrong with a configuration, all of it. Not there in any other error.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<Fault>,
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 /// Answer of `GET /api/health`; its HTTP status is always 200.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Health {
     /// How the daemon is.
     pub status: HealthStatus,
@@ -20,6 +21,7 @@ pub struct Health {
 /// How the daemon is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum HealthStatus {
     /// All that is switched on works.
     Healthy,
@@ -36,6 +38,7 @@ pub enum HealthStatus {
 /// Answer of `GET /api/version`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Version {
     /// The daemon's version.
     pub tunnel_manager: String,

@@ -1,7 +1,9 @@
 //! The types of tunneld's local API and of its configuration.
 //!
 //! What the daemon answers on its control socket and port, and what its clients (tunnelctl, the tray, the
-//! dashboard) read: [`Status`], [`Connection`], [`Health`], [`Version`], [`TunnelAnswer`], [`ErrorBody`].
+//! dashboard) read: [`Status`], [`Connection`], [`Health`], [`Version`], [`TunnelAnswer`], [`Usage`], [`Events`],
+//! [`AuthStatus`],
+//! [`ErrorBody`].
 //! And what a configuration file may say: [`Config`], with [`Config::check`] that reports all faults at
 //! once, so that a file can be checked without a daemon.
 //!
@@ -20,22 +22,38 @@
 //!
 //! Knows nothing of HTTP, of async code, or of how the daemon works.
 
+pub mod auth;
 pub mod config;
+pub mod config_api;
 pub mod connection;
 pub mod error;
+pub mod event;
 pub mod health;
+pub mod log_level;
+pub mod metrics;
+pub mod model;
 pub mod paths;
+pub mod request;
 pub mod status;
 pub mod tunnel;
+pub mod usage;
 pub mod warning;
+pub mod ws;
 
+pub use auth::{AuthStatus, StoredIn, TokenRequest};
 pub use config::Config;
 pub use connection::{Connection, ConnectionReport, Connections};
 pub use error::ErrorBody;
+pub use event::{Event, Events};
 pub use health::{Health, HealthStatus, Version};
+pub use log_level::LogLevelAnswer;
+pub use metrics::Metrics;
+pub use model::{Model, Models};
+pub use request::Requests;
 pub use status::Status;
 pub use tunnel::{Tunnel, TunnelAnswer, TunnelState};
-pub use warning::{Severity, Warning};
+pub use usage::{Usage, UsageBy, UsageRow};
+pub use warning::{Severity, Warning, Warnings};
 
 /// Version of the local API's contract, as `GET /api/version` tells it.
 pub const API_VERSION: &str = "1.0";

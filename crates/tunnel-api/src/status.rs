@@ -10,6 +10,7 @@ use crate::{Connection, Tunnel, Warning};
 /// One snapshot of the daemon.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Status {
     /// The daemon in three words, as the original system told it.
     pub tunnel_manager: TunnelManager,
@@ -37,6 +38,7 @@ impl Status {
 /// The daemon in three words.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TunnelManager {
     /// Whether it does its work; false while it shuts down.
     pub running: bool,
@@ -49,6 +51,7 @@ pub struct TunnelManager {
 /// The configuration part of [`Status`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ConfigStatus {
     /// Files that were read. Empty when the defaults run.
     pub files: Vec<String>,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 /// The tunnel part of [`Status`](crate::Status).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Tunnel {
     /// What the user wants.
     pub target: Target,
@@ -35,6 +36,7 @@ pub struct Tunnel {
 /// What the user wants of the tunnel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Target {
     /// To be connected, for ever.
     Up,
@@ -49,6 +51,7 @@ pub enum Target {
 /// How the tunnel stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum TunnelState {
     /// Not connected, and nothing is under way.
     Disconnected,
@@ -90,6 +93,7 @@ impl fmt::Display for TunnelState {
 /// Answer to `POST /api/tunnel/start`, `stop` and `restart`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TunnelAnswer {
     /// What was done, as one sentence.
     pub message: String,

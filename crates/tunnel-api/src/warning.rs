@@ -1,5 +1,6 @@
 //! What someone should look at, with the next step.
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// The token was good once and is over.
@@ -24,10 +25,44 @@ pub const REPLACED: &str = "replaced";
 pub const CONFIG_INVALID: &str = "config_invalid";
 /// A changed key takes effect only after a restart.
 pub const RESTART_REQUIRED: &str = "restart_required";
+/// A key of the configuration says something, and nothing in this version heeds it.
+pub const KEY_WITHOUT_EFFECT: &str = "key_without_effect";
 /// A door of the daemon could not be opened, because its port is taken.
 pub const PORT_TAKEN: &str = "port_taken";
 /// A backend does not answer its probes.
 pub const CONNECTION_DOWN: &str = "connection_down";
+/// The state database was damaged; it has been set aside and a new one begun.
+pub const STATE_CORRUPT: &str = "state_corrupt";
+/// The state database was written by a newer version; it is left alone and nothing is kept.
+pub const STATE_NEWER: &str = "state_newer";
+/// The state database cannot be used, or cannot be written at the moment.
+pub const STATE_DEGRADED: &str = "state_degraded";
+
+/// A connection's probes take longer than `alerts.latencyMs`.
+pub const LATENCY_HIGH: &str = "latency_high";
+/// More of a connection's requests fail than `alerts.errorRatePercent`.
+pub const ERROR_RATE_HIGH: &str = "error_rate_high";
+/// As many requests of a connection have failed one after another as `alerts.consecutiveFailures` says.
+pub const FAILURES_IN_A_ROW: &str = "failures_in_a_row";
+/// The daemon holds more memory than `alerts.memoryMB`.
+pub const MEMORY_HIGH: &str = "memory_high";
+
+/// There is no keyring to keep the token in: no session bus, no program that provides one, or no default keyring.
+pub const KEYRING_ABSENT: &str = "keyring_absent";
+/// The keyring is locked, and what it holds cannot be read until it is unlocked.
+pub const KEYRING_LOCKED: &str = "keyring_locked";
+/// The keyring, or the bus on the way to it, does not answer.
+pub const KEYRING_TIMEOUT: &str = "keyring_timeout";
+/// The keyring answers with an error.
+pub const KEYRING_FAILED: &str = "keyring_failed";
+/// The file that holds the token, or its key, cannot be used.
+pub const SECRET_FILE_UNUSABLE: &str = "secret_file_unusable";
+/// A renewed token could not be stored: it is lost with a restart.
+pub const TOKEN_NOT_STORED: &str = "token_not_stored";
+/// The token could not be renewed yet.
+pub const TOKEN_REFRESH_FAILED: &str = "token_refresh_failed";
+/// The token is not renewed any more: it takes a new login.
+pub const LOGIN_EXPIRED: &str = "login_expired";
 
 /// Codes of the warnings that explain why the tunnel is not up.
 ///
@@ -46,6 +81,7 @@ pub const TUNNEL_CODES: [&str; 9] = [
 
 /// Something that a person should look at.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Warning {
     /// Stable machine code, such as [`TOKEN_EXPIRED`]. A later daemon may send codes that are not listed here.
@@ -56,6 +92,8 @@ pub struct Warning {
     pub message: String,
     /// What to do about it, as an imperative sentence or a command. Empty when there is nothing to do.
     pub next_step: String,
+    /// When it began to hold, which may be some seconds before it was first shown. None from an older daemon.
+    pub since: Option<Timestamp>,
 }
 
 impl Warning {
@@ -66,6 +104,7 @@ impl Warning {
             severity: Severity::Warning,
             message: message.into(),
             next_step: next_step.into(),
+            since: None,
         }
     }
 
@@ -81,8 +120,20 @@ impl Warning {
     }
 }
 
+/// The answer of `GET /api/warnings`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Warnings {
+    /// The most severe first.
+    pub warnings: Vec<Warning>,
+    /// When it was answered.
+    pub timestamp: Timestamp,
+}
+
 /// How much a [`Warning`] matters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Good to know; nothing is impaired.

@@ -8,7 +8,11 @@ use tunnel_api::connection::{
     Breaker, Connection, ConnectionKind, ConnectionState, Connections, Quality, quality,
 };
 use tunnel_api::tunnel::{Target, TunnelState};
-use tunnel_api::{ErrorBody, Health, HealthStatus, Severity, Status, TunnelAnswer, Version, Warning};
+use tunnel_api::usage::{NotUsageBy, Since};
+use tunnel_api::{
+    AuthStatus, ErrorBody, Event, Events, Health, HealthStatus, Severity, Status, StoredIn, TokenRequest,
+    TunnelAnswer, Usage, UsageBy, UsageRow, Version, Warning,
+};
 
 fn names(value: &Value) -> BTreeSet<&str> {
     value.as_object().expect("an object").keys().map(String::as_str).collect()
@@ -35,6 +39,35 @@ fn connected() -> Connection {
         breaker: Breaker::Closed,
         ..Connection::default()
     }
+}
+
+#[test]
+fn login_has_the_agreed_fields_and_places() {
+    let fields = ["authenticated", "subject", "expires_at", "stored_in", "refreshable", "last_error"];
+    assert_eq!(names(&json(AuthStatus::default())), BTreeSet::from(fields));
+    for (place, name) in [
+        (StoredIn::Keyring, "keyring"),
+        (StoredIn::Credential, "credential"),
+        (StoredIn::File, "file"),
+        (StoredIn::TokenFile, "token_file"),
+        (StoredIn::None, "none"),
+    ] {
+        assert_eq!((json(place), place.to_string()), (json!(name), name.to_owned()));
+    }
+    let later: AuthStatus =
+        serde_json::from_value(json!({ "stored_in": "tpm", "new": 1 })).expect("a later one");
+    assert_eq!(later.stored_in, StoredIn::Unknown);
+}
+
+#[test]
+fn token_request_shows_none_of_its_values() {
+    let request = TokenRequest {
+        token: "canary".to_owned(),
+        client_id: Some("canary".to_owned()),
+        ..Default::default()
+    };
+    assert_eq!(format!("{request:?}"), "TokenRequest { .. }");
+    assert_eq!(json(&request), json!({ "token": "canary", "client_id": "canary" }));
 }
 
 #[test]
@@ -97,7 +130,7 @@ fn status_has_the_agreed_fields() {
         status["warnings"][0],
         json!({
             "code": "no_token", "severity": "warning", "message": "there is no token",
-            "next_step": "run: tunnelctl login",
+            "next_step": "run: tunnelctl login", "since": null,
         })
     );
     assert_eq!(status["timestamp"], "2025-06-01T12:00:00Z");
@@ -208,4 +241,42 @@ fn attention_is_needed_when_down_bad_or_long_unchecked() {
         assert!(Connection { quality, ..connected() }.needs_attention(now()));
     }
     assert!(Connection { connected: false, ..connected() }.needs_attention(now()));
+}
+
+#[test]
+fn usage_row_has_the_name_that_was_asked_for_and_no_other() {
+    let row = UsageRow { model: Some(String::new()), requests: 1, ..UsageRow::default() };
+    let answer = Usage { usage: vec![row], since: Some("2025-06-01".parse().unwrap()), timestamp: now() };
+    let counts =
+        ["requests", "failed", "prompt_tokens", "completion_tokens", "bytes_in", "bytes_out", "duration_ms"];
+    assert_eq!(
+        json(&answer)["usage"].as_array().map(|rows| names(&rows[0])),
+        Some(counts.into_iter().chain(["model"]).collect())
+    );
+    assert_eq!(json(&answer)["since"], json!("2025-06-01"));
+    assert_eq!(serde_json::from_value::<Usage>(json(&answer)).unwrap(), answer);
+}
+
+#[test]
+fn usage_is_asked_for_by_name_and_by_day_or_time() {
+    assert_eq!(UsageBy::ALL.map(|by| by.to_string().parse()), UsageBy::ALL.map(Ok));
+    assert_eq!("colour".parse::<UsageBy>(), Err(NotUsageBy));
+    let day = |text: &str| text.parse::<Since>().ok().map(|since| since.0.to_string());
+    assert_eq!(day("2025-06-01").as_deref(), Some("2025-06-01"));
+    assert_eq!(day("2025-06-01T23:59:59Z").as_deref(), Some("2025-06-01"));
+    assert_eq!(day("2025-06-01T23:59:59-02:00").as_deref(), Some("2025-06-02"), "days are UTC");
+    assert_eq!(day("yesterday"), None);
+}
+
+#[test]
+fn events_of_a_newer_daemon_can_be_read() {
+    let events: Events = serde_json::from_value(json!({
+        "events": [{ "id": 7, "kind": "levitated", "severity": "purple", "data": { "by_m": 2 }, "mood": "high" }],
+    }))
+    .unwrap();
+    assert_eq!(events.events[0].severity, Severity::Unknown);
+    assert_eq!(
+        names(&json(Event::default())),
+        BTreeSet::from(["id", "at", "kind", "severity", "message", "data"])
+    );
 }

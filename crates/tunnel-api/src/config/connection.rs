@@ -7,13 +7,18 @@ use serde_json::Value;
 use url::Url;
 
 use super::rule::{self, Rejection};
+#[cfg(feature = "schema")]
+use super::schema;
 use super::section::Section;
 
 /// One entry of `connections`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "schema", schemars(deny_unknown_fields))]
 pub struct ConnectionConfig {
     /// Unique id, 1–63 of `A-Z a-z 0-9 . _ -`. Callers pin a connection by it: `<id>/<model>`. Must be given.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::name"))]
     pub id: String,
 
     /// What it speaks: `ollama`, `openai`, `cloud` or `plugin`. Must be given.
@@ -22,30 +27,41 @@ pub struct ConnectionConfig {
 
     /// Its base address, `http://` or `https://`, for a plugin also `unix:///path`; no user name, password,
     /// query or fragment. Must be given.
-    #[serde(serialize_with = "super::url_text")]
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::backend_url"))]
+    #[serde(serialize_with = "super::write::url_text")]
     pub url: Url,
 
     /// Which connections are tried first: lower ones. Default 0.
+    #[cfg_attr(
+        feature = "schema",
+        schemars(schema_with = "schema::whole::<0, { rule::NO_MAXIMUM }>", default)
+    )]
     pub priority: u32,
 
     /// Share of the load among connections of the same priority, at least 1. Default 1.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::positive", default = "schema::one"))]
     pub weight: NonZeroU32,
 
     /// Most requests that it works on at once, at least 1. Default null: no limit of ours.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::optional_positive", default))]
     pub max_concurrent: Option<NonZeroU32>,
 
     /// Names of the models to use of those that it lists. Default empty: all.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::models", default))]
     pub models: Vec<String>,
 
     /// Name of the stored secret that is sent to it. Default null: none is sent.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::credential", default))]
     pub credential: Option<String>,
 
     /// Whether it is used. Default true.
+    #[cfg_attr(feature = "schema", schemars(default = "schema::yes"))]
     pub enabled: bool,
 }
 
 /// What a configured backend speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum ConnectionType {
     /// Ollama's API.

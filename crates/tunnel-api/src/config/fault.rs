@@ -10,6 +10,7 @@ const SHOWN_CHARS: usize = 80;
 
 /// One value, or one key, that breaks its rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Fault {
     /// Path of the key, such as `ollamaPort` or `connections[1].url`.

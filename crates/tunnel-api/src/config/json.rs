@@ -30,7 +30,7 @@ impl std::error::Error for NotJson {}
 /// A byte order mark before it is skipped, and a text of nothing but blanks is an empty object.
 pub fn parse(text: &str) -> Result<Map<String, Value>, NotJson> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    if text.trim().is_empty() {
+    if is_blank(text) {
         return Ok(Map::new());
     }
     let kind = match serde_json::from_str(text) {
@@ -45,6 +45,11 @@ pub fn parse(text: &str) -> Result<Map<String, Value>, NotJson> {
     let before = &text[..text.len() - text.trim_start().len()];
     let (line, column) = position(before);
     Err(NotJson { line, column, problem: "expected an object `{ … }`".to_owned(), found: kind.to_owned() })
+}
+
+/// Tells whether a text says nothing at all, not even `{}`.
+pub fn is_blank(text: &str) -> bool {
+    text.strip_prefix('\u{feff}').unwrap_or(text).trim().is_empty()
 }
 
 fn not_json(text: &str, error: &serde_json::Error) -> NotJson {

@@ -14,6 +14,9 @@ use super::{LogLevel, RoutingPolicy};
 /// For [`seconds`] without an upper bound that a user would meet: about 136 years.
 pub(super) const NO_MAXIMUM: u64 = u32::MAX as u64;
 
+/// For `queue.maxWaiting`: each waiting request costs memory; who needs more than this needs another backend.
+pub(super) const MOST_WAITING: u64 = 100_000;
+
 /// Why a value is refused: the rule that it breaks.
 pub(super) enum Rejection {
     /// The value may be repeated to the user.
@@ -106,11 +109,9 @@ pub(super) fn pool_size(name: &str) -> impl FnOnce(&Value) -> Judged<NonZeroUsiz
 }
 
 pub(super) fn max_waiting(value: &Value) -> Judged<usize> {
-    // Each waiting request costs memory; who needs more than this needs another backend.
-    const MOST: usize = 100_000;
     whole(value)
+        .filter(|count| *count <= MOST_WAITING)
         .and_then(|count| usize::try_from(count).ok())
-        .filter(|count| *count <= MOST)
         .ok_or_else(|| "Queue max waiting must be between 0 and 100000".into())
 }
 
@@ -253,6 +254,8 @@ fn hide_credentials(text: &str, rule: String) -> Rejection {
 }
 
 /// Tells whether an address stays on this machine by what it says: `localhost`, `*.localhost`, a loopback IP.
+///
+/// The transport has the same rule; a test of the daemon holds the two together.
 pub(super) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Ipv4(ip)) => ip.is_loopback(),
