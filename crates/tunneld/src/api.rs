@@ -1,44 +1,85 @@
 //! The control API: the same router behind the control socket and the control port.
 
+mod auth;
+mod body;
+mod config;
 mod connections;
 pub(crate) mod error;
+mod events;
 mod health;
+mod log_level;
+pub(crate) mod metrics;
+mod models;
+mod openapi;
+mod path;
+mod query;
+mod requests;
 mod status;
 mod tunnel;
+mod usage;
+mod warnings;
+pub(crate) mod ws;
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{DefaultBodyLimit, MatchedPath, State};
 use axum::middleware::{self, Next};
-use axum::routing::{MethodRouter, get, post};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::routing::{MethodRouter, delete, get, post, put};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, UPGRADE};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
+use jiff::Timestamp;
+use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
+use tracing::{debug, info};
 use tunnel_api::Status;
 use tunnel_broker::Broker;
+use tunnel_runtime::LogLevel;
 
+use crate::config::ConfigHandle;
 use crate::doors::accept::Handler;
 use crate::doors::peer::Peer;
 use crate::guard::{Effect, Guards, Verdict};
+use crate::resources::SharedReading;
+use crate::secrets::TokenHandle;
+use crate::store::{ApiOutcome, RecorderHandle, Store};
 use crate::tunnel::TunnelHandle;
 use error::ApiError;
+use metrics::LastAnswer;
+use ws::Clients;
 
 /// What the endpoints look at and order. Clones share everything.
 #[derive(Debug, Clone)]
 pub(crate) struct Api {
     pub(crate) status: watch::Receiver<Arc<Status>>,
+    pub(crate) config: ConfigHandle,
     pub(crate) tunnel: TunnelHandle,
+    pub(crate) token: TokenHandle,
     pub(crate) broker: Broker,
     pub(crate) guards: Arc<Guards>,
+    pub(crate) store: Store,
+    pub(crate) recorder: RecorderHandle,
+    /// Everything that `GET /metrics` shows.
+    pub(crate) page: Arc<Registry>,
+    pub(crate) resources: SharedReading,
+    pub(crate) last_answer: Arc<LastAnswer>,
+    pub(crate) clients: Clients,
+    /// None where the log is not ours, as in a test.
+    pub(crate) log_level: Option<LogLevel>,
     pub(crate) started: Instant,
+    pub(crate) started_at: Timestamp,
+    /// Waits for the clients of `/ws` at the end.
+    pub(crate) tracker: TaskTracker,
     /// Cancelled when the daemon shuts down: not ready any more.
     pub(crate) stopping: CancellationToken,
+    /// Cancelled when what still runs has to end.
+    pub(crate) hard: CancellationToken,
 }
 
 /// The door through which a request came and whose process sent it: what the guard judges by.
@@ -55,6 +96,10 @@ pub(crate) enum Entrance {
     Port,
 }
 
+/// Whether the caller may change something over the WebSocket that it asks for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MayChange(pub(crate) bool);
+
 /// The bodies that control requests have are small or absent.
 const MAX_BODY_BYTES: usize = 64 * 1024;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -69,9 +114,34 @@ fn routes() -> Vec<(&'static str, MethodRouter<Api>)> {
         ("/api/version", get(health::version)),
         ("/api/status", get(status::status)),
         ("/api/connections", get(connections::connections)),
+        ("/api/connections/{id}/test", post(connections::test)),
+        ("/api/warnings", get(warnings::warnings)),
+        ("/api/models", get(models::models)),
+        ("/api/requests", get(requests::list)),
+        ("/api/requests/{id}", delete(requests::cancel)),
+        ("/api/metrics", get(metrics::metrics)),
+        ("/api/usage", get(usage::usage)),
+        ("/api/events", get(events::events)),
+        ("/api/log-level", put(log_level::set)),
+        ("/api/config", get(config::show).put(config::replace).patch(config::patch)),
+        ("/api/config/origins", get(config::origins)),
+        ("/api/config/schema", get(config::schema)),
+        ("/api/config/backups", get(config::backups)),
+        ("/api/config/validate", post(config::validate)),
+        ("/api/config/reload", post(config::reload)),
+        ("/api/config/backup", post(config::back_up)),
+        ("/api/config/restore", post(config::restore)),
+        ("/api/config/import", post(config::import)),
+        ("/api/auth", get(auth::status)),
+        ("/api/auth/token", put(auth::store).delete(auth::remove)),
+        ("/api/auth/login", post(auth::login)),
+        ("/api/auth/logout", post(auth::logout)),
         ("/api/tunnel/start", post(tunnel::start)),
         ("/api/tunnel/stop", post(tunnel::stop)),
         ("/api/tunnel/restart", post(tunnel::restart)),
+        ("/metrics", get(metrics::page)),
+        ("/openapi.json", get(openapi::document)),
+        ("/ws", get(ws::upgrade)),
     ]
 }
 
@@ -89,27 +159,37 @@ pub(crate) fn router(api: Api) -> Router {
         .with_state(api)
 }
 
-async fn not_found(uri: Uri) -> ApiError {
-    ApiError::new(StatusCode::NOT_FOUND, "not_found", format!("there is no {} here", uri.path()))
+async fn not_found() -> ApiError {
+    ApiError::new(
+        StatusCode::NOT_FOUND,
+        "not_found",
+        "there is no such endpoint; docs/local-api.md lists them",
+    )
 }
 
-async fn method_not_allowed(method: Method, uri: Uri) -> ApiError {
-    let sentence = format!("{} does not take {method}; see the Allow header", uri.path());
+async fn method_not_allowed() -> ApiError {
+    let sentence = "this endpoint does not take that method; see the Allow header";
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", sentence)
 }
 
-/// Judges each request, gives it an id, and finishes each answer: version, CORS, the body of an error.
-async fn guarded(State(api): State<Api>, request: Request<Body>, next: Next) -> Response<Body> {
+/// Judges each request, gives it an id, and finishes each answer: version, CORS, the body of an error, the log.
+async fn guarded(State(api): State<Api>, mut request: Request<Body>, next: Next) -> Response<Body> {
+    let begin = Instant::now();
     // A request that came through no door of ours is nobody's.
     let caller = request.extensions().get::<Caller>().copied();
-    let peer = caller.map_or(Peer::Stranger, |caller| caller.peer);
     let request_id = format!("{:032x}", rand::random::<u128>());
-    let verdict = match caller.map(|caller| caller.entrance) {
-        Some(Entrance::Socket) => api.guards.socket().check(peer, &request, effect),
-        Some(Entrance::Port) | None => api.guards.control().check(peer, &request, effect),
-    };
+    let method = request.method().clone();
+    // The route and not the path, which is the caller's to write.
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let verdict = judge(&api, caller, &request, effect);
     let (mut response, cors) = match verdict {
-        Verdict::Pass(cors) => (next.run(request).await, cors),
+        Verdict::Pass(cors) => {
+            if request.headers().contains_key(UPGRADE) {
+                let verdict = judge(&api, caller, &request, |_, _| Effect::Changes);
+                request.extensions_mut().insert(MayChange(matches!(verdict, Verdict::Pass(_))));
+            }
+            (next.run(request).await, cors)
+        }
         Verdict::Preflight(granted) => {
             let mut response = Response::new(Body::empty());
             *response.status_mut() = crate::guard::Preflight::STATUS;
@@ -118,10 +198,14 @@ async fn guarded(State(api): State<Api>, request: Request<Body>, next: Next) -> 
         }
         Verdict::Refuse(refusal) => (ApiError::from(refusal).into_marker(), None),
     };
-    if let Some(error) = response.extensions_mut().remove::<ApiError>() {
+    let error = response.extensions_mut().remove::<ApiError>().or_else(|| ApiError::in_place_of(&response));
+    if let Some(error) = error {
         *response.body_mut() = error.body(&request_id).into();
+        // Of the body before.
+        response.headers_mut().remove(CONTENT_LENGTH);
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
+    note(&api, &method, route.as_ref(), response.status(), begin, &request_id);
     let headers = response.headers_mut();
     headers.insert(VERSION, HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
@@ -132,6 +216,52 @@ async fn guarded(State(api): State<Api>, request: Request<Body>, next: Next) -> 
         cors.apply(headers);
     }
     response
+}
+
+fn judge(
+    api: &Api,
+    caller: Option<Caller>,
+    request: &Request<Body>,
+    effect: impl Fn(&Method, &Uri) -> Effect,
+) -> Verdict {
+    let peer = caller.map_or(Peer::Stranger, |caller| caller.peer);
+    match caller.map(|caller| caller.entrance) {
+        Some(Entrance::Socket) => api.guards.socket().check(peer, request, effect),
+        Some(Entrance::Port) | None => api.guards.control().check(peer, request, effect),
+    }
+}
+
+const STANDARD_METHODS: [Method; 7] =
+    [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
+
+/// What is asked every few seconds for as long as the daemon runs, not least by the daemon itself for its watchdog.
+/// Counted, it would hide what people ask, and the database would be written for nothing else.
+const PROBES: [&str; 2] = ["/livez", "/readyz"];
+
+/// Counts an answer, and writes the access log: what changes something is worth a line, what reads only at DEBUG.
+fn note(
+    api: &Api,
+    method: &Method,
+    route: Option<&MatchedPath>,
+    status: StatusCode,
+    begin: Instant,
+    request_id: &str,
+) {
+    let route = route.map_or("none", MatchedPath::as_str);
+    if !PROBES.contains(&route) {
+        let failed = status.is_client_error() || status.is_server_error();
+        api.recorder.api(if failed { ApiOutcome::Failed } else { ApiOutcome::Ok });
+        api.last_answer.now();
+    }
+    let safe = method.is_safe();
+    // Neither are methods that nobody knows.
+    let method = if STANDARD_METHODS.contains(method) { method.as_str() } else { "other" };
+    let (status, ms) = (status.as_u16(), begin.elapsed().as_secs_f64() * 1e3);
+    if safe {
+        debug!(target: "api", method, route, status, ms, request_id, "answered");
+    } else {
+        info!(target: "api", method, route, status, ms, request_id, "answered");
+    }
 }
 
 fn effect(method: &Method, _: &Uri) -> Effect {

@@ -29,16 +29,31 @@ pub struct Cli {
 
     /// Read the device token from this file; a new one takes effect without a restart
     ///
-    /// Without it: systemd's credential cloud-token.
+    /// Without it: the desktop's keyring, systemd's credential cloud-token, or an encrypted file in the state
+    /// directory. With it nothing else counts.
     #[arg(long, value_name = "FILE", env = "TUNNELD_TOKEN_FILE")]
     token_file: Option<PathBuf>,
+
+    /// Log to this file; at 10 MiB it becomes FILE.1
+    ///
+    /// Without it: the journal under systemd, else standard error. Where there is no journal and standard error
+    /// is /dev/null: ~/.cloudtolocalllm/tunnel_manager.log if that directory exists, or tunneld.log in the state
+    /// directory.
+    #[arg(long, value_name = "FILE", env = "TUNNELD_LOG_FILE")]
+    log_file: Option<PathBuf>,
 }
 
 impl Cli {
     /// Returns what it says, with the environment beside it.
     pub fn into_options(self, env: Vec<(OsString, OsString)>) -> Options {
-        let token_file = self.token_file.filter(|path| !path.as_os_str().is_empty());
-        Options { config: self.config, state_dir: self.state_dir, token_file, env }
+        let named = |path: Option<PathBuf>| path.filter(|path| !path.as_os_str().is_empty());
+        Options {
+            config: self.config,
+            state_dir: self.state_dir,
+            token_file: named(self.token_file),
+            log_file: named(self.log_file),
+            env,
+        }
     }
 }
 
@@ -54,10 +69,21 @@ mod tests {
 
     #[test]
     fn flags_become_options() {
-        let cli = Cli::parse_from(["tunneld", "--config", "c.json", "--state-dir", "s", "--token-file", "t"]);
+        let cli = Cli::parse_from([
+            "tunneld",
+            "--config",
+            "c.json",
+            "--state-dir",
+            "s",
+            "--token-file",
+            "t",
+            "--log-file",
+            "l",
+        ]);
         let options = cli.into_options(Vec::new());
         assert_eq!(options.config, Some("c.json".into()));
         assert_eq!(options.state_dir, Some("s".into()));
         assert_eq!(options.token_file, Some("t".into()));
+        assert_eq!(options.log_file, Some("l".into()));
     }
 }

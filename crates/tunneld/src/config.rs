@@ -1,5 +1,16 @@
 //! The configuration: read from its layers, checked, and turned into what each part takes.
 
+mod backups;
+mod change;
+mod error;
+mod handle;
+mod parts;
+mod proxy;
+mod replace;
+mod source;
+mod watch;
+
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::PathBuf;
@@ -7,19 +18,24 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
-use tunnel_api::config::{ConnectionType, Fault, LogLevel, RemotePaths, ollama_host_hint};
-use tunnel_api::connection::OLLAMA_ID;
+use tunnel_api::config::{LogLevel, ollama_host_hint};
 use tunnel_api::status::ConfigStatus;
 use tunnel_api::{Config, paths};
-use tunnel_broker::{BackendConfig, BackendKind, BrokerConfig, PathRule};
+use tunnel_broker::BrokerConfig;
 use tunnel_runtime::LevelFilter;
-use tunnel_runtime::layers::{self, File, LayersError, Sources};
-use tunnel_transport::{DeviceName, RelayUrl};
+use tunnel_runtime::layers::{self, File, LayersError, Origin, Sources};
 
+pub(crate) use self::backups::Backups;
+pub(crate) use self::change::{Change, ChangeError, Edit, check};
+pub use self::error::LoadError;
+pub(crate) use self::handle::{Applied, ConfigHandle, Order, Task, TokenSink};
+pub(crate) use self::proxy::Proxies;
+pub(crate) use self::source::{Revision, Source};
+pub(crate) use self::watch::FileWatch;
 use crate::tunnel::Settings;
 
 /// What the command line and the environment say.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Options {
     /// `--config`.
     pub config: Option<PathBuf>,
@@ -27,6 +43,8 @@ pub struct Options {
     pub state_dir: Option<PathBuf>,
     /// `--token-file` or `$TUNNELD_TOKEN_FILE`.
     pub token_file: Option<PathBuf>,
+    /// `--log-file` or `$TUNNELD_LOG_FILE`.
+    pub log_file: Option<PathBuf>,
     /// The environment: `std::env::vars_os()`, or a test's.
     pub env: Vec<(OsString, OsString)>,
 }
@@ -34,6 +52,27 @@ pub struct Options {
 impl Options {
     pub(crate) fn var(&self, name: &str) -> Option<OsString> {
         self.env.iter().find(|(key, _)| key == OsStr::new(name)).map(|(_, value)| value.clone())
+    }
+
+    /// Where the log goes when nobody would see it otherwise: where the original has it, if it was ever here.
+    pub fn last_resort_log(&self) -> Option<PathBuf> {
+        let home = self.var("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
+        let original = home.map(|home| home.join(".cloudtolocalllm")).filter(|directory| directory.is_dir());
+        let state = || paths::state_dir(self.state_dir.as_deref(), |name| self.var(name));
+        original
+            .map(|directory| directory.join("tunnel_manager.log"))
+            .or_else(|| Some(state()?.join("tunneld.log")))
+    }
+}
+
+impl fmt::Debug for Options {
+    // The environment may hold anything, tokens of other programs too.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("config", &self.config)
+            .field("state_dir", &self.state_dir)
+            .field("token_file", &self.token_file)
+            .finish_non_exhaustive()
     }
 }
 
@@ -44,78 +83,55 @@ pub struct Loaded {
     pub(crate) tunnel: Settings,
     pub(crate) broker: BrokerConfig,
     pub(crate) files: Vec<PathBuf>,
+    /// Where each value came from, by its key; for keys of objects also by path, such as `queue.maxWait`.
+    pub(crate) origins: BTreeMap<String, Origin>,
+    /// Which version of the file it is.
+    pub(crate) revision: Revision,
+    /// `autoStartOnBoot`, if it is not just the default.
+    pub(crate) starts_at_boot: Option<bool>,
     /// Variables that look like keys and are none.
     pub(crate) unknown_variables: Vec<String>,
+    /// A variable that names a proxy of a kind that we cannot use.
+    pub(crate) unusable_variable: Option<&'static str>,
 }
 
 /// What is in force, for the status.
 #[derive(Debug, Clone)]
 pub(crate) struct ConfigState {
     pub(crate) config: Arc<Config>,
+    /// `autoStartOnBoot`, if somebody said it: only then is systemd told.
+    pub(crate) starts_at_boot: Option<bool>,
     pub(crate) status: ConfigStatus,
+    /// Where each value came from.
+    pub(crate) origins: Arc<BTreeMap<String, Origin>>,
+    /// Which version of the file it is.
+    pub(crate) revision: Revision,
 }
-
-/// Why a configuration is not taken.
-#[derive(Debug)]
-pub enum LoadError {
-    /// It could not be read.
-    Layers(LayersError),
-    /// It says things that cannot be: all of them.
-    Faults {
-        /// The file that was read, if there was one: some faults may come from variables all the same.
-        file: Option<PathBuf>,
-        /// Each with key, value and rule.
-        faults: Vec<Fault>,
-    },
-}
-
-impl LoadError {
-    /// The exit code of a start with such a configuration, as `tunnelctl config validate` has it.
-    pub const EXIT_CODE: u8 = 7;
-}
-
-impl fmt::Display for LoadError {
-    /// Writes one line for the whole and, indented, one for each fault.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Layers(error) => {
-                write!(f, "{error}")?;
-                let mut source = std::error::Error::source(error);
-                while let Some(cause) = source {
-                    write!(f, ": {cause}")?;
-                    source = cause.source();
-                }
-                Ok(())
-            }
-            Self::Faults { file, faults } => {
-                let n = faults.len();
-                let noun = if n == 1 { "fault" } else { "faults" };
-                match file {
-                    Some(file) => write!(f, "the configuration in {} has {n} {noun}", file.display())?,
-                    None => write!(f, "the configuration has {n} {noun}")?,
-                }
-                faults.iter().try_for_each(|fault| write!(f, "\n  {fault}"))
-            }
-        }
-    }
-}
-
-impl std::error::Error for LoadError {}
 
 /// Variables with our prefix that are no configuration keys.
-const OTHER_VARIABLES: [&str; 5] =
-    ["TUNNELD_CONFIG", "TUNNELD_STATE_DIR", "TUNNELD_TOKEN_FILE", "TUNNELD_LOG", "TUNNELD_URL"];
+const OTHER_VARIABLES: [&str; 6] = [
+    "TUNNELD_CONFIG",
+    "TUNNELD_STATE_DIR",
+    "TUNNELD_TOKEN_FILE",
+    "TUNNELD_LOG",
+    "TUNNELD_LOG_FILE",
+    "TUNNELD_URL",
+];
 
 impl Loaded {
     /// Reads all layers and checks what comes of them. All faults are told at once.
     pub fn load(options: &Options) -> Result<Self, LoadError> {
-        let file =
-            paths::config_file(options.config.as_deref(), |name| options.var(name), |path| path.exists());
+        Self::of(options, &Source::read(options)?)
+    }
+
+    /// Checks what comes of all layers with this file. Reads nothing.
+    pub(crate) fn of(options: &Options, source: &Source) -> Result<Self, LoadError> {
+        let file = source.file()?;
         let read = |hints| {
             layers::read(Sources {
                 defaults: Config::default().to_map(),
                 hints,
-                file: file.as_ref().map(|file| File { path: &file.path, named: file.named, parse }),
+                file: file.as_ref().map(|file| File { path: file.path.clone(), values: file.values.clone() }),
                 prefix: "TUNNELD_",
                 env: options.env.clone(),
                 other_variables: &OTHER_VARIABLES,
@@ -133,14 +149,21 @@ impl Loaded {
         }
         let faulty = |faults| LoadError::Faults { file: layered.files.first().cloned(), faults };
         let config = Config::check(&layered.values).map_err(faulty)?;
-        let tunnel = tunnel(&config).map_err(|fault| faulty(vec![fault]))?;
-        let broker = broker(&config).map_err(|fault| faulty(vec![fault]))?;
+        let found = proxy::find(&config, |name| options.var(name)).map_err(|fault| faulty(vec![fault]))?;
+        let tunnel = parts::tunnel(&config, found.proxies).map_err(|fault| faulty(vec![fault]))?;
+        let broker = parts::broker(&config).map_err(|fault| faulty(vec![fault]))?;
+        let said = layered.origins.get("autoStartOnBoot").is_some_and(|origin| *origin != Origin::Default);
+        let starts_at_boot = said.then_some(config.auto_start_on_boot);
         Ok(Self {
             config,
+            starts_at_boot,
             tunnel,
             broker,
-            files: layered.files.clone(),
-            unknown_variables: layered.unknown_variables.clone(),
+            files: layered.files,
+            origins: layered.origins,
+            revision: source.revision(),
+            unknown_variables: layered.unknown_variables,
+            unusable_variable: found.unusable_variable,
         })
     }
 
@@ -158,123 +181,48 @@ impl Loaded {
     pub(crate) fn state(&self, restart_required: Vec<String>) -> ConfigState {
         ConfigState {
             config: Arc::new(self.config.clone()),
+            starts_at_boot: self.starts_at_boot,
             status: ConfigStatus {
                 files: self.files.iter().map(|file| file.display().to_string()).collect(),
                 loaded_at: Timestamp::now(),
                 last_error: None,
                 restart_required,
             },
+            origins: Arc::new(self.origins.clone()),
+            revision: self.revision.clone(),
         }
     }
 }
 
 impl ConfigState {
-    /// Returns the keys whose change from `running` waits for a restart.
-    pub(crate) fn restart_required(running: &Config, new: &Config) -> Vec<String> {
-        let changes = [
-            ("apiServerPort", running.api_server_port != new.api_server_port),
-            ("enableApiServer", running.enable_api_server != new.enable_api_server),
-            ("gatewayPort", running.gateway_port != new.gateway_port),
-            ("enableGateway", running.enable_gateway != new.enable_gateway),
-        ];
-        changes.iter().filter(|(_, changed)| *changed).map(|(key, _)| (*key).to_owned()).collect()
+    /// Refuses an empty file in the place of one that says something. It is what a full disk or a failed
+    /// redirection leaves behind; who wants the defaults can say so, or delete the file.
+    pub(crate) fn refuse_emptied(&self, source: &Source) -> Result<(), LoadError> {
+        let says_something = self.origins.values().any(|origin| matches!(origin, Origin::File(_)));
+        match (source.path(), source.text()) {
+            (Some(path), Some(text)) if says_something && tunnel_api::config::is_blank(text) => {
+                let problem = "the file is empty; write {} for the defaults".to_owned();
+                Err(LoadError::Layers(LayersError::Malformed { path: path.to_owned(), problem }))
+            }
+            _ => Ok(()),
+        }
     }
 
     #[cfg(test)]
     pub(crate) fn defaults() -> Self {
-        Self { config: Arc::new(Config::default()), status: ConfigStatus::default() }
+        Self {
+            config: Arc::new(Config::default()),
+            starts_at_boot: None,
+            status: ConfigStatus::default(),
+            origins: Arc::default(),
+            revision: Revision::of(None),
+        }
     }
-}
-
-fn parse(text: &str) -> Result<Map<String, Value>, String> {
-    tunnel_api::config::parse(text).map_err(|error| error.to_string())
 }
 
 /// The port that a key will most likely give; one that is faulty is reported later.
 fn port(values: &Map<String, Value>, key: &str) -> u16 {
     values.get(key).and_then(Value::as_u64).and_then(|port| u16::try_from(port).ok()).unwrap_or_default()
-}
-
-fn tunnel(config: &Config) -> Result<Settings, Fault> {
-    let url = config.cloud_proxy_url.as_str();
-    let relay = RelayUrl::parse(url).map_err(|error| Fault {
-        key: "cloudProxyUrl".to_owned(),
-        value: Some(format!("\"{url}\"")),
-        rule: format!("Cloud proxy URL is not usable: {error}"),
-        did_you_mean: None,
-    })?;
-    let name = config.device_name(&hostname());
-    // Cannot fall back: the check of `deviceName` and the cleaning of a host name have the same rule.
-    let device = name.parse().unwrap_or_else(|_| DeviceName::from_hostname(&name));
-    Ok(Settings {
-        enabled: config.enable_cloud_proxy,
-        auto_start: config.auto_start_tunnel,
-        relay,
-        device,
-        connect_timeout: config.connection_timeout,
-        ca_file: config.ca_file.clone(),
-    })
-}
-
-fn hostname() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
-}
-
-fn broker(config: &Config) -> Result<BrokerConfig, Fault> {
-    let ollama = config
-        .enable_local_ollama
-        .then(|| BackendConfig::new(OLLAMA_ID, BackendKind::Ollama, config.ollama_url()));
-    let configured = config.connections.iter().filter_map(|connection| {
-        let kind = match connection.kind {
-            ConnectionType::Ollama => BackendKind::Ollama,
-            ConnectionType::Openai => BackendKind::OpenAi,
-            // Nothing serves these kinds; the entry is valid all the same.
-            ConnectionType::Cloud | ConnectionType::Plugin => return None,
-        };
-        Some(BackendConfig {
-            priority: connection.priority,
-            weight: connection.weight,
-            max_concurrent: connection.max_concurrent,
-            models: connection.models.clone(),
-            enabled: connection.enabled,
-            ..BackendConfig::new(connection.id.clone(), kind, connection.url.clone())
-        })
-    });
-    Ok(BrokerConfig {
-        backends: ollama.into_iter().chain(configured).collect(),
-        connect_timeout: config.connection_timeout,
-        first_byte_timeout: config.first_byte_timeout,
-        idle_timeout: config.request_timeout,
-        probe_interval: config.health_check_interval,
-        probe_failures: config.max_retries.get(),
-        retry_delay: config.retry_delay,
-        pool_size: config.connection_pool_size.get(),
-        remote_paths: remote_paths(&config.remote_paths)?,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-    })
-}
-
-fn remote_paths(paths: &RemotePaths) -> Result<tunnel_broker::RemotePaths, Fault> {
-    let rules = match paths {
-        RemotePaths::Inference => return Ok(tunnel_broker::RemotePaths::Inference),
-        RemotePaths::All => return Ok(tunnel_broker::RemotePaths::All),
-        RemotePaths::Rules(rules) => rules,
-    };
-    let rules = rules.iter().enumerate().map(|(index, rule)| {
-        let path = match rule.path().strip_suffix("/*") {
-            // In the file `*` at the end stands for all below; the broker writes that `**`.
-            Some(above) => format!("{above}/**"),
-            None => rule.path().to_owned(),
-        };
-        let text = format!("{} {path}", rule.method().unwrap_or("*"));
-        text.parse::<PathRule>().map_err(|error| Fault {
-            key: format!("remotePaths[{index}]"),
-            value: Some(format!("\"{rule}\"")),
-            rule: error.to_string(),
-            did_you_mean: None,
-        })
-    });
-    rules.collect::<Result<_, _>>().map(tunnel_broker::RemotePaths::Rules)
 }
 
 #[cfg(test)]
@@ -316,6 +264,18 @@ mod tests {
     }
 
     #[test]
+    fn last_resort_of_the_log_is_where_the_original_has_it() {
+        let home = tempfile::tempdir().unwrap();
+        let options = Options { env: vec![("HOME".into(), home.path().into())], ..Options::default() };
+        let state = home.path().join(".local/state/cloudtolocalllm/tunneld.log");
+        assert_eq!(options.last_resort_log(), Some(state));
+        std::fs::create_dir(home.path().join(".cloudtolocalllm")).unwrap();
+        let original = home.path().join(".cloudtolocalllm/tunnel_manager.log");
+        assert_eq!(options.last_resort_log(), Some(original));
+        assert_eq!(Options::default().last_resort_log(), None);
+    }
+
+    #[test]
     fn no_file_means_the_defaults() {
         let loaded = Loaded::load(&Options::default()).unwrap();
         assert_eq!(loaded.config, Config::default());
@@ -334,6 +294,14 @@ mod tests {
         let loaded = load(r#"{ "gatewayPort": 1234 }"#, &env).unwrap();
         assert_eq!(loaded.config.gateway_port.get(), 4321);
         assert_eq!(loaded.unknown_variables, ["TUNNELD_GATEWAY_PROT"]);
+    }
+
+    #[test]
+    fn start_at_boot_is_known_as_said_or_not() {
+        assert_eq!(load("{}", &[]).unwrap().starts_at_boot, None);
+        assert_eq!(load(r#"{ "autoStartOnBoot": false }"#, &[]).unwrap().starts_at_boot, Some(false));
+        let env = [("TUNNELD_AUTO_START_ON_BOOT", "true")];
+        assert_eq!(load("{}", &env).unwrap().starts_at_boot, Some(true));
     }
 
     #[test]
@@ -366,12 +334,5 @@ mod tests {
         assert!(paths.allows(&Method::GET, "/api/pull").is_err());
         assert!(paths.allows(&Method::DELETE, "/v1/files/a/b").is_ok());
         assert!(paths.allows(&Method::POST, "/api/chat").is_err());
-    }
-
-    #[test]
-    fn changed_ports_wait_for_a_restart() {
-        let running = Config::default();
-        let new = load(r#"{ "gatewayPort": 4321, "requestTimeout": 7 }"#, &[]).unwrap().config;
-        assert_eq!(ConfigState::restart_required(&running, &new), ["gatewayPort"]);
     }
 }

@@ -1,39 +1,70 @@
 //! The daemon: opens the doors, starts the parts, joins them.
 
-use std::fs::DirBuilder;
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::net::TcpListener;
-use tokio::sync::watch;
+use jiff::Timestamp;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{info, warn};
-use tunnel_api::{Status, Warning, paths};
-use tunnel_broker::Broker;
+use tunnel_api::tunnel::Target;
+use tunnel_api::{Status, Warning};
+use tunnel_broker::{BackendState, Broker};
+use tunnel_runtime::systemd::InheritedSockets;
 use tunnel_runtime::{Lifecycle, LogLevel};
 
+use crate::alerts::{ConnectionFigures, Figures};
+use crate::api::ws::Clients;
 use crate::api::{self, Api, ControlDoor, Entrance};
-use crate::config::{Loaded, Options};
+use crate::boot::Boot;
+use crate::config::{ConfigHandle, ConfigState, Loaded, Options, TokenSink};
 use crate::doors::accept::{self, Ends};
+use crate::doors::heartbeat::{Heartbeat, Places};
+use crate::doors::inherited::Inherited;
 use crate::doors::socket::{ControlSocket, SocketError, SocketFile};
-use crate::doors::{self, BindError, Door};
+use crate::doors::{BindError, Bound, Doors, Rooms};
 use crate::gateway::Gateway;
 use crate::guard::Guards;
-use crate::reload::Reloader;
+use crate::notify::Notifier;
+use crate::reload::{Consumers, Reloader};
+use crate::resources::{ResourceMeter, SharedReading};
+use crate::secrets::{self, Credentials, SessionBus, TokenHandle};
 use crate::status::{Sources, StatusHub};
-use crate::tunnel::{self, TokenSource};
-use crate::unit_status;
+use crate::store::{BootId, Opened, RecorderHandle, Store, target_at_start};
+use crate::surroundings::{open_socket, socket_places, state_dir};
+use crate::warnings::{Condition, Listener, Reports, Transition};
+use crate::{alerts, chronicle, notify, page, scribe, tunnel, unit_status, world};
 
 /// A daemon that runs. It ends with the [`Lifecycle`] that it was started on.
 #[derive(Debug)]
 pub struct Daemon {
-    control: Vec<SocketAddr>,
-    gateway: Vec<SocketAddr>,
-    socket: Option<SocketFile>,
+    places: watch::Receiver<Places>,
+    _socket: Option<SocketFile>,
     status: watch::Receiver<Arc<Status>>,
+    stop_scribe: CancellationToken,
+    scribes: JoinSet<()>,
+    /// Before the recorders: it says that they may end.
+    stop_recorder: DropGuard,
+    recorders: JoinSet<()>,
+    /// Kept to the end: a recorder that nobody can tell anything any more ends by itself.
+    _record: RecorderHandle,
 }
+
+/// What a daemon gets from its process.
+#[derive(Debug, Default)]
+pub struct Deps {
+    /// Changed when the configuration is reloaded.
+    pub log_level: Option<LogLevel>,
+    /// What the service manager listens on.
+    pub sockets: InheritedSockets,
+}
+
+/// An answer to whether the daemon serves.
+pub type Beat = Pin<Box<dyn Future<Output = bool> + Send>>;
 
 /// Why a daemon does not start.
 #[derive(Debug, thiserror::Error)]
@@ -58,101 +89,179 @@ impl StartError {
 
 impl Daemon {
     /// Opens the doors and starts all parts on `lifecycle`. Nothing is left behind if it fails.
-    ///
-    /// `log_level` is changed when the configuration is reloaded.
-    pub fn start(
+    pub async fn start(
         options: Options,
         loaded: Loaded,
         lifecycle: &Lifecycle,
-        log_level: Option<LogLevel>,
+        deps: Deps,
     ) -> Result<Self, StartError> {
-        let started = Instant::now();
+        let Deps { log_level, sockets } = deps;
+        let (started, started_at) = (Instant::now(), Timestamp::now());
+        let (tracker, soft, critical) = (lifecycle.tracker(), lifecycle.soft(), lifecycle.critical_tasks());
         let config = &loaded.config;
         let mut missing = Vec::new();
-        let socket = open_socket(&options, &mut missing)?;
-        let bind_if = |enabled: bool, door, port: std::num::NonZeroU16| {
-            if enabled { doors::bind(door, port.get()) } else { Ok(Vec::new()) }
-        };
-        let control = bind_if(config.enable_api_server, Door::Control, config.api_server_port)?;
-        let gateway = bind_if(config.enable_gateway, Door::Gateway, config.gateway_port)?;
+        let state_dir = state_dir(&options, &mut missing);
+        let places = socket_places(&options, state_dir.as_deref(), &mut missing);
+        let mut inherited = Inherited::sort(sockets, config, &places);
+        let socket = open_socket(places, inherited.socket.take(), &mut missing)?;
+        let bound = Bound::open(config, &mut inherited)?;
+        missing.append(&mut inherited.warnings);
         for name in &loaded.unknown_variables {
             warn!(variable = name, "environment variable is no configuration key, ignored");
         }
+        if let Some(name) = loaded.unusable_variable {
+            warn!(
+                variable = name,
+                "environment variable names a proxy of a kind that cannot be used, ignored"
+            );
+        }
+        let Opened { store, recorder, handle: record, found, warnings } =
+            Store::open(state_dir.as_deref(), started_at).await;
+        missing.extend(warnings);
 
         let (control_port, gateway_port) = (config.api_server_port.get(), config.gateway_port.get());
         let guards = Arc::new(Guards::new(control_port, gateway_port, &config.allowed_origins));
-        let broker = Broker::start(loaded.broker.clone(), lifecycle.tracker(), lifecycle.soft());
+        let broker = Broker::start(loaded.broker.clone(), tracker, soft.clone());
         let (settings, settings_reader) = watch::channel(Arc::new(loaded.tunnel.clone()));
         let (state, state_reader) = watch::channel(Arc::new(loaded.state(Vec::new())));
-        let credentials = options.var("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-        let token = TokenSource::new(options.token_file.as_deref(), credentials.as_deref());
-        let deps = tunnel::Deps {
-            settings: settings_reader,
-            token,
-            broker: broker.clone(),
-            soft: lifecycle.soft(),
-            hard: lifecycle.hard(),
-        };
-        let tunnel = tunnel::start(deps, lifecycle.tracker());
+        let secret_places = secrets::Places::of(&options, state_dir);
+        let token = secrets::start(secret_places, settings.subscribe(), soft.clone(), &critical);
+        let wanted =
+            target_at_start(found.target.as_ref(), BootId::read().as_ref(), config.auto_start_tunnel);
+        let tunnel = tunnel::start(
+            tunnel::Deps {
+                settings: settings_reader,
+                wanted: wanted == Target::Up,
+                token: token.clone(),
+                broker: broker.clone(),
+                record: record.clone(),
+                wakes: world::listen(options.var("DBUS_SYSTEM_BUS_ADDRESS"), tracker, &soft),
+                soft: soft.clone(),
+                hard: lifecycle.hard(),
+            },
+            &critical,
+        );
+        let reports = Reports::new();
+        let (notifications, for_notifier) = Listener::with_room(notify::ROOM);
+        let (events, for_chronicle) = Listener::with_room(chronicle::ROOM);
         let (hub, status) = StatusHub::new(Sources {
             backends: broker.status(),
             tunnel: tunnel.reports(),
-            config: state_reader,
+            config: state_reader.clone(),
+            said: reports.follow(),
             missing,
-            soft: lifecycle.soft(),
+            former: found.warnings,
+            listeners: vec![notifications, events],
+            soft: soft.clone(),
         });
-        lifecycle.tracker().spawn(hub.run());
-        lifecycle.tracker().spawn(unit_status::follow(status.clone(), lifecycle.soft()));
+        lifecycle.spawn_critical("status", hub.run());
+        let watchers = Watchers {
+            options: &options,
+            lifecycle,
+            status: &status,
+            config: &state_reader,
+            broker: &broker,
+            reports: &reports,
+            record: &record,
+        };
+        watchers.start(for_notifier, for_chronicle);
+        tracker.spawn(report(store.health(), "state", reports.clone(), soft.clone()));
+        tracker.spawn(report(token.warnings(), "secrets", reports.clone(), soft.clone()));
+        let (stop_scribe, mut scribes) = (CancellationToken::new(), JoinSet::new());
+        if let Some(finished) = broker.records(scribe::ROOM) {
+            scribes.spawn(scribe::carry(finished, record.clone(), stop_scribe.clone()));
+        }
+        let stop_recorder = CancellationToken::new();
+        let mut recorders = JoinSet::new();
+        // Outlives all that it hears from, so it is none of the lifecycle's own.
+        let recording = recorder.run(stop_recorder.clone());
+        recorders.spawn(critical.guarded("recorder", stop_recorder.clone(), recording));
 
-        let api = Api {
+        let options = Arc::new(options);
+        let (config, orders) =
+            ConfigHandle::new(Arc::clone(&options), state_reader, token_sink(token.clone()));
+        let resources = SharedReading::default();
+        let router = api::router(Api {
             status: status.clone(),
+            config,
             tunnel,
+            token,
             broker: broker.clone(),
             guards: Arc::clone(&guards),
+            page: Arc::new(page::registry(&broker, status.clone(), store.clone(), resources.clone())),
+            store,
+            recorder: record.clone(),
+            resources,
+            last_answer: Arc::default(),
+            clients: Clients::new(),
+            log_level: log_level.clone(),
             started,
-            stopping: lifecycle.soft(),
+            started_at,
+            tracker: tracker.clone(),
+            stopping: soft.clone(),
+            hard: lifecycle.hard(),
+        });
+        let ends = Ends { soft: soft.clone(), hard: lifecycle.hard(), tracker: tracker.clone() };
+        let (placing, places) = watch::channel(Places::default());
+        let socket = socket.map(|ControlSocket { listener, file }| {
+            let door = ControlDoor::new(router.clone(), Entrance::Socket);
+            lifecycle.spawn_critical("control socket", accept::unix(listener, door, ends.clone()));
+            placing.send_modify(|places| places.socket = Some(file.path().to_owned()));
+            file
+        });
+        let rooms = Rooms {
+            control: ControlDoor::new(router, Entrance::Port),
+            gateway: Gateway::new(broker.clone(), Arc::clone(&guards)),
+            guards,
         };
-        let router = api::router(api);
-        let ends =
-            Ends { soft: lifecycle.soft(), hard: lifecycle.hard(), tracker: lifecycle.tracker().clone() };
+        let doors = Some(Doors::serve(bound, rooms, critical, ends, placing));
+        let consumers = Consumers { doors, reports, broker, settings, log_level };
+        let reloader = Reloader { options, consumers, state, orders };
+        lifecycle.spawn_critical("reloader", reloader.run(lifecycle.hangups(), soft));
+        let stop_recorder = stop_recorder.drop_guard();
         let daemon = Self {
-            control: addresses(&control),
-            gateway: addresses(&gateway),
-            socket: socket.map(|ControlSocket { listener, file }| {
-                let door = ControlDoor::new(router.clone(), Entrance::Socket);
-                lifecycle.spawn_critical("control socket", accept::unix(listener, door, ends.clone()));
-                file
-            }),
+            places,
+            _socket: socket,
             status,
+            stop_scribe,
+            scribes,
+            stop_recorder,
+            recorders,
+            _record: record,
         };
-        for listener in control {
-            let door = ControlDoor::new(router.clone(), Entrance::Port);
-            lifecycle.spawn_critical("control port", accept::tcp(listener, door, ends.clone()));
-        }
-        for listener in gateway {
-            let door = Gateway::new(broker.clone(), Arc::clone(&guards));
-            lifecycle.spawn_critical("gateway", accept::tcp(listener, door, ends.clone()));
-        }
-        let reloader =
-            Reloader { options, running: loaded.config, broker, guards, settings, state, log_level };
-        lifecycle.tracker().spawn(reloader.run(lifecycle.hangups(), lifecycle.soft()));
         daemon.announce();
         Ok(daemon)
     }
 
     /// The addresses of the control port; empty when it is switched off.
-    pub fn control(&self) -> &[SocketAddr] {
-        &self.control
+    pub fn control(&self) -> Vec<SocketAddr> {
+        self.places.borrow().control.clone()
     }
 
     /// The addresses of the gateway; empty when it is switched off.
-    pub fn gateway(&self) -> &[SocketAddr] {
-        &self.gateway
+    pub fn gateway(&self) -> Vec<SocketAddr> {
+        self.places.borrow().gateway.clone()
     }
 
     /// Where the control socket is; `None` where there was no place for it.
-    pub fn socket(&self) -> Option<&Path> {
-        self.socket.as_ref().map(SocketFile::path)
+    pub fn socket(&self) -> Option<PathBuf> {
+        self.places.borrow().socket.clone()
+    }
+
+    /// Returns what tells whether the daemon serves, for [`Lifecycle::run_while`].
+    pub fn heartbeat(&self) -> impl Fn() -> Beat + Send + use<> {
+        let heartbeat = Heartbeat::new(self.places.clone());
+        move || Box::pin(heartbeat.clone().beats())
+    }
+
+    /// Writes down what was counted last. To be called when all else has ended; takes 2 seconds at most.
+    ///
+    /// A daemon that is dropped without it loses what was counted in its last moment.
+    pub async fn finish(mut self) {
+        self.stop_scribe.cancel();
+        while self.scribes.join_next().await.is_some() {}
+        drop(self.stop_recorder);
+        while self.recorders.join_next().await.is_some() {}
     }
 
     /// Follows the status.
@@ -166,85 +275,123 @@ impl Daemon {
         };
         info!(
             version = env!("CARGO_PKG_VERSION"),
-            gateway = list(&self.gateway),
-            control = list(&self.control),
+            gateway = list(&self.gateway()),
+            control = list(&self.control()),
             socket = self.socket().map(|path| path.display().to_string()),
             "listening"
         );
     }
 }
 
-fn addresses(listeners: &[TcpListener]) -> Vec<SocketAddr> {
-    listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+/// The tasks that only look: at the status, the configuration, the broker.
+struct Watchers<'a> {
+    options: &'a Options,
+    lifecycle: &'a Lifecycle,
+    status: &'a watch::Receiver<Arc<Status>>,
+    config: &'a watch::Receiver<Arc<ConfigState>>,
+    broker: &'a Broker,
+    reports: &'a Reports,
+    record: &'a RecorderHandle,
 }
 
-/// Finds a place for the control socket. Without one the control port is left; that is worth a warning.
-fn open_socket(options: &Options, missing: &mut Vec<Warning>) -> Result<Option<ControlSocket>, StartError> {
-    let state_dir = state_dir(options, missing);
-    if options.var("XDG_RUNTIME_DIR").is_none() {
-        tell(missing, "no_runtime_dir", "XDG_RUNTIME_DIR is not set", "set it, or use tunnelctl --url");
+impl Watchers<'_> {
+    fn start(&self, for_notifier: mpsc::Receiver<Transition>, for_chronicle: mpsc::Receiver<Transition>) {
+        let Self { options, lifecycle, status, config, broker, reports, record } = *self;
+        let tracker = lifecycle.tracker();
+        let notifier = Notifier {
+            arriving: for_notifier,
+            status: status.clone(),
+            config: config.clone(),
+            bus: SessionBus::of(options),
+            soft: lifecycle.soft(),
+        };
+        tracker.spawn(notifier.run());
+        tracker.spawn(unit_status::follow(status.clone(), lifecycle.soft()));
+        tracker.spawn(chronicle::keep(status.clone(), for_chronicle, record.clone(), lifecycle.soft()));
+        let figures = figures(broker.clone());
+        tracker.spawn(alerts::watch(figures, config.clone(), reports.clone(), lifecycle.soft()));
+        tracker.spawn(Boot::new(options, config.clone(), reports.clone()).run(lifecycle.soft()));
     }
-    let uid = rustix::process::geteuid().as_raw();
-    // The first is in the runtime directory; what follows there knows nothing of `--state-dir`.
-    let in_runtime_dir = paths::api_sockets(|name| options.var(name), uid).into_iter().next();
-    let mut places: Vec<PathBuf> = in_runtime_dir.into_iter().filter(|place| may_hold(place)).collect();
-    places.extend(state_dir.map(|directory| directory.join("api.sock")));
-    for place in places {
-        match ControlSocket::bind(&place) {
-            Ok(socket) => return Ok(Some(socket)),
-            Err(error @ SocketError::AlreadyRunning { .. }) => return Err(StartError::AlreadyRunning(error)),
-            Err(error) => warn!(error = %chain(&error), "no control socket there"),
-        }
-    }
-    tell(
-        missing,
-        "no_control_socket",
-        "there is no directory for the control socket, the control port is the only way in",
-        "set XDG_RUNTIME_DIR or --state-dir to a directory that this user can write",
-    );
-    Ok(None)
 }
 
-/// `/run/user/<uid>` is the login manager's to make; as root we would make it behind its back.
-fn may_hold(place: &Path) -> bool {
-    let runtime_dir = place.parent().and_then(Path::parent);
-    !place.starts_with("/run/user") || runtime_dir.is_some_and(Path::is_dir)
-}
-
-/// Makes the state directory; `None` if there is none that can be written.
-fn state_dir(options: &Options, missing: &mut Vec<Warning>) -> Option<PathBuf> {
-    let directory = paths::state_dir(options.state_dir.as_deref(), |name| options.var(name));
-    let next_step = "name one that this user can write: --state-dir DIR";
-    let Some(directory) = directory else {
-        tell(missing, "no_state_dir", "there is no home and no state directory, nothing is kept", next_step);
-        return None;
-    };
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(&directory);
-    let writable = made.and_then(|()| {
-        let wanted = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
-        rustix::fs::access(&directory, wanted).map_err(Into::into)
-    });
-    match writable {
-        Ok(()) => Some(directory),
-        Err(error) => {
-            let message = format!(
-                "the state directory {} cannot be written, nothing is kept: {error}",
-                directory.display()
-            );
-            tell(missing, "no_state_dir", &message, next_step);
-            None
+/// Shows in the status what a part says is wrong with it, until `soft` ends.
+async fn report<W>(
+    mut wrong: watch::Receiver<W>,
+    part: &'static str,
+    reports: Reports,
+    soft: CancellationToken,
+) where
+    W: Clone + IntoIterator<Item = Warning> + Send + Sync + 'static,
+{
+    loop {
+        let now = wrong.borrow_and_update().clone();
+        reports.set(part, told_apart(now));
+        tokio::select! {
+            changed = wrong.changed() => if changed.is_err() { return },
+            () = soft.cancelled() => return,
         }
     }
 }
 
-/// Says once, in log and status, that something is missing that the daemon can do without.
-fn tell(missing: &mut Vec<Warning>, code: &str, message: &str, next_step: &str) {
-    warn!(code, "{message}");
-    missing.push(Warning::new(code, message, next_step));
+/// Makes several warnings of one code, such as two files that cannot be read, conditions of their own.
+fn told_apart(warnings: impl IntoIterator<Item = Warning>) -> Vec<Condition> {
+    let mut conditions: Vec<Condition> = Vec::new();
+    for warning in warnings {
+        let earlier = conditions.iter().filter(|other| other.warning.code == warning.code).count();
+        // A part says them in a steady order.
+        let subject = if earlier == 0 { String::new() } else { (earlier + 1).to_string() };
+        conditions.push(Condition::of(subject, warning));
+    }
+    conditions
+}
+
+/// Stores a token that came with an imported file.
+fn token_sink(token: TokenHandle) -> TokenSink {
+    TokenSink::new(move |relay, text| {
+        let token = token.clone();
+        async move {
+            let text = secrets::parse_token(text).ok_or(secrets::ChangeError::NotAToken)?;
+            let login = Credentials::bare(text, Timestamp::now().as_second());
+            token.set_for(&relay, login).await.map(drop)
+        }
+    })
+}
+
+/// Returns what the alerts are judged by.
+fn figures(broker: Broker) -> impl FnMut() -> Figures + Send {
+    let mut meter = ResourceMeter::default();
+    move || {
+        let measured = broker.metrics();
+        let failures_in_a_row = |id: &str| {
+            let connection = measured.connections.iter().find(|connection| *connection.id == *id);
+            connection.map_or(0, |connection| connection.consecutive_failures)
+        };
+        let connections = broker.snapshot().into_iter().map(|backend| ConnectionFigures {
+            latency: backend.latency.filter(|_| backend.state == BackendState::Connected),
+            error_rate: Some(backend.error_rate),
+            failures_in_a_row: failures_in_a_row(&backend.id),
+            id: backend.id,
+        });
+        Figures { connections: connections.collect(), memory_bytes: meter.read(Instant::now()).memory_bytes }
+    }
 }
 
 /// An error with its causes on one line.
 pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_of_one_code_are_conditions_of_their_own() {
+        let of = |code, message| Warning::new(code, message, "");
+        let conditions = told_apart([of("file", "one"), of("other", "x"), of("file", "two")]);
+        let told: Vec<_> =
+            conditions.iter().map(|told| (told.subject.as_str(), told.warning.message.as_str())).collect();
+        assert_eq!(told, [("", "one"), ("", "x"), ("2", "two")]);
+    }
 }

@@ -206,20 +206,25 @@ impl Guard {
         }
     }
 
-    /// Refuses what a browser sends for a foreign page without an `Origin` and with an effect.
+    /// Refuses what a browser sends for a foreign page without an `Origin`: images, frames, scripts.
     ///
-    /// Programs send no `Sec-Fetch-Site`, and a page cannot keep its browser from sending it.
+    /// The page could read none of it, but a model server would have been asked. A link that a person follows is
+    /// another thing. Programs send no `Sec-Fetch-Site`, and a page cannot keep its browser from sending it.
     fn check_fetch_metadata<B>(
         &self,
         request: &Request<B>,
         effect: impl Fn(&Method, &Uri) -> Effect,
     ) -> Verdict {
-        let Some(site) = request.headers().get(FETCH_SITE) else { return Verdict::Pass(None) };
+        let headers = request.headers();
+        let Some(site) = headers.get(FETCH_SITE) else { return Verdict::Pass(None) };
         let ours = matches!(site.as_bytes(), b"same-origin" | b"none");
-        if !ours && effect(request.method(), request.uri()) == Effect::Changes {
-            return Verdict::Refuse(Refusal::Origin);
-        }
-        Verdict::Pass(None)
+        let says = |name, value: &str| headers.get(name).is_some_and(|said| said == value);
+        let followed = || {
+            says(FETCH_MODE, "navigate")
+                && says(FETCH_DEST, "document")
+                && effect(request.method(), request.uri()) == Effect::Reads
+        };
+        if ours || followed() { Verdict::Pass(None) } else { Verdict::Refuse(Refusal::Origin) }
     }
 
     fn host_is_ours(&self, headers: &HeaderMap, uri: &Uri) -> bool {
@@ -248,6 +253,8 @@ impl Guard {
 }
 
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+const FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
 #[cfg(test)]
 mod tests {
@@ -433,14 +440,25 @@ mod tests {
     }
 
     #[test]
-    fn cross_site_change_without_an_origin_is_refused() {
-        let send = |method, site| {
-            refusal(&guard(), &request(method, "/", &[("host", "localhost:8765"), ("sec-fetch-site", site)]))
+    fn foreign_page_gets_nothing_without_an_origin_either_and_links_can_be_followed() {
+        let send = |method, site, mode, dest| {
+            let headers = [
+                ("host", "localhost:8765"),
+                ("sec-fetch-site", site),
+                ("sec-fetch-mode", mode),
+                ("sec-fetch-dest", dest),
+            ];
+            refusal(&guard(), &request(method, "/", &headers))
         };
-        assert_eq!(send(Method::POST, "cross-site"), Some(Refusal::Origin));
-        assert_eq!(send(Method::POST, "same-site"), Some(Refusal::Origin));
-        assert_eq!(send(Method::POST, "same-origin"), None);
-        assert_eq!(send(Method::GET, "cross-site"), None);
+        for site in ["cross-site", "same-site"] {
+            assert_eq!(send(Method::POST, site, "no-cors", "empty"), Some(Refusal::Origin));
+            assert_eq!(send(Method::GET, site, "no-cors", "image"), Some(Refusal::Origin));
+            assert_eq!(send(Method::GET, site, "navigate", "iframe"), Some(Refusal::Origin));
+            assert_eq!(send(Method::POST, site, "navigate", "document"), Some(Refusal::Origin));
+            assert_eq!(send(Method::GET, site, "navigate", "document"), None);
+        }
+        assert_eq!(send(Method::POST, "same-origin", "cors", "empty"), None);
+        assert_eq!(send(Method::GET, "none", "navigate", "document"), None);
     }
 
     fn preflight(origin: &str, method: &str) -> Verdict {

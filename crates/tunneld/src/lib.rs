@@ -10,14 +10,14 @@
 //! ```no_run
 //! # async fn start() -> Result<(), Box<dyn std::error::Error>> {
 //! use std::time::Duration;
-//! use tunneld::{Daemon, Loaded, Options};
+//! use tunneld::{Daemon, Deps, Loaded, Options};
 //!
 //! let options = Options { config: Some("tunnel_config.json".into()), ..Options::default() };
 //! let loaded = Loaded::load(&options)?;
 //! let lifecycle = tunnel_runtime::Lifecycle::new(tunneld::DRAIN)?;
-//! let daemon = Daemon::start(options, loaded, &lifecycle, None)?;
+//! let daemon = Daemon::start(options, loaded, &lifecycle, Deps::default()).await?;
 //! println!("ask {:?}", daemon.gateway());
-//! lifecycle.run().await;
+//! lifecycle.run_while(daemon.heartbeat()).await;
 //! # Ok(())
 //! # }
 //! ```
@@ -25,24 +25,38 @@
 //! How a request is routed and forwarded is `tunnel-broker`'s, what goes over the wire to the relay
 //! `tunnel-transport`'s; this crate decides when to dial, who may ask, and what is shown.
 
+mod alerts;
 mod api;
+mod boot;
+mod chronicle;
 mod cli;
 mod config;
 mod daemon;
 mod doors;
 mod gateway;
 mod guard;
+mod notify;
+mod page;
+#[cfg(test)]
+mod private_bus;
 mod reload;
+mod resources;
+mod scribe;
+mod secrets;
 mod status;
+mod store;
+mod surroundings;
 mod tunnel;
 mod unit_status;
 mod view;
+mod warnings;
+mod world;
 
 use std::time::Duration;
 
 pub use cli::Cli;
 pub use config::{LoadError, Loaded, Options};
-pub use daemon::{Daemon, StartError};
+pub use daemon::{Beat, Daemon, Deps, StartError};
 pub use doors::socket::SocketError;
 pub use doors::{BindError, Door};
 

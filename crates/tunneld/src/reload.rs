@@ -1,76 +1,189 @@
-//! Takes over a changed configuration while the daemon runs.
+//! The owner of the configuration: takes over a changed one while the daemon runs.
+//!
+//! The file, SIGHUP and the API all end in the same: parse, check, compare, publish. A configuration with faults
+//! changes nothing; what was loaded before stays in force, the status says why.
+
+mod consumers;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::watch;
+use jiff::Timestamp;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use tunnel_api::Config;
-use tunnel_broker::Broker;
-use tunnel_runtime::{LogLevel, systemd};
+use tunnel_api::config::Fault;
+use tunnel_runtime::systemd;
 
-use crate::config::{ConfigState, LoadError, Loaded, Options};
-use crate::guard::Guards;
-use crate::tunnel::Settings;
+pub(crate) use self::consumers::Consumers;
+use crate::config::{
+    Applied, Change, ChangeError, ConfigState, FileWatch, LoadError, Loaded, Options, Order, Source, Task,
+};
 
-/// Reads the configuration anew when asked to, and tells each part its section.
-///
-/// A configuration with faults changes nothing: what was loaded before stays in force, the status says why.
+/// Silence after which a changed file is read: editors write in several steps.
+const SETTLED: Duration = Duration::from_millis(200);
+/// Longest wait for that silence; a file that never rests is read all the same.
+const AT_LATEST: Duration = Duration::from_secs(2);
+/// How often the file is looked at unasked, where nothing tells that it changed: a network's file system, no
+/// watches left, a directory above that was moved away.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// Reads the configuration anew when it may have changed, and tells each part its section.
+#[derive(Debug)]
 pub(crate) struct Reloader {
-    pub(crate) options: Options,
-    /// What the doors were opened with.
-    pub(crate) running: Config,
-    pub(crate) broker: Broker,
-    pub(crate) guards: Arc<Guards>,
-    pub(crate) settings: watch::Sender<Arc<Settings>>,
+    pub(crate) options: Arc<Options>,
+    pub(crate) consumers: Consumers,
     pub(crate) state: watch::Sender<Arc<ConfigState>>,
-    pub(crate) log_level: Option<LogLevel>,
+    pub(crate) orders: mpsc::Receiver<Order>,
 }
 
 impl Reloader {
-    /// Reloads on each SIGHUP until `soft` ends.
-    pub(crate) async fn run(self, mut hangups: watch::Receiver<u64>, soft: CancellationToken) {
+    /// Runs until `soft` ends.
+    pub(crate) async fn run(mut self, mut hangups: watch::Receiver<u64>, soft: CancellationToken) {
+        let mut watch = match tokio::task::spawn_blocking(FileWatch::new).await {
+            Ok(watch) => watch,
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        };
+        let events = watch.changed();
+        // The file may have changed since it was read for the start.
+        watch = self.look(watch).await.0;
+        let mut looks = tokio::time::interval_at(Instant::now() + LOOK, LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut due: Option<Due> = None;
         loop {
             tokio::select! {
-                asked = hangups.changed() => if asked.is_err() { return },
                 () = soft.cancelled() => return,
+                changed = hangups.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    systemd::reloading();
+                    watch = self.look(watch).await.0;
+                    // Also after a faulty one, which the status line and the warnings tell.
+                    systemd::ready();
+                }
+                order = self.orders.recv() => match order {
+                    Some(order) => watch = self.obey(order, watch).await,
+                    None => return,
+                },
+                () = events.notified() => due = Some(Due::after(due, Instant::now())),
+                () = at(due) => {
+                    due = None;
+                    watch = self.look(watch).await.0;
+                }
+                _ = looks.tick() => watch = self.look(watch).await.0,
             }
-            systemd::reloading();
-            let options = self.options.clone();
-            // Reads files; small ones, but they may lie on a network.
-            match tokio::task::spawn_blocking(move || Loaded::load(&options)).await {
-                Ok(Ok(loaded)) => self.apply(loaded),
-                Ok(Err(error)) => self.keep(&error),
-                Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-            }
-            systemd::ready("configuration reloaded");
         }
     }
 
-    fn apply(&self, loaded: Loaded) {
-        let restart_required = ConfigState::restart_required(&self.running, &loaded.config);
-        for key in &restart_required {
-            warn!(key, "the change takes effect after a restart");
+    async fn obey(&self, order: Order, watch: FileWatch) -> FileWatch {
+        let Order { task, answer, taken } = order;
+        // Who asked has been told that it was not done, or hung up.
+        if answer.is_closed() || taken.send(()).is_err() {
+            return watch;
         }
-        if let Some(log_level) = &self.log_level {
-            log_level.set(loaded.log_level());
+        let (watch, outcome) = match task {
+            Task::Reload => self.look(watch).await,
+            Task::Change(change) => self.change(change, watch).await,
+        };
+        // Who asked may be gone by now.
+        let _told = answer.send(outcome);
+        watch
+    }
+
+    /// Reads everything anew and takes it over, if it is another configuration and a good one.
+    async fn look(&self, mut watch: FileWatch) -> (FileWatch, Result<Applied, ChangeError>) {
+        let (options, in_force) = (Arc::clone(&self.options), Arc::clone(&self.state.borrow()));
+        let (watch, loaded) = on_disk(move || {
+            watch.aim(&Source::places(&options));
+            let load = || {
+                let source = Source::read(&options)?;
+                in_force.refuse_emptied(&source)?;
+                Loaded::of(&options, &source)
+            };
+            (watch, load())
+        })
+        .await;
+        let outcome = match loaded {
+            Ok(loaded) => Ok(self.applied(loaded).await),
+            Err(error) => {
+                self.keep(&error);
+                Err(refused(&self.options, error))
+            }
+        };
+        (watch, outcome)
+    }
+
+    async fn change(
+        &self,
+        change: Change,
+        mut watch: FileWatch,
+    ) -> (FileWatch, Result<Applied, ChangeError>) {
+        let (options, in_force) = (Arc::clone(&self.options), Arc::clone(&self.state.borrow()));
+        let (watch, written) = on_disk(move || {
+            let written = change.make(&options, &in_force, Timestamp::now());
+            // A file that was made just now has another way to it.
+            watch.aim(&Source::places(&options));
+            (watch, written)
+        })
+        .await;
+        let outcome = match written {
+            Ok(written) => Ok(Applied {
+                changed: written.changed,
+                backup: written.backup,
+                overridden: written.overridden,
+                ..self.applied(written.loaded).await
+            }),
+            Err(error) => Err(error),
+        };
+        (watch, outcome)
+    }
+
+    /// Takes over what was loaded, as far as it is another thing than what is in force.
+    async fn applied(&self, loaded: Loaded) -> Applied {
+        let changed = self.take(loaded).await;
+        let state = Arc::clone(&self.state.borrow());
+        Applied { changed, backup: None, overridden: Vec::new(), state }
+    }
+
+    /// Returns whether another configuration is in force after it.
+    async fn take(&self, loaded: Loaded) -> bool {
+        let old = Arc::clone(&self.state.borrow());
+        let was_faulty = old.status.last_error.is_some();
+        let same = *old.config == loaded.config && *old.origins == loaded.origins;
+        // Also when nothing has changed: a port that was taken may be free by now.
+        let restart_required = self.consumers.apply_doors(&loaded.config).await;
+        let doors_same = restart_required == old.status.restart_required;
+        if same && old.revision == loaded.revision && !was_faulty && doors_same {
+            return false;
         }
-        let (control_port, gateway_port) =
-            (self.running.api_server_port.get(), self.running.gateway_port.get());
-        self.guards.replace(control_port, gateway_port, &loaded.config.allowed_origins);
-        let state = loaded.state(restart_required);
-        self.broker.reconfigure(loaded.broker);
-        self.settings.send_if_modified(|settings| {
-            let changed = **settings != loaded.tunnel;
-            *settings = Arc::new(loaded.tunnel);
-            changed
-        });
+        let mut state = loaded.state(restart_required);
+        if same {
+            // Other blanks in the file, or a mended one that says what is in force.
+            state.status.loaded_at = old.status.loaded_at;
+            if was_faulty {
+                info!("the configuration is usable again, and what is in force already");
+            }
+        } else {
+            self.consumers.apply(&old.config, &loaded);
+            for key in &state.status.restart_required {
+                if !old.status.restart_required.contains(key) {
+                    warn!(key, "the change takes effect after a restart");
+                }
+            }
+            info!("configuration reloaded");
+        }
         self.state.send_replace(Arc::new(state));
-        info!("configuration reloaded");
+        !same
     }
 
+    /// Says, once for each error, why what is in force stays.
     fn keep(&self, error: &LoadError) {
         let told = error.to_string();
+        if self.state.borrow().status.last_error.as_ref() == Some(&told) {
+            return;
+        }
         warn!(error = told, "the configuration is not usable, the one before stays in force");
         self.state.send_modify(|state| {
             let mut kept = ConfigState::clone(state);
@@ -79,3 +192,47 @@ impl Reloader {
         });
     }
 }
+
+/// When a file that changes is to be read.
+#[derive(Debug, Clone, Copy)]
+struct Due {
+    at: Instant,
+    latest: Instant,
+}
+
+impl Due {
+    /// Returns when that is after a further event: later than before, but not for ever.
+    fn after(before: Option<Self>, now: Instant) -> Self {
+        let latest = before.map_or(now + AT_LATEST, |before| before.latest);
+        Self { at: (now + SETTLED).min(latest), latest }
+    }
+}
+
+async fn at(due: Option<Due>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What the API says to a configuration that cannot be taken over.
+fn refused(options: &Options, error: LoadError) -> ChangeError {
+    match error {
+        LoadError::Faults { faults, .. } => ChangeError::Invalid(faults),
+        LoadError::Layers(_) => {
+            let path = Source::place(options).map(|file| file.path.display().to_string()).unwrap_or_default();
+            ChangeError::Invalid(vec![Fault { key: path, rule: error.to_string(), ..Fault::default() }])
+        }
+    }
+}
+
+/// Runs what looks at files where it may wait for them; they are small, but may lie on a network.
+async fn on_disk<T: Send + 'static>(look: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(look).await {
+        Ok(seen) => seen,
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

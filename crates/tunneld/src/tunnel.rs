@@ -10,18 +10,22 @@ mod service;
 mod sessions;
 mod settings;
 mod supervisor;
-mod token;
 
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tunnel_api::tunnel::Target;
 use tunnel_api::{Tunnel, Warning};
 use tunnel_broker::Broker;
+use tunnel_runtime::CriticalTasks;
+
+use crate::world::Wake;
 
 pub(crate) use settings::Settings;
-pub(crate) use token::TokenSource;
+
+use crate::secrets::TokenHandle;
+use crate::store::RecorderHandle;
 
 /// What can be ordered of the tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +36,16 @@ pub(crate) enum Order {
     Stop,
     /// Open a new session; the running requests end on the old one.
     Restart,
+}
+
+impl Order {
+    /// What the user wants from then on.
+    fn target(self) -> Target {
+        match self {
+            Self::Start | Self::Restart => Target::Up,
+            Self::Stop => Target::Down,
+        }
+    }
 }
 
 /// Why an order is not carried out.
@@ -61,8 +75,14 @@ pub(crate) struct TunnelReport {
 /// What the supervisor works with.
 pub(crate) struct Deps {
     pub(crate) settings: watch::Receiver<Arc<Settings>>,
-    pub(crate) token: TokenSource,
+    /// Whether a tunnel is wanted at the start.
+    pub(crate) wanted: bool,
+    pub(crate) token: TokenHandle,
     pub(crate) broker: Broker,
+    /// Where it is kept what the user wants, over a crash and a restart.
+    pub(crate) record: RecorderHandle,
+    /// Tells when the path to the relay may be another one; nothing is missed if its sender is gone.
+    pub(crate) wakes: watch::Receiver<Wake>,
     pub(crate) soft: CancellationToken,
     pub(crate) hard: CancellationToken,
 }
@@ -77,16 +97,20 @@ pub(crate) struct TunnelHandle {
 /// Orders that wait for the supervisor, which never takes long: a sender waits for room.
 const MAX_WAITING_COMMANDS: usize = 16;
 
-/// Starts the supervisor on `tracker`; it ends, drained, after `soft`.
-pub(crate) fn start(deps: Deps, tracker: &TaskTracker) -> TunnelHandle {
+/// Starts the supervisor, one of `tasks`; it ends, drained, after `soft`.
+pub(crate) fn start(deps: Deps, tasks: &CriticalTasks) -> TunnelHandle {
     let (commands, arriving) = mpsc::channel(MAX_WAITING_COMMANDS);
     let (tx, report) = watch::channel(TunnelReport::default());
-    tracker.spawn(supervisor::Supervisor::new(deps, arriving, tx, tracker.clone()).run());
+    let soft = deps.soft.clone();
+    let supervisor = supervisor::Supervisor::new(deps, arriving, tx, tasks.tracker().clone());
+    tasks.spawn("tunnel supervisor", soft, supervisor.run());
     TunnelHandle { commands, report }
 }
 
 impl TunnelHandle {
     /// Gives an order; returns once the supervisor has taken it, not when its goal is reached.
+    ///
+    /// An order that was sent is carried out and kept, also if its giver does not wait for the answer.
     pub(crate) async fn give(&self, order: Order) -> Result<(), Rejected> {
         let (answer, answered) = oneshot::channel();
         let gone = |_| Rejected::ShuttingDown;

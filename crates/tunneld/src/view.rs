@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use tunnel_api::config::ConnectionType;
 use tunnel_api::connection::{Breaker, CLOUD_ID, ConnectionKind, ConnectionState, quality};
 use tunnel_api::status::TunnelManager;
 use tunnel_api::tunnel::Target;
-use tunnel_api::warning::{CONFIG_INVALID, CONNECTION_DOWN, NO_TOKEN, RESTART_REQUIRED};
-use tunnel_api::{Connection, HealthStatus, Severity, Status, TunnelState, Warning};
+use tunnel_api::warning::{CONFIG_INVALID, CONNECTION_DOWN, KEY_WITHOUT_EFFECT, NO_TOKEN, RESTART_REQUIRED};
+use tunnel_api::{Config, Connection, HealthStatus, Severity, Status, TunnelState, Warning};
 use tunnel_broker::{BackendKind, BackendState, BackendStatus, Broker};
 
 use crate::config::ConfigState;
 use crate::tunnel::TunnelReport;
+use crate::warnings::{Condition, Said};
 
 /// Everything that a snapshot is made of.
 pub(crate) struct Parts<'a> {
@@ -20,11 +22,13 @@ pub(crate) struct Parts<'a> {
     pub(crate) config: &'a ConfigState,
     /// What was found missing at the start.
     pub(crate) missing: &'a [Warning],
+    /// What other parts say is wrong with them.
+    pub(crate) said: &'a Said,
     pub(crate) stopping: bool,
 }
 
-/// Joins the parts into one snapshot.
-pub(crate) fn snapshot(parts: &Parts<'_>, now: Timestamp) -> Status {
+/// Joins the parts into one snapshot, with the warnings that are shown.
+pub(crate) fn snapshot(parts: &Parts<'_>, warnings: Vec<Warning>, now: Timestamp) -> Status {
     let mut connections: BTreeMap<String, Connection> =
         parts.backends.iter().map(|backend| (backend.id.clone(), connection(backend))).collect();
     if parts.config.config.enable_cloud_proxy {
@@ -34,7 +38,7 @@ pub(crate) fn snapshot(parts: &Parts<'_>, now: Timestamp) -> Status {
         tunnel_manager: manager(parts),
         tunnel: parts.tunnel.tunnel.clone(),
         best_connection: best(parts),
-        warnings: warnings(parts),
+        warnings,
         config: parts.config.status.clone(),
         connections,
         timestamp: now,
@@ -68,7 +72,8 @@ pub(crate) fn health(status: &Status) -> HealthStatus {
     if all_up && tunnel_fine { HealthStatus::Healthy } else { HealthStatus::Degraded }
 }
 
-fn connection(backend: &BackendStatus) -> Connection {
+/// Returns a model server as the API shows it.
+pub(crate) fn connection(backend: &BackendStatus) -> Connection {
     let connected = backend.state == BackendState::Connected;
     Connection {
         id: backend.id.clone(),
@@ -147,29 +152,51 @@ fn best(parts: &Parts<'_>) -> Option<String> {
     up.min_by_key(|backend| (priority(&backend.id), backend.latency)).map(|backend| backend.id.clone())
 }
 
-fn warnings(parts: &Parts<'_>) -> Vec<Warning> {
-    let mut warnings: Vec<Warning> = parts.missing.to_vec();
-    warnings.extend(parts.tunnel.warning.clone());
+/// Returns all that is wrong, whether it is worth a warning yet or not.
+pub(crate) fn conditions(parts: &Parts<'_>) -> Vec<Condition> {
+    let mut conditions: Vec<Condition> = parts.missing.iter().cloned().map(Condition::new).collect();
+    conditions.extend(parts.tunnel.warning.clone().map(Condition::new));
     if let Some(error) = &parts.config.status.last_error {
-        let next_step = "mend the file, then: systemctl --user reload tunneld";
-        warnings.push(Warning::new(CONFIG_INVALID, error.clone(), next_step).with_severity(Severity::Error));
+        let next_step = "mend the file; it is read again as soon as it is saved";
+        let warning = Warning::new(CONFIG_INVALID, error.clone(), next_step).with_severity(Severity::Error);
+        conditions.push(Condition::new(warning));
+    }
+    let idle = without_effect(&parts.config.config);
+    if !idle.is_empty() {
+        let message = format!("{} is set, and has no effect in this version", idle.join(", "));
+        let next_step = "nothing; or take it out of the configuration, so that nobody relies on it";
+        let warning = Warning::new(KEY_WITHOUT_EFFECT, message, next_step).with_severity(Severity::Info);
+        conditions.push(Condition::new(warning));
     }
     if !parts.config.status.restart_required.is_empty() {
         let keys = parts.config.status.restart_required.join(", ");
         let message = format!("a change of {keys} takes effect after a restart");
-        warnings.push(Warning::new(RESTART_REQUIRED, message, "systemctl --user restart tunneld"));
+        let next_step = "systemctl --user restart tunneld";
+        conditions.push(Condition::new(Warning::new(RESTART_REQUIRED, message, next_step)));
     }
-    warnings.extend(parts.backends.iter().filter_map(down));
-    // Stable: within one severity the order above stays.
-    warnings.sort_by_key(|warning| match warning.severity {
-        Severity::Error => 0,
-        Severity::Warning => 1,
-        Severity::Info | Severity::Unknown => 2,
-    });
-    warnings
+    conditions.extend(parts.backends.iter().filter_map(down));
+    conditions.extend(parts.said.values().flatten().cloned());
+    conditions
 }
 
-fn down(backend: &BackendStatus) -> Option<Warning> {
+/// Returns the keys that say something, and that nothing heeds yet.
+fn without_effect(config: &Config) -> Vec<&'static str> {
+    let default = Config::default();
+    let nobody_serves = |kind| matches!(kind, ConnectionType::Cloud | ConnectionType::Plugin);
+    let keys = [
+        ("routingPolicy", config.routing_policy != default.routing_policy),
+        ("queue", config.queue != default.queue),
+        ("cloudProxyAudience", config.cloud_proxy_audience != default.cloud_proxy_audience),
+        (
+            "connections.credential",
+            config.connections.iter().any(|connection| connection.credential.is_some()),
+        ),
+        ("connections.type", config.connections.iter().any(|connection| nobody_serves(connection.kind))),
+    ];
+    keys.into_iter().filter(|(_, says)| *says).map(|(key, _)| key).collect()
+}
+
+fn down(backend: &BackendStatus) -> Option<Condition> {
     let why = match backend.state {
         BackendState::Connected | BackendState::Connecting => return None,
         BackendState::Disconnected | BackendState::Error => backend.error.as_deref().unwrap_or("no answer"),
@@ -179,7 +206,7 @@ fn down(backend: &BackendStatus) -> Option<Warning> {
         BackendKind::OpenAi => "start it, or mend its url under connections in the config",
     };
     let message = format!("{} at {} is not available: {why}", backend.id, backend.endpoint);
-    Some(Warning::new(CONNECTION_DOWN, message, next_step))
+    Some(Condition::of(&backend.id, Warning::new(CONNECTION_DOWN, message, next_step)))
 }
 
 /// Seconds as milliseconds with two places: more is noise to a reader.
@@ -191,8 +218,8 @@ fn milliseconds(seconds: f64) -> f64 {
 mod tests {
     use std::time::Duration;
 
+    use tunnel_api::Tunnel;
     use tunnel_api::connection::Quality;
-    use tunnel_api::{Config, Tunnel};
 
     use super::*;
 
@@ -219,8 +246,10 @@ mod tests {
 
     fn status(backends: &[BackendStatus], tunnel: &TunnelReport) -> Status {
         let config = ConfigState::defaults();
-        let parts = Parts { backends, tunnel, config: &config, missing: &[], stopping: false };
-        snapshot(&parts, Timestamp::UNIX_EPOCH)
+        let said = Said::new();
+        let parts = Parts { backends, tunnel, config: &config, missing: &[], said: &said, stopping: false };
+        let warnings = conditions(&parts).into_iter().map(|condition| condition.warning).collect();
+        snapshot(&parts, warnings, Timestamp::UNIX_EPOCH)
     }
 
     fn no_token() -> Warning {
@@ -264,23 +293,53 @@ mod tests {
             r#"{"connections": [{"id": "quick", "type": "ollama", "url": "http://h", "priority": 5}]}"#;
         let config = Config::check(&serde_json::from_str(text).unwrap()).unwrap();
         let config = ConfigState { config: config.into(), ..ConfigState::defaults() };
-        let parts =
-            Parts { backends: &backends, tunnel: &report, config: &config, missing: &[], stopping: false };
+        let said = Said::new();
+        let parts = Parts {
+            backends: &backends,
+            tunnel: &report,
+            config: &config,
+            missing: &[],
+            said: &said,
+            stopping: false,
+        };
         assert_eq!(best(&parts).as_deref(), Some("slow"));
     }
 
     #[test]
-    fn most_severe_warning_comes_first() {
+    fn all_that_is_wrong_is_told_with_its_subject() {
         let report = tunnel(Target::Up, TunnelState::Disconnected, Some(no_token()));
         let mut config = ConfigState::defaults();
         config.status.last_error = Some("logLevel: …".to_owned());
-        let backends = [backend("a", BackendState::Disconnected, 1)];
-        let parts =
-            Parts { backends: &backends, tunnel: &report, config: &config, missing: &[], stopping: true };
-        let status = snapshot(&parts, Timestamp::UNIX_EPOCH);
-        let codes: Vec<&str> = status.warnings.iter().map(|warning| warning.code.as_str()).collect();
-        assert_eq!(codes, [CONFIG_INVALID, CONNECTION_DOWN, NO_TOKEN]);
+        let backends = [backend("a", BackendState::Disconnected, 1), backend("b", BackendState::Error, 1)];
+        let missing = [Warning::new("no_state_dir", "x", "")];
+        let said = Said::from([("alerts", vec![Condition::new(Warning::new("memory_high", "x", ""))])]);
+        let parts = Parts {
+            backends: &backends,
+            tunnel: &report,
+            config: &config,
+            missing: &missing,
+            said: &said,
+            stopping: true,
+        };
+        let conditions = conditions(&parts);
+        let told: Vec<(&str, &str)> = conditions
+            .iter()
+            .map(|condition| (condition.warning.code.as_str(), condition.subject.as_str()))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                ("no_state_dir", ""),
+                (NO_TOKEN, ""),
+                (CONFIG_INVALID, ""),
+                (CONNECTION_DOWN, "a"),
+                (CONNECTION_DOWN, "b"),
+                ("memory_high", ""),
+            ]
+        );
+        let status = snapshot(&parts, Vec::new(), Timestamp::UNIX_EPOCH);
         assert!(!status.tunnel_manager.running);
         assert_eq!(status.connections["a"].quality, Quality::Critical);
+        assert!(status.connections["a"].state == ConnectionState::Disconnected, "the truth does not wait");
     }
 }

@@ -1,25 +1,59 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use http::header::{ALLOW, HOST, ORIGIN};
 use http_body_util::BodyExt;
 use serde_json::Value;
 use tokio_util::task::TaskTracker;
 use tunnel_broker::BrokerConfig;
+use tunnel_runtime::CriticalTasks;
 
 use super::*;
-use crate::config::{Loaded, Options};
+use crate::config::{ConfigHandle, Loaded, Options, TokenSink};
+use crate::reload::{Consumers, Reloader};
+use crate::secrets::testing::jwt;
+use crate::secrets::{self, Places, SessionBus};
 use crate::status::{Sources, StatusHub};
-use crate::tunnel::{self, TokenSource};
+use crate::tunnel;
+use crate::warnings::Reports;
+use crate::world::Wake;
 
 /// An API without backends and without a token.
-struct Fixture {
+pub(super) struct Fixture {
     router: Router,
     stopping: CancellationToken,
+    _state_dir: tempfile::TempDir,
 }
 
-fn fixture(edit: impl FnOnce(&mut Loaded)) -> Fixture {
-    let mut loaded = Loaded::load(&Options::default()).unwrap();
+/// An API of these parts; nobody reads a configuration anew.
+pub(super) fn fixture(edit: impl FnOnce(&mut Loaded)) -> Fixture {
+    let (fixture, reloader, tracker) = build(Options::default(), TokenSink::none(), edit);
+    // The daemon keeps it, and what it holds, for its life.
+    tracker.spawn(async move {
+        let _reloader = reloader;
+        std::future::pending::<()>().await;
+    });
+    fixture
+}
+
+/// An API with the owner of the configuration behind it.
+fn fixture_of(options: Options, tokens: TokenSink) -> Fixture {
+    let (fixture, reloader, tracker) = build(options, tokens, |_| {});
+    let (hangup, hangups) = watch::channel(0);
+    tracker.spawn(async move {
+        let _hangup = hangup;
+        reloader.run(hangups, CancellationToken::new()).await;
+    });
+    fixture
+}
+
+fn build(
+    options: Options,
+    tokens: TokenSink,
+    edit: impl FnOnce(&mut Loaded),
+) -> (Fixture, Reloader, TaskTracker) {
+    let mut loaded = Loaded::load(&options).unwrap();
     loaded.broker = BrokerConfig::default();
     edit(&mut loaded);
     let (tracker, hard) = (TaskTracker::new(), CancellationToken::new());
@@ -27,30 +61,73 @@ fn fixture(edit: impl FnOnce(&mut Loaded)) -> Fixture {
     let broker = Broker::start(loaded.broker.clone(), &tracker, hard.clone());
     let (settings, settings_reader) = watch::channel(Arc::new(loaded.tunnel.clone()));
     let (state, config) = watch::channel(Arc::new(loaded.state(Vec::new())));
-    let token = TokenSource::new(None, None);
-    let deps =
-        tunnel::Deps { settings: settings_reader, token, broker: broker.clone(), soft: soft.clone(), hard };
-    let tunnel = tunnel::start(deps, &tracker);
+    let state_dir = tempfile::tempdir().unwrap();
+    let places = Places {
+        token_file: None,
+        credentials_directory: None,
+        state_dir: Some(state_dir.path().to_owned()),
+        bus: SessionBus::none(),
+    };
+    let tasks = CriticalTasks::new(tracker.clone(), soft.clone());
+    let token = secrets::start(places, settings.subscribe(), soft.clone(), &tasks);
+    // Without a database: numbers are those of the test.
+    let opened =
+        Store::open(None, Timestamp::now()).now_or_never().expect("without a directory it opens at once");
+    let deps = tunnel::Deps {
+        settings: settings_reader,
+        token: token.clone(),
+        wanted: true,
+        wakes: watch::channel(Wake::default()).1,
+        broker: broker.clone(),
+        record: opened.handle.clone(),
+        soft: soft.clone(),
+        hard,
+    };
+    let tunnel = tunnel::start(deps, &tasks);
     let sources = Sources {
         backends: broker.status(),
         tunnel: tunnel.reports(),
         config,
+        said: Reports::new().follow(),
         missing: Vec::new(),
+        former: Vec::new(),
+        listeners: Vec::new(),
         soft: soft.clone(),
     };
     let (hub, status) = StatusHub::new(sources);
     tracker.spawn(hub.run());
-    // The daemon keeps these for its life.
-    tracker.spawn(async move {
-        let _senders = (settings, state);
-        std::future::pending::<()>().await;
-    });
     let guards = Arc::new(Guards::new(8765, 11435, &loaded.config.allowed_origins));
-    let api = Api { status, tunnel, broker, guards, started: Instant::now(), stopping: soft.clone() };
-    Fixture { router: router(api), stopping: soft }
+    let options = Arc::new(options);
+    let (config, orders) = ConfigHandle::new(Arc::clone(&options), state.subscribe(), tokens);
+    tracker.spawn(opened.recorder.run(soft.clone()));
+    let (store, resources) = (opened.store, SharedReading::default());
+    let api = Api {
+        config,
+        tunnel,
+        token,
+        guards,
+        page: Arc::new(crate::page::registry(&broker, status.clone(), store.clone(), resources.clone())),
+        store,
+        recorder: opened.handle,
+        resources,
+        last_answer: Arc::default(),
+        clients: Clients::new(),
+        log_level: None,
+        status,
+        broker: broker.clone(),
+        started: Instant::now(),
+        started_at: Timestamp::now(),
+        tracker: tracker.clone(),
+        stopping: soft.clone(),
+        hard: CancellationToken::new(),
+    };
+    let router = router(api);
+    let consumers = Consumers { doors: None, reports: Reports::new(), broker, settings, log_level: None };
+    let reloader = Reloader { options, consumers, state, orders };
+    (Fixture { router, stopping: soft, _state_dir: state_dir }, reloader, tracker)
 }
 
-fn request(method: &str, path: &str) -> Request<Body> {
+pub(super) fn request(method: &str, path: &str) -> Request<Body> {
     Request::builder()
         .method(method)
         .uri(path)
@@ -61,7 +138,7 @@ fn request(method: &str, path: &str) -> Request<Body> {
 }
 
 impl Fixture {
-    async fn send(&self, request: Request<Body>) -> (StatusCode, http::HeaderMap, Value) {
+    pub(super) async fn send(&self, request: Request<Body>) -> (StatusCode, http::HeaderMap, Value) {
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (head, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
@@ -79,6 +156,15 @@ impl Fixture {
     }
 }
 
+impl Fixture {
+    async fn put_token(&self, body: &str) -> (StatusCode, Value) {
+        let mut request = request("PUT", "/api/auth/token");
+        *request.body_mut() = Body::from(body.to_owned());
+        let (status, _, body) = self.send(request).await;
+        (status, body)
+    }
+}
+
 fn keys(value: &Value) -> BTreeSet<&str> {
     value.as_object().unwrap().keys().map(String::as_str).collect()
 }
@@ -87,7 +173,7 @@ fn set(words: &str) -> BTreeSet<&str> {
     words.split_whitespace().collect()
 }
 
-const METHODS: [&str; 6] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"];
+const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
 #[tokio::test]
 async fn no_route_forgets_the_guard() {
@@ -188,6 +274,25 @@ async fn errors_have_the_promised_fields() {
         (&body["code"], &body["request_id"]),
         (&"not_found".into(), &headers[REQUEST_ID].to_str().unwrap().into())
     );
+}
+
+#[tokio::test]
+async fn errors_of_libraries_have_the_promised_fields_too() {
+    let fixture = fixture(|_| {});
+    let mut large = request("PUT", "/api/auth/token");
+    *large.body_mut() = Body::from(vec![b' '; MAX_BODY_BYTES + 1]);
+    let cases = [
+        (large, StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
+        (request("POST", "/api/connections/%ff/test"), StatusCode::BAD_REQUEST, "bad_request"),
+        (request("DELETE", "/api/requests/%ff"), StatusCode::BAD_REQUEST, "bad_request"),
+    ];
+    for (request, expected, code) in cases {
+        let path = request.uri().clone();
+        let (status, headers, body) = fixture.send(request).await;
+        assert_eq!((status, &body["code"]), (expected, &code.into()), "{path}: {body}");
+        assert_eq!(headers["content-type"], "application/json", "{path}");
+        assert_eq!(keys(&body), set("error code status_code request_id timestamp"), "{path}");
+    }
 }
 
 #[tokio::test]
@@ -309,4 +414,85 @@ async fn missing_token_is_a_warning_and_not_an_error() {
     assert_eq!(body["warnings"][0]["code"], "no_token");
     assert_eq!(body["tunnel_manager"]["error"], Value::Null);
     assert_eq!(body["connections"]["cloud"]["error"], "no token");
+}
+
+#[tokio::test]
+async fn login_is_shown_stored_and_removed() {
+    let fixture = fixture(|_| {});
+    let fields = set("authenticated subject expires_at stored_in refreshable last_error");
+    let (status, body) = fixture.get("/api/auth").await;
+    assert_eq!((status, keys(&body)), (StatusCode::OK, fields.clone()));
+    assert_eq!((&body["authenticated"], &body["stored_in"]), (&false.into(), &"none".into()));
+
+    let token = jwt("alice", 0, 600);
+    let login = serde_json::json!({ "token": token, "refresh_token": "canary-refresh", "client_id": "desk",
+                                      "token_endpoint": "https://login.example/token" });
+    let (status, body) = fixture.put_token(&login.to_string()).await;
+    assert_eq!((status, keys(&body)), (StatusCode::OK, fields));
+    assert_eq!((&body["authenticated"], &body["stored_in"]), (&true.into(), &"file".into()));
+    assert_eq!((&body["subject"], &body["refreshable"]), (&"alice".into(), &true.into()));
+    assert!(body["expires_at"].is_string());
+    for path in ["/api/auth", "/api/status"] {
+        let (_, body) = fixture.get(path).await;
+        assert!(!body.to_string().contains("canary"), "{path}: {body}");
+    }
+    let (status, _, body) = fixture.send(request("DELETE", "/api/auth/token")).await;
+    assert_eq!((status, &body["stored_in"]), (StatusCode::OK, &"none".into()));
+    let (status, body) = fixture.post("/api/auth/logout").await;
+    assert_eq!(
+        (status, &body["authenticated"], &body["last_error"]),
+        (StatusCode::OK, &false.into(), &Value::Null)
+    );
+}
+
+#[tokio::test]
+async fn login_that_cannot_be_used_is_refused_and_not_repeated() {
+    let fixture = fixture(|_| {});
+    let cases = [
+        ("canary", "not JSON"),
+        (r#"["canary"]"#, "takes an object"),
+        (r#"{"tokn":"canary"}"#, "takes an object"),
+        (r#"{"token":1234567}"#, "takes an object"),
+        (r#"{"token":"a","canary":"b"}"#, "takes an object"),
+        (r#"{"token":""}"#, "DELETE"),
+        (r#"{"token":"canary two"}"#, "token must be"),
+        (r#"{"token":"a","refresh_token":"canary"}"#, "needs token_endpoint"),
+        (
+            r#"{"token":"a","refresh_token":"canary\n","token_endpoint":"https://x.example"}"#,
+            "refresh_token must",
+        ),
+        (r#"{"token":"a","refresh_token":"b","token_endpoint":"http://canary.example"}"#, "https://"),
+        (r#"{"token":"a","token_endpoint":"https://me:canary@x.example"}"#, "token_endpoint must not hold"),
+        (r#"{"token":"a","revocation_endpoint":"canary"}"#, "revocation_endpoint is not"),
+        (r#"{"token":"a","client_id":"canary\u0007"}"#, "client_id"),
+    ];
+    for (body, why) in cases {
+        let (status, answer) = fixture.put_token(body).await;
+        assert_eq!((status, &answer["code"]), (StatusCode::BAD_REQUEST, &"bad_request".into()), "{body}");
+        let sentence = answer["error"].as_str().unwrap();
+        assert!(sentence.contains(why) && !sentence.contains("canary"), "{body}: {sentence}");
+    }
+    let long = format!(r#"{{"token":"{}"}}"#, "x".repeat(33 * 1024));
+    assert_eq!(fixture.put_token(&long).await.0, StatusCode::BAD_REQUEST);
+    assert_eq!(fixture.get("/api/auth").await.1["stored_in"], "none");
+}
+
+#[tokio::test]
+async fn login_in_the_browser_says_what_to_do_without_it() {
+    let fixture = fixture(|_| {});
+    let (status, body) = fixture.post("/api/auth/login").await;
+    assert_eq!((status, &body["code"]), (StatusCode::CONFLICT, &"login_unavailable".into()));
+    assert!(body["error"].as_str().unwrap().contains("tunnelctl login"), "{body}");
+}
+mod config;
+
+#[tokio::test]
+async fn probes_are_no_traffic() {
+    let fixture = fixture(|_| {});
+    fixture.get("/livez").await;
+    fixture.get("/readyz").await;
+    let (_, before) = fixture.get("/api/metrics").await;
+    assert_eq!(before["api_server"]["last_request"], Value::Null);
+    let (_, after) = fixture.get("/api/metrics").await;
+    assert!(after["api_server"]["last_request"].is_string(), "{after}");
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use http::StatusCode;
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -11,6 +11,7 @@ use tunnel_api::{TunnelAnswer, TunnelState};
 
 use super::Api;
 use super::error::ApiError;
+use super::query::Query;
 use crate::tunnel::{Order, Rejected, TunnelReport};
 
 type Answer = Result<Json<TunnelAnswer>, ApiError>;

@@ -15,18 +15,24 @@ pub(crate) struct ControlSocket {
     pub(crate) file: SocketFile,
 }
 
-/// The socket's place in the file system; removed on drop unless somebody else has put another there.
+/// The socket's place in the file system.
+///
+/// Removed on drop if it was made here, unless somebody else has put another there. One that the service manager
+/// made stays: it goes on listening.
 #[derive(Debug)]
 pub(crate) struct SocketFile {
     path: PathBuf,
-    inode: u64,
+    made: Option<Inode>,
 }
+
+type Inode = u64;
 
 /// Why the control socket could not be opened at one path.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
     #[error(
-        "another tunneld{} listens on {}; stop it first: systemctl --user stop tunneld",
+        "another tunneld{} listens on {}; stop it first: \
+         systemctl --user stop tunneld.socket tunneld.service",
         pid.map_or_else(String::new, |pid| format!(" (pid {pid})")), .path.display()
     )]
     AlreadyRunning { path: PathBuf, pid: Option<i32> },
@@ -60,7 +66,14 @@ impl ControlSocket {
         fs::rename(&fresh, path).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
         let listener = UnixListener::from_std(listener).map_err(failed)?;
-        Ok(Self { listener, file: SocketFile { path: path.to_owned(), inode } })
+        Ok(Self { listener, file: SocketFile { path: path.to_owned(), made: Some(inode) } })
+    }
+
+    /// Takes over a socket that the service manager listens on.
+    pub(crate) fn inherited(listener: StdUnixListener, path: PathBuf) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let listener = UnixListener::from_std(listener)?;
+        Ok(Self { listener, file: SocketFile { path, made: None } })
     }
 }
 
@@ -73,7 +86,8 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let ours = fs::symlink_metadata(&self.path).is_ok_and(|meta| meta.ino() == self.inode);
+        let Some(made) = self.made else { return };
+        let ours = fs::symlink_metadata(&self.path).is_ok_and(|meta| meta.ino() == made);
         if ours {
             // A file that stays is replaced by the next start.
             let _left_behind = fs::remove_file(&self.path);
@@ -148,6 +162,16 @@ mod tests {
         drop(StdUnixListener::bind(&path).unwrap());
         assert!(path.exists());
         let _socket = ControlSocket::bind(&path).unwrap();
+        assert!(UnixStream::connect(&path).is_ok());
+    }
+
+    #[tokio::test]
+    async fn socket_of_the_service_manager_stays_when_we_end() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("api.sock");
+        let manager = StdUnixListener::bind(&path).unwrap();
+        let passed = manager.try_clone().unwrap();
+        drop(ControlSocket::inherited(passed, path.clone()).unwrap());
         assert!(UnixStream::connect(&path).is_ok());
     }
 

@@ -8,19 +8,25 @@ use tunnel_api::warning::{
 use tunnel_api::{Severity, Warning};
 use tunnel_transport::{Closed, DialError, TlsError, printable};
 
-use super::token::{TokenError, TokenTimes};
+use crate::secrets::{TokenError, TokenTimes};
 
 /// Clocks may differ so far before it is worth a word: tokens live for days, and NTP keeps to milliseconds.
 const CLOCK_TOLERANCE_S: i64 = 60;
 
 /// How to get a token, wherever one is missing or used up.
 const NEW_TOKEN: &str = "get a new token from the relay's operator (there: tunnel-relay token create --scope tunnel) \
-                         and put it into the token file; tunneld takes it up by itself";
+                         and store it: tunnelctl login --token-stdin, or the token file; tunneld takes it up by itself";
 
 /// Explains why there is nothing to dial with.
 pub(super) fn no_token(error: &TokenError) -> Warning {
     let next_step = match error {
-        TokenError::NoSource => "start tunneld with --token-file FILE, or set TUNNELD_TOKEN_FILE".to_owned(),
+        TokenError::None | TokenError::Removed => {
+            "store one: tunnelctl login --token-stdin, or start tunneld with --token-file FILE".to_owned()
+        }
+        TokenError::Looking | TokenError::Renewing => {
+            "nothing: tunneld dials as soon as it has one".to_owned()
+        }
+        TokenError::Store(error) => error.next_step(),
         TokenError::Missing(path) | TokenError::Empty(path) => {
             format!("put a token into {}; tunneld takes it up by itself", path.display())
         }
@@ -31,7 +37,13 @@ pub(super) fn no_token(error: &TokenError) -> Warning {
     };
     // Nobody has to have a tunnel; a file that is there and useless is another matter.
     let severity = match error {
-        TokenError::NoSource | TokenError::Missing(_) | TokenError::Empty(_) => Severity::Info,
+        TokenError::Looking
+        | TokenError::None
+        | TokenError::Removed
+        | TokenError::Renewing
+        | TokenError::Missing(_)
+        | TokenError::Empty(_) => Severity::Info,
+        TokenError::Store(error) => error.warning().map_or(Severity::Info, |warning| warning.severity),
         TokenError::Unreadable { .. } | TokenError::NotAToken(_) => Severity::Warning,
     };
     Warning::new(NO_TOKEN, with_source(error), next_step).with_severity(severity)

@@ -9,13 +9,13 @@ use tunnel_transport::{Connector, ConnectorConfig, Desktop, DialError, Retry, Se
 
 use super::advice;
 use super::settings::Settings;
-use super::token::{Stamp, TokenError, TokenSource, TokenTimes};
+use crate::secrets::{Token, TokenError, TokenHandle, TokenTimes};
 
 /// Dials and resumes with one version of the settings. Clones share the TLS set-up.
 #[derive(Debug, Clone)]
 pub(super) struct Dialler {
     pub(super) settings: Arc<Settings>,
-    token: TokenSource,
+    token: TokenHandle,
     /// Made with the first dial: the system's certificates are a few hundred files.
     tls: Arc<OnceCell<Arc<ClientConfig>>>,
 }
@@ -25,13 +25,13 @@ pub(super) struct Dialler {
 pub(super) enum Failure {
     NoToken(TokenError),
     NoTls(TlsError),
-    Dial { error: DialError, times: TokenTimes, stamp: Option<Stamp> },
+    Dial { error: DialError, times: TokenTimes, token: u64 },
 }
 
 /// What follows from a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Next {
-    /// Nothing to dial with until the token file changes.
+    /// Nothing to dial with until there is a token.
     AwaitToken,
     /// The relay's no: it holds until a new token, a config change or a start.
     Refused,
@@ -42,7 +42,7 @@ pub(super) enum Next {
 }
 
 impl Dialler {
-    pub(super) fn new(settings: Arc<Settings>, token: TokenSource) -> Self {
+    pub(super) fn new(settings: Arc<Settings>, token: TokenHandle) -> Self {
         Self { settings, token, tls: Arc::default() }
     }
 
@@ -63,19 +63,19 @@ impl Dialler {
     }
 
     async fn attempt(&self) -> Result<Attempt, Failure> {
-        let stamp = self.token.stamp();
-        let token = self.token.read().map_err(Failure::NoToken)?;
-        let times = TokenTimes::of(&token);
+        let Token { secret, version } = self.token.current(&self.settings.relay).map_err(Failure::NoToken)?;
+        let times = TokenTimes::of(&secret);
         let tls = Arc::clone(self.tls.get_or_try_init(|| tls(&self.settings)).await.map_err(Failure::NoTls)?);
         let connector = Connector::new(ConnectorConfig {
             relay: self.settings.relay.clone(),
             device: self.settings.device.clone(),
-            token,
+            token: secret,
             agent: concat!("tunneld/", env!("CARGO_PKG_VERSION")).to_owned(),
             connect_timeout: self.settings.connect_timeout,
             tls,
+            proxy: self.settings.proxy.clone(),
         });
-        Ok(Attempt { connector, times, stamp })
+        Ok(Attempt { connector, times, token: version })
     }
 }
 
@@ -101,12 +101,12 @@ async fn tls(settings: &Settings) -> Result<Arc<ClientConfig>, TlsError> {
 struct Attempt {
     connector: Connector,
     times: TokenTimes,
-    stamp: Option<Stamp>,
+    token: u64,
 }
 
 impl Attempt {
     fn failed(&self, error: DialError) -> Failure {
-        Failure::Dial { error, times: self.times, stamp: self.stamp }
+        Failure::Dial { error, times: self.times, token: self.token }
     }
 }
 
@@ -124,11 +124,11 @@ impl Failure {
         }
     }
 
-    /// The version of the token file that was tried; `None` where there was none.
-    pub(super) fn stamp(&self) -> Option<Stamp> {
+    /// The version of the token that was shown; `None` where none was.
+    pub(super) fn token(&self) -> Option<u64> {
         match self {
             Self::NoToken(_) | Self::NoTls(_) => None,
-            Self::Dial { stamp, .. } => *stamp,
+            Self::Dial { token, .. } => Some(*token),
         }
     }
 

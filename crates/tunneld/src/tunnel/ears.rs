@@ -2,22 +2,28 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::settings::Settings;
 use super::{Command, Rejected};
+use crate::store::RecorderHandle;
+use crate::world::{Cause, Wake};
 
 /// Where the supervisor hears from.
 pub(super) struct Ears {
     pub(super) settings: watch::Receiver<Arc<Settings>>,
     pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) wakes: watch::Receiver<Wake>,
     pub(super) soft: CancellationToken,
 }
 
 pub(super) enum Heard {
     Command(Command),
     Settings,
+    /// The network, the machine or its clock is not what it was.
+    Wake(Cause),
     Shutdown,
 }
 
@@ -29,6 +35,7 @@ impl Ears {
             () = self.soft.cancelled() => Heard::Shutdown,
             Some(command) = self.commands.recv() => Heard::Command(command),
             Ok(()) = self.settings.changed() => Heard::Settings,
+            Ok(()) = self.wakes.changed() => Heard::Wake(self.wakes.borrow_and_update().cause),
             // All senders are gone: the daemon is being taken down without a word.
             else => Heard::Shutdown,
         }
@@ -36,11 +43,22 @@ impl Ears {
 }
 
 impl Heard {
-    /// Tells the one who gave the order what comes of it.
-    pub(super) fn take(self, answer: Result<(), Rejected>) {
-        if let Self::Command(command) = self {
+    /// Takes the order: keeps in `record` what is wanted from now on, then tells the one who gave it.
+    ///
+    /// In this order, and here: who gave it may be gone, and two orders are kept in the sequence in which they are
+    /// carried out.
+    pub(super) fn accept(self, record: &RecorderHandle) {
+        if let Self::Command(Command { order, answer }) = self {
+            record.target(order.target(), Timestamp::now());
             // Who does not wait for the answer does not need it.
-            let _gone = command.answer.send(answer);
+            let _gone = answer.send(Ok(()));
+        }
+    }
+
+    /// Tells the one who gave the order why nothing comes of it.
+    pub(super) fn reject(self, why: Rejected) {
+        if let Self::Command(Command { answer, .. }) = self {
+            let _gone = answer.send(Err(why));
         }
     }
 }

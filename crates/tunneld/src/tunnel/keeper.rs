@@ -13,7 +13,6 @@ use tunnel_transport::{Closed, Desktop, LinkState, Retry, Session, SessionId};
 use super::backoff::Backoff;
 use super::dialler::{Dialler, Failure, Next};
 use super::service::TunnelService;
-use super::token::Stamp;
 
 /// A session that is being kept, as the supervisor sees it.
 #[derive(Debug)]
@@ -21,16 +20,17 @@ pub(super) struct Kept {
     pub(super) session: Session,
     pub(super) dialler: Dialler,
     /// The version of the token that the relay has for it.
-    pub(super) token: Option<Stamp>,
+    pub(super) token: Option<u64>,
     pub(super) progress: watch::Receiver<Progress>,
     nudge: Arc<Notify>,
+    wake: Arc<Notify>,
 }
 
 /// What a session was dialled with.
 #[derive(Debug)]
 pub(super) struct Shown {
     pub(super) dialler: Dialler,
-    pub(super) token: Option<Stamp>,
+    pub(super) token: Option<u64>,
 }
 
 /// Where a session's link stands.
@@ -77,7 +77,7 @@ impl Kept {
         let Desktop { session, server } = desktop;
         let Shown { dialler, token } = shown;
         let (tx, progress) = watch::channel(Progress { link: Link::Up, resumes: 0 });
-        let nudge = Arc::new(Notify::new());
+        let (nudge, wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         // In a task of its own: serving is the hot path, and shares its wake-ups with nothing.
         let serving =
             AbortOnDropHandle::new(tracker.spawn(server.serve(hyper::service::service_fn(move |request| {
@@ -91,8 +91,9 @@ impl Kept {
             backoff,
             progress: tx,
             nudge: Arc::clone(&nudge),
+            wake: Arc::clone(&wake),
         };
-        (Self { session, dialler, token, progress, nudge }, keeper.keep(serving))
+        (Self { session, dialler, token, progress, nudge, wake }, keeper.keep(serving))
     }
 
     pub(super) fn id(&self) -> SessionId {
@@ -102,6 +103,13 @@ impl Kept {
     /// Cuts a wait before the next attempt to resume short.
     pub(super) fn nudge(&self) {
         self.nudge.notify_waiters();
+    }
+
+    /// Takes note that the path to the relay may be another one: a socket that looks up has to prove it, one that is
+    /// lost is replaced at once, unless the relay itself has asked for a wait.
+    pub(super) fn wake(&self) {
+        self.session.probe();
+        self.wake.notify_waiters();
     }
 
     pub(super) fn is_detached(&self) -> bool {
@@ -115,6 +123,14 @@ struct Keeper {
     backoff: Backoff,
     progress: watch::Sender<Progress>,
     nudge: Arc<Notify>,
+    wake: Arc<Notify>,
+}
+
+/// What a change of the world means while the keeper waits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum OnWake {
+    Resume,
+    Ignore,
 }
 
 impl Keeper {
@@ -147,12 +163,12 @@ impl Keeper {
     /// Tries until the session has a socket again, or cannot have one.
     async fn resume(&mut self) -> Result<(), Failure> {
         info!(session = %self.session.id(), "link lost, resuming");
-        let mut wait = self.backoff.lost(Instant::now(), &mut rand::rng());
+        let mut wait = (self.backoff.lost(Instant::now(), &mut rand::rng()), OnWake::Resume);
         let mut reason = None;
         loop {
             self.wait(wait, reason.take()).await;
             self.show(Link::Resuming);
-            match self.dialler.resume(&self.session).await {
+            match self.attempt().await {
                 Ok(()) => {
                     self.backoff.up(Instant::now());
                     self.progress.send_modify(|progress| {
@@ -165,11 +181,13 @@ impl Keeper {
                 Err(failure) => {
                     let now = Instant::now();
                     wait = match failure.next() {
-                        // The token file may just be being rewritten; the grace time bounds the wait for it.
+                        // A token file may just be being rewritten; the grace time bounds the wait for it.
                         Next::Retry(Retry::Backoff) | Next::AwaitToken => {
-                            self.backoff.next(now, &mut rand::rng())
+                            (self.backoff.next(now, &mut rand::rng()), OnWake::Resume)
                         }
-                        Next::Retry(Retry::After(after)) => self.backoff.asked(after, now, &mut rand::rng()),
+                        Next::Retry(Retry::After(after)) => {
+                            (self.backoff.asked(after, now, &mut rand::rng()), OnWake::Ignore)
+                        }
                         Next::Retry(Retry::Fresh | Retry::Never) | Next::Refused | Next::TakenOver => {
                             return Err(failure);
                         }
@@ -182,7 +200,22 @@ impl Keeper {
         }
     }
 
-    async fn wait(&self, wait: Duration, reason: Option<Warning>) {
+    /// Tries once. An attempt that is old when the world changes begins anew.
+    async fn attempt(&self) -> Result<(), Failure> {
+        loop {
+            let stale = async {
+                let old = tokio::time::sleep(STALE_ATTEMPT);
+                self.wake.notified().await;
+                old.await;
+            };
+            tokio::select! {
+                outcome = self.dialler.resume(&self.session) => return outcome,
+                () = stale => debug!(session = %self.session.id(), "the network has changed, trying anew"),
+            }
+        }
+    }
+
+    async fn wait(&self, (wait, on_wake): (Duration, OnWake), reason: Option<Warning>) {
         if wait.is_zero() {
             return;
         }
@@ -190,6 +223,7 @@ impl Keeper {
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             () = self.nudge.notified() => {}
+            () = self.wake.notified(), if on_wake == OnWake::Resume => {}
         }
     }
 
@@ -203,6 +237,9 @@ async fn until(link: &mut watch::Receiver<LinkState>, reached: impl Fn(&LinkStat
     let _state = link.wait_for(|state| reached(state)).await;
 }
 
+/// An attempt that is older than this when the network changes most likely waits for an answer that the old network
+/// has swallowed, up to the limit for a connection. A younger one may just be about to succeed: it gets this long.
+pub(super) const STALE_ATTEMPT: Duration = Duration::from_secs(5);
 /// A socket that was handed to the link is taken up at its next turn.
 const ATTACH_LIMIT: Duration = Duration::from_secs(1);
 

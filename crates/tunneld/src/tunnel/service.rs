@@ -1,12 +1,12 @@
 //! What the relay's requests meet on the desktop: our own few paths, then the broker.
 
 use bytes::Bytes;
-use http::{HeaderName, Method, Request, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
 use tracing::debug;
-use tunnel_broker::{Broker, Ingress};
+use tunnel_broker::{Broker, CallerLabel, Ingress};
 use tunnel_transport::{MIGRATE_PATH, SessionId};
 
 /// The broker's answer, or one of our own.
@@ -31,7 +31,10 @@ impl TunnelService {
         if request.uri().path().starts_with(OWN_PATHS) {
             return self.own(request.method(), request.uri().path());
         }
-        request.headers_mut().remove(TUNNEL_CALLER);
+        let caller = request.headers_mut().remove(TUNNEL_CALLER).as_ref().and_then(key_of);
+        if let Some(key) = caller {
+            request.extensions_mut().insert(CallerLabel(key.into()));
+        }
         self.broker.handle(Ingress::Tunnel, request).await.map(Either::Left)
     }
 
@@ -50,5 +53,52 @@ impl TunnelService {
         let mut response = Response::new(Either::Right(Full::default()));
         *response.status_mut() = status;
         response
+    }
+}
+
+/// Longest id of a token that usage is counted by.
+const MAX_KEY_BYTES: usize = 64;
+
+/// Returns the id of the caller's token, for the count of usage by key.
+///
+/// The header is a dictionary of strings (RFC 8941): `sub="…", token="…", scope="…"`.
+fn key_of(caller: &HeaderValue) -> Option<String> {
+    const MEMBER: &str = "token=\"";
+    let text = caller.to_str().ok()?;
+    let mut quoted = false;
+    let mut from = None;
+    let mut escaped = false;
+    for (at, byte) in text.bytes().enumerate() {
+        if !quoted && text[at..].starts_with(MEMBER) && (at == 0 || text[..at].ends_with([' ', ','])) {
+            from = Some(at + MEMBER.len());
+        }
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            _ => {}
+        }
+    }
+    let value = &text[from?..];
+    let key = &value[..value.find('"')?];
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
+    (!key.is_empty() && key.len() <= MAX_KEY_BYTES && key.bytes().all(plain)).then(|| key.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn key_is_the_tokens_id_and_nothing_that_a_subject_says() {
+        let key = |text: &str| key_of(&HeaderValue::from_str(text).unwrap());
+        assert_eq!(key(r#"sub="alice", token="3fa9-7", scope="inference""#).as_deref(), Some("3fa9-7"));
+        assert_eq!(key(r#"token="a.b_c:1""#).as_deref(), Some("a.b_c:1"));
+        let posing = r#"sub="x, token=\"root\"", token="mine""#;
+        assert_eq!(key(posing).as_deref(), Some("mine"));
+        let long = format!("token=\"{}\"", "x".repeat(65));
+        for bad in [r#"sub="alice""#, r#"token="""#, r#"token="a b""#, r#"token="open"#, "", &long] {
+            assert_eq!(key(bad), None, "{bad}");
+        }
     }
 }

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 use tunnel_api::tunnel::Target;
+use tunnel_api::warning::CLOCK_SKEW;
 use tunnel_api::{Tunnel, TunnelState, Warning};
 use tunnel_broker::Broker;
 use tunnel_transport::{CloseCode, Desktop, Retry, SessionId};
@@ -16,19 +17,22 @@ use tunnel_transport::{CloseCode, Desktop, Retry, SessionId};
 use super::backoff::Backoff;
 use super::dialler::{Dialler, Failure, Next};
 use super::ears::{Ears, Heard};
-use super::keeper::{Ended, Kept, Link, Shown, Why};
+use super::keeper::{Ended, Kept, Link, STALE_ATTEMPT, Shown, Why};
 use super::moving::{Moving, resolved, second_session};
 use super::sessions::{STOP_LIMIT, Sessions, Settled, shutting_down};
 use super::settings::Settings;
-use super::token::{Stamp, TokenSource};
 use super::{Command, Deps, Order, Rejected, TunnelReport, advice, keeper};
+use crate::secrets::{TokenError, TokenHandle};
+use crate::store::RecorderHandle;
+use crate::world::Cause;
 
 /// Owns the target, the sessions and the back-off.
 pub(super) struct Supervisor {
     ears: Ears,
     dialler: Dialler,
-    token: TokenSource,
+    token: TokenHandle,
     broker: Broker,
+    record: RecorderHandle,
     hard: CancellationToken,
     report: watch::Sender<TunnelReport>,
     moving: mpsc::Receiver<SessionId>,
@@ -46,29 +50,39 @@ enum State {
         delay: Duration,
         reason: Warning,
     },
+    /// The same, but the relay has asked for the delay: only an order cuts it short.
+    Asked {
+        delay: Duration,
+        reason: Warning,
+    },
     /// No dialling until something changes.
     Refused {
         reason: Warning,
         token: TokenRule,
     },
     Up(Kept),
-    /// Finishes its streams, then idles.
-    Stopping(Kept),
+    /// Finishes its streams, then idles for this reason.
+    Stopping(Kept, Option<Warning>),
     Over,
 }
 
 /// What a new token means in [`State::Refused`].
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum TokenRule {
-    /// It was the token's fault, so another version of the file than this one is worth a dial.
-    NewerThan(Option<Stamp>),
+    /// It was the token's fault, so another one than this is worth a dial.
+    OtherThan(Option<u64>),
     /// Another daemon took over: a token that is renewed by a timer must not take the device back.
     Ignored,
 }
 
-/// How often the token file is looked at while a new token would be dialled with.
-const TOKEN_POLL: Duration = Duration::from_secs(2);
-/// How often round-trip time and token file are looked at while the tunnel is up: the rate of its pings.
+/// What a change of the world means in [`Supervisor::wait`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum OnWake {
+    Dial,
+    Ignore,
+}
+
+/// How often the round-trip time is looked at while the tunnel is up: the rate of its pings.
 const UP_POLL: Duration = Duration::from_secs(10);
 /// A relay that restarts cannot send its desktops away for longer than this.
 const MAX_RESTART_DELAY: Duration = Duration::from_secs(60);
@@ -82,16 +96,17 @@ impl Supervisor {
         report: watch::Sender<TunnelReport>,
         tracker: TaskTracker,
     ) -> Self {
-        let Deps { mut settings, token, broker, soft, hard } = deps;
+        let Deps { mut settings, wanted, token, broker, record, wakes, soft, hard } = deps;
         let (moves, moving) = mpsc::channel(MAX_MOVES);
         let current = Arc::clone(&settings.borrow_and_update());
         Self {
-            wanted: current.auto_start,
+            wanted,
             dialler: Dialler::new(current, token.clone()),
-            ears: Ears { settings, commands, soft },
+            ears: Ears { settings, commands, wakes, soft },
             token,
             sessions: Sessions::new(broker.clone(), moves, tracker),
             broker,
+            record,
             hard,
             report,
             moving,
@@ -105,10 +120,11 @@ impl Supervisor {
             state = match state {
                 State::Idle(reason) => self.idle(reason).await,
                 State::Dial => self.dial().await,
-                State::Wait { delay, reason } => self.wait(delay, reason).await,
+                State::Wait { delay, reason } => self.wait(delay, reason, OnWake::Dial).await,
+                State::Asked { delay, reason } => self.wait(delay, reason, OnWake::Ignore).await,
                 State::Refused { reason, token } => self.refused(reason, token).await,
                 State::Up(kept) => self.up(kept).await,
-                State::Stopping(kept) => self.stopping(kept).await,
+                State::Stopping(kept, reason) => self.stopping(kept, reason).await,
                 State::Over => break,
             };
         }
@@ -124,16 +140,22 @@ impl Supervisor {
         if self.wanted && self.settings().enabled { State::Dial } else { State::Idle(None) }
     }
 
-    /// Not up. With a token missing it looks for one, if a tunnel is wanted.
+    /// Not up. With a token missing it waits for one, if a tunnel is wanted.
     async fn idle(&mut self, reason: Option<Warning>) -> State {
         // Any order leads out of here, also one that changes what is wanted.
-        let waits_for_token = reason.is_some() && self.wanted;
-        self.publish(TunnelState::Disconnected, reason, None);
-        let stamp = self.token.stamp();
+        let mut reason = reason.filter(|_| self.wanted && self.settings().enabled);
+        let waits_for_token = reason.is_some();
         loop {
+            if waits_for_token {
+                match self.token.current_and_seen(&self.dialler.settings.relay) {
+                    Ok(_) => return State::Dial,
+                    Err(error) => reason = Some(advice::no_token(&error)),
+                }
+            }
+            self.publish(TunnelState::Disconnected, reason.clone(), None);
             tokio::select! {
                 heard = self.ears.heard() => if let Some(next) = self.obey(heard) { return next },
-                () = changed(&self.token, stamp), if waits_for_token => return State::Dial,
+                () = self.token.changed(), if waits_for_token => {}
                 // Nothing follows from the end of a session that was finishing.
                 Some(_finished) = self.sessions.ended() => {}
             }
@@ -144,9 +166,12 @@ impl Supervisor {
         self.publish(TunnelState::Connecting, self.last_reason(), None);
         let dialler = self.dialler.clone();
         let beside = self.sessions.finishing_at(self.settings());
-        let stamp = self.token.stamp();
+        let token = self.token_version();
         let dialling = dialler.dial(beside);
         tokio::pin!(dialling);
+        let stale = tokio::time::sleep(STALE_ATTEMPT);
+        tokio::pin!(stale);
+        let mut woken = false;
         let outcome = loop {
             tokio::select! {
                 outcome = &mut dialling => break outcome,
@@ -154,19 +179,21 @@ impl Supervisor {
                     // What is wanted is just being done.
                     if let Heard::Command(Command { order: Order::Start, .. }) = &heard {
                         self.wanted = true;
-                        heard.take(Ok(()));
+                        heard.accept(&self.record);
                         continue;
                     }
+                    woken |= matches!(heard, Heard::Wake(_));
                     if let Some(next) = self.obey(heard) {
                         return next;
                     }
                 }
+                () = &mut stale, if woken => return State::Dial,
                 // Nothing follows from the end of a session that was finishing.
                 Some(_finished) = self.sessions.ended() => {}
             }
         };
         match outcome {
-            Ok(desktop) => State::Up(self.keep(desktop, dialler.clone(), stamp)),
+            Ok(desktop) => State::Up(self.keep(desktop, dialler.clone(), token)),
             Err(failure) if beside.is_some() && failure.next() == Next::Retry(Retry::Fresh) => {
                 // The relay has lost the session that was to stand beside; without it the next dial is fresh.
                 self.sessions.drop_finishing(beside);
@@ -176,7 +203,7 @@ impl Supervisor {
         }
     }
 
-    async fn wait(&mut self, delay: Duration, reason: Warning) -> State {
+    async fn wait(&mut self, delay: Duration, reason: Warning, on_wake: OnWake) -> State {
         if !delay.is_zero() {
             self.publish(TunnelState::Backoff, Some(reason), None);
         }
@@ -185,7 +212,10 @@ impl Supervisor {
         loop {
             tokio::select! {
                 () = &mut over => return State::Dial,
-                heard = self.ears.heard() => if let Some(next) = self.obey(heard) { return next },
+                heard = self.ears.heard() => if on_wake == OnWake::Dial && matches!(heard, Heard::Wake(_)) {
+                    // The back-off keeps its count: a network that flaps is one outage.
+                    return State::Dial;
+                } else if let Some(next) = self.obey(heard) { return next },
                 // Nothing follows from the end of a session that was finishing.
                 Some(_finished) = self.sessions.ended() => {}
             }
@@ -194,18 +224,30 @@ impl Supervisor {
 
     async fn refused(&mut self, reason: Warning, rule: TokenRule) -> State {
         warn!(code = reason.code, error = reason.message, "tunnel stays down");
+        let blames_clock = reason.code == CLOCK_SKEW;
         self.publish(TunnelState::Refused, Some(reason), None);
-        let stamp = match rule {
-            TokenRule::NewerThan(stamp) => stamp,
-            TokenRule::Ignored => None,
-        };
+        if rule != TokenRule::Ignored {
+            // It may be one that could be renewed by now.
+            self.token.look_again();
+        }
         loop {
-            tokio::select! {
-                heard = self.ears.heard() => if let Some(next) = self.obey(heard) { return next },
-                () = changed(&self.token, stamp), if rule != TokenRule::Ignored => {
-                    info!("the token has changed, dialling again");
-                    return State::Dial;
+            if let TokenRule::OtherThan(refused) = rule {
+                match self.token.current_and_seen(&self.dialler.settings.relay) {
+                    Ok(token) if Some(token.version) != refused => {
+                        info!("the token has changed, dialling again");
+                        return State::Dial;
+                    }
+                    Err(error @ TokenError::Removed) => return State::Idle(Some(advice::no_token(&error))),
+                    Ok(_) | Err(_) => {}
                 }
+            }
+            tokio::select! {
+                heard = self.ears.heard() => match heard {
+                    // What the refusal asked for has been done.
+                    Heard::Wake(Cause::Clock) if blames_clock => return State::Dial,
+                    heard => if let Some(next) = self.obey(heard) { return next },
+                },
+                () = self.token.changed(), if rule != TokenRule::Ignored => {}
                 // Nothing follows from the end of a session that was finishing.
                 Some(_finished) = self.sessions.ended() => {}
             }
@@ -218,6 +260,10 @@ impl Supervisor {
         let mut poll = tokio::time::interval(UP_POLL);
         self.publish_kept(&kept);
         loop {
+            if let Err(removed) = self.follow_token(&mut kept) {
+                info!("the token was removed, the tunnel is closed");
+                return State::Stopping(kept, Some(removed));
+            }
             tokio::select! {
                 Some(settled) = self.sessions.ended() => match settled {
                     Settled::Ended(ended) if ended.session == kept.id() => return self.after(&kept, ended),
@@ -234,23 +280,23 @@ impl Supervisor {
                 heard = self.ears.heard() => match heard {
                     Heard::Command(Command { order: Order::Start, .. }) => {
                         kept.nudge();
-                        heard.take(Ok(()));
+                        heard.accept(&self.record);
                     }
                     Heard::Command(Command { order: Order::Stop, .. }) => {
                         self.wanted = false;
-                        heard.take(Ok(()));
-                        return State::Stopping(kept);
+                        heard.accept(&self.record);
+                        return State::Stopping(kept, None);
                     }
                     Heard::Command(Command { order: Order::Restart, .. }) => {
                         self.publish(TunnelState::Connecting, None, None);
-                        heard.take(Ok(()));
+                        heard.accept(&self.record);
                         self.sessions.finish(kept);
                         return State::Dial;
                     }
                     Heard::Settings => {
                         self.take_settings();
                         if !self.settings().enabled {
-                            return State::Stopping(kept);
+                            return State::Stopping(kept, None);
                         }
                         if !kept.dialler.settings.same_place(self.settings()) {
                             info!("relay or device has changed, dialling anew");
@@ -258,6 +304,7 @@ impl Supervisor {
                             return State::Dial;
                         }
                     }
+                    Heard::Wake(_) => kept.wake(),
                     Heard::Shutdown => {
                         self.sessions.set_aside(kept);
                         return State::Over;
@@ -271,24 +318,22 @@ impl Supervisor {
                 moved = resolved(&mut move_beside) => {
                     move_beside = None;
                     if let Some(desktop) = moved {
-                        let (dialler, stamp) = (kept.dialler.clone(), kept.token);
+                        let (dialler, token) = (kept.dialler.clone(), kept.token);
                         // The relay ends the old session once its streams are done.
                         self.sessions.set_aside(kept);
-                        kept = self.keep(desktop, dialler, stamp);
+                        kept = self.keep(desktop, dialler, token);
                         info!(session = %kept.id(), "moved to a second session");
                         self.publish_kept(&kept);
                     }
                 }
-                _ = poll.tick() => {
-                    self.publish_kept(&kept);
-                    self.refresh_token(&mut kept);
-                }
+                () = self.token.changed() => {}
+                _ = poll.tick() => self.publish_kept(&kept),
             }
         }
     }
 
-    /// Ordered to stop: the streams end first.
-    async fn stopping(&mut self, kept: Kept) -> State {
+    /// Ordered to stop, or without a token: the streams end first.
+    async fn stopping(&mut self, kept: Kept, reason: Option<Warning>) -> State {
         kept.session.drain();
         if kept.is_detached() && self.broker.in_flight() == 0 {
             // Nobody waits for this link; the drain would wait for it.
@@ -301,7 +346,7 @@ impl Supervisor {
             tokio::select! {
                 Some(settled) = self.sessions.ended() => if settled.session() == Some(kept.id()) {
                     self.sessions.retire(&kept);
-                    return State::Idle(None);
+                    return State::Idle(reason);
                 },
                 () = &mut limit, if !limit.is_elapsed() => {
                     warn!("requests still ran when the tunnel's time to stop was over");
@@ -327,22 +372,25 @@ impl Supervisor {
         match &heard {
             Heard::Command(Command { order: Order::Start | Order::Restart, .. }) => {
                 if !self.settings().enabled {
-                    heard.take(Err(Rejected::Disabled));
+                    heard.reject(Rejected::Disabled);
                     return None;
                 }
                 self.wanted = true;
-                heard.take(Ok(()));
+                self.token.look_again();
+                heard.accept(&self.record);
                 Some(State::Dial)
             }
             Heard::Command(Command { order: Order::Stop, .. }) => {
                 self.wanted = false;
-                heard.take(Ok(()));
+                heard.accept(&self.record);
                 Some(State::Idle(None))
             }
             Heard::Settings => {
                 self.take_settings();
                 Some(self.whatever_is_wanted())
             }
+            // Where it matters, the state itself says how.
+            Heard::Wake(_) => None,
             Heard::Shutdown => Some(State::Over),
         }
     }
@@ -358,7 +406,7 @@ impl Supervisor {
         match failure.next() {
             Next::AwaitToken => State::Idle(Some(reason)),
             Next::Refused | Next::Retry(Retry::Never) => {
-                State::Refused { reason, token: TokenRule::NewerThan(failure.stamp()) }
+                State::Refused { reason, token: TokenRule::OtherThan(failure.token()) }
             }
             Next::TakenOver => State::Refused { reason, token: TokenRule::Ignored },
             // A fresh dial that is told to dial afresh must not spin.
@@ -366,7 +414,7 @@ impl Supervisor {
                 State::Wait { delay: self.backoff.next(now, &mut rand::rng()), reason }
             }
             Next::Retry(Retry::After(after)) => {
-                State::Wait { delay: self.backoff.asked(after, now, &mut rand::rng()), reason }
+                State::Asked { delay: self.backoff.asked(after, now, &mut rand::rng()), reason }
             }
         }
     }
@@ -386,15 +434,15 @@ impl Supervisor {
         info!(session = %kept.id(), error = %closed, "session ended");
         match closed.code {
             CloseCode::Replaced => State::Refused { reason, token: TokenRule::Ignored },
-            // The file may hold a newer one by now.
-            CloseCode::Token => State::Refused { reason, token: TokenRule::NewerThan(kept.token) },
+            // There may be a newer one by now.
+            CloseCode::Token => State::Refused { reason, token: TokenRule::OtherThan(kept.token) },
             CloseCode::Restarting => {
                 let asked = closed
                     .reason
                     .parse()
                     .map_or(Duration::ZERO, Duration::from_millis)
                     .min(MAX_RESTART_DELAY);
-                State::Wait { delay: asked + self.backoff.lost(now, &mut rand::rng()), reason }
+                State::Asked { delay: asked + self.backoff.lost(now, &mut rand::rng()), reason }
             }
             CloseCode::Protocol | CloseCode::ShuttingDown | CloseCode::GraceOver | CloseCode::Unknown(_) => {
                 State::Wait { delay: self.backoff.lost(now, &mut rand::rng()), reason }
@@ -402,24 +450,31 @@ impl Supervisor {
         }
     }
 
-    fn keep(&mut self, desktop: Desktop, dialler: Dialler, token: Option<Stamp>) -> Kept {
+    fn keep(&mut self, desktop: Desktop, dialler: Dialler, token: Option<u64>) -> Kept {
         self.backoff.up(Instant::now());
         self.sessions.keep(desktop, Shown { dialler, token }, self.backoff.clone())
     }
 
-    fn refresh_token(&self, kept: &mut Kept) {
-        let newest = self.token.stamp();
-        if newest == kept.token {
-            return;
-        }
-        kept.token = newest;
-        match self.token.read() {
-            Ok(token) => {
+    /// Tells the relay of another token than it has for the session; fails when there is to be none any more.
+    fn follow_token(&mut self, kept: &mut Kept) -> Result<(), Warning> {
+        match self.token.current_and_seen(&kept.dialler.settings.relay) {
+            Ok(token) if Some(token.version) != kept.token => {
                 info!("the token has changed, telling the relay");
-                kept.session.refresh_token(&token);
+                kept.token = Some(token.version);
+                kept.session.refresh_token(&token.secret);
+                Ok(())
             }
-            Err(error) => debug!(%error, "the token file is not usable, the session goes on with its token"),
+            Ok(_) => Ok(()),
+            Err(error @ TokenError::Removed) => Err(advice::no_token(&error)),
+            Err(error) => {
+                debug!(%error, "there is no usable token now, the session goes on with its own");
+                Ok(())
+            }
         }
+    }
+
+    fn token_version(&self) -> Option<u64> {
+        self.token.current(&self.settings().relay).ok().map(|token| token.version)
     }
 
     fn last_reason(&self) -> Option<Warning> {
@@ -458,16 +513,5 @@ impl Supervisor {
             *report = fresh;
             modified
         });
-    }
-}
-
-/// Waits until another version of the token file is there than `stamp`.
-async fn changed(token: &TokenSource, stamp: Option<Stamp>) {
-    loop {
-        tokio::time::sleep(TOKEN_POLL).await;
-        let newest = token.stamp();
-        if newest.is_some() && newest != stamp {
-            return;
-        }
     }
 }

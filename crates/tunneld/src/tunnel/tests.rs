@@ -8,10 +8,13 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::{Request, Response, StatusCode};
 use http_body_util::{Either, Empty, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
+use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +28,11 @@ use tunnel_transport::{
 };
 
 use super::*;
+use crate::secrets::{self, Places, SessionBus, TokenError};
+use crate::store::Store;
+use crate::world::Cause;
+
+mod wake;
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -145,7 +153,10 @@ fn problem(status: StatusCode, code: &str) -> Response<Full<Bytes>> {
 struct Desktop {
     handle: TunnelHandle,
     settings: watch::Sender<Arc<Settings>>,
+    wakes: watch::Sender<Wake>,
+    token: TokenHandle,
     token_file: PathBuf,
+    record: RecorderHandle,
     hard: CancellationToken,
     soft: CancellationToken,
     tracker: TaskTracker,
@@ -163,25 +174,60 @@ impl Desktop {
         if let Some(token) = token {
             std::fs::write(&token_file, token).unwrap();
         }
+        Self::start_in(directory, relay, Some(token_file))
+    }
+
+    /// With an encrypted file as the only place for a token.
+    fn start_without_token_file(relay: SocketAddr) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), relay, None)
+    }
+
+    fn start_in(directory: tempfile::TempDir, relay: SocketAddr, token_file: Option<PathBuf>) -> Self {
         let (settings, reader) = watch::channel(Arc::new(Settings {
             enabled: true,
-            auto_start: true,
             relay: RelayUrl::parse(&format!("http://{relay}")).unwrap(),
             device: "desk".parse().unwrap(),
             connect_timeout: Duration::from_secs(5),
             ca_file: None,
+            proxy: None,
+            proxies: crate::config::Proxies::default(),
         }));
+        let (wakes, woken) = watch::channel(Wake::default());
         let (tracker, hard) = (TaskTracker::new(), CancellationToken::new());
         let soft = hard.child_token();
+        let places = Places {
+            token_file: token_file.clone(),
+            credentials_directory: None,
+            state_dir: Some(directory.path().join("state")),
+            bus: SessionBus::none(),
+        };
+        let tasks = CriticalTasks::new(tracker.clone(), soft.clone());
+        let token = secrets::start(places, reader.clone(), soft.clone(), &tasks);
+        let record = Store::open(None, Timestamp::now()).now_or_never().unwrap().handle;
         let deps = Deps {
             settings: reader,
-            token: TokenSource::new(Some(&token_file), None),
+            record: record.clone(),
+            wanted: true,
+            token: token.clone(),
             broker: Broker::start(BrokerConfig::default(), &tracker, hard.clone()),
+            wakes: woken,
             soft: soft.clone(),
             hard: hard.clone(),
         };
-        let handle = start(deps, &tracker);
-        Self { handle, settings, token_file, hard, soft, tracker, _directory: directory }
+        let handle = start(deps, &tasks);
+        let token_file = token_file.unwrap_or_default();
+        Self {
+            handle,
+            settings,
+            wakes,
+            token,
+            token_file,
+            record,
+            hard,
+            soft,
+            tracker,
+            _directory: directory,
+        }
     }
 
     async fn until(&self, what: &str, condition: impl Fn(&TunnelReport) -> bool) -> TunnelReport {
@@ -196,10 +242,18 @@ impl Desktop {
         self.until(&format!("state {state}"), |report| report.tunnel.state == state).await
     }
 
+    fn token(&self) -> Result<secrets::Token, TokenError> {
+        self.token.current(&self.settings.borrow().relay)
+    }
+
     fn write_token(&self, token: &str) {
         let fresh = self.token_file.with_extension("new");
         std::fs::write(&fresh, token).unwrap();
         std::fs::rename(&fresh, &self.token_file).unwrap();
+    }
+
+    fn wake(&self, cause: Cause) {
+        self.wakes.send_modify(|wake| *wake = Wake { count: wake.count + 1, cause });
     }
 
     fn change(&self, edit: impl FnOnce(&mut Settings)) {
@@ -283,6 +337,7 @@ async fn token_file_that_is_empty_for_a_moment_does_not_cost_the_session() {
     let desktop = Desktop::start(&relay);
     desktop.until_state(TunnelState::Connected).await;
     desktop.write_token("");
+    eventually("a look at the file", || matches!(desktop.token(), Err(TokenError::Empty(_)))).await;
     relay.cut();
     let no_token =
         |report: &TunnelReport| report.warning.as_ref().is_some_and(|w| w.code == warning::NO_TOKEN);
@@ -291,6 +346,63 @@ async fn token_file_that_is_empty_for_a_moment_does_not_cost_the_session() {
     desktop.write_token("second.token.x");
     let report = desktop.until("a resume", |report| report.tunnel.resumes == 1).await;
     assert_eq!((report.tunnel.reconnects, relay.n_sessions()), (0, 1));
+}
+
+#[tokio::test]
+async fn new_token_is_told_to_the_open_session() {
+    let relay = Relay::start().await;
+    let desktop = Desktop::start(&relay);
+    desktop.until_state(TunnelState::Connected).await;
+    let mut tokens = relay.session(0).tokens().unwrap();
+    desktop.write_token("second.token.x");
+    let told = tokio::time::timeout(LIMIT, tokens.recv()).await.unwrap().unwrap();
+    assert_eq!(told.expose_secret(), "second.token.x");
+    assert_eq!((relay.dials().len(), desktop.handle.report().tunnel.state), (1, TunnelState::Connected));
+}
+
+#[tokio::test]
+async fn token_that_is_stored_opens_the_tunnel_and_removed_closes_it() {
+    let relay = Relay::start().await;
+    let desktop = Desktop::start_without_token_file(relay.address);
+    desktop.until("no token", |report| report.warning.is_some()).await;
+    for (n, token) in ["first", "second"].into_iter().enumerate() {
+        desktop.token.set(secrets::Credentials::bare(token.to_owned().into(), 0)).await.unwrap();
+        desktop.until_state(TunnelState::Connected).await;
+        assert_eq!(relay.dials()[n].2, format!("Bearer {token}"));
+        desktop.token.remove().await.unwrap();
+        let report = desktop.until_state(TunnelState::Disconnected).await;
+        assert_eq!(
+            (report.tunnel.target, report.warning.unwrap().code.as_str()),
+            (Target::Up, warning::NO_TOKEN)
+        );
+        said_goodbye(&relay.session(n)).await;
+    }
+}
+
+#[tokio::test]
+async fn token_opens_no_tunnel_that_is_switched_off() {
+    let relay = Relay::start().await;
+    let desktop = Desktop::start_without_token_file(relay.address);
+    desktop.until("no token", |report| report.warning.is_some()).await;
+    desktop.change(|settings| settings.enabled = false);
+    desktop.until("no tunnel", |report| report.tunnel.relay.is_none() && report.warning.is_none()).await;
+    desktop.token.set(secrets::Credentials::bare("first".to_owned().into(), 0)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(relay.dials().len(), 0);
+    desktop.change(|settings| settings.enabled = true);
+    desktop.until_state(TunnelState::Connected).await;
+}
+
+#[tokio::test]
+async fn refused_token_that_is_removed_leaves_no_refusal_behind() {
+    let relay = Relay::start().await;
+    relay.refuse(|| problem(StatusCode::UNAUTHORIZED, "token_expired"));
+    let desktop = Desktop::start_without_token_file(relay.address);
+    desktop.token.set(secrets::Credentials::bare("first".to_owned().into(), 0)).await.unwrap();
+    desktop.until_state(TunnelState::Refused).await;
+    desktop.token.remove().await.unwrap();
+    let report = desktop.until_state(TunnelState::Disconnected).await;
+    assert_eq!(report.warning.unwrap().code, warning::NO_TOKEN);
 }
 
 #[tokio::test]
@@ -402,8 +514,10 @@ async fn replaced_link_stays_down_until_start() {
     let report = desktop.until_state(TunnelState::Refused).await;
     assert_eq!(report.warning.unwrap().code, warning::REPLACED);
     // A token that a timer renews is no reason to take the device back.
+    let before = desktop.token().unwrap().version;
     desktop.write_token("second.token.x");
-    tokio::time::sleep(Duration::from_millis(2500)).await;
+    eventually("a look at the file", || desktop.token().is_ok_and(|token| token.version != before)).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(relay.dials().len(), 1);
     desktop.handle.give(Order::Start).await.unwrap();
     let report = desktop.until_state(TunnelState::Connected).await;
@@ -495,8 +609,11 @@ async fn token_that_appears_later_is_taken_up() {
 async fn relay_that_is_not_there_is_tried_again_and_again() {
     let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let desktop = Desktop::start_with(gone, Some("a.b.c"));
-    let report = desktop.until("an error", |report| report.warning.is_some()).await;
-    assert_eq!(report.warning.unwrap().code, warning::RELAY_UNREACHABLE);
+    // Before the token file was looked at there is no token, which is another warning.
+    let told = |report: &TunnelReport| {
+        report.warning.as_ref().is_some_and(|warning| warning.code == warning::RELAY_UNREACHABLE)
+    };
+    desktop.until("an error", told).await;
     desktop.until_state(TunnelState::Backoff).await;
     desktop.until_state(TunnelState::Connecting).await;
 }
@@ -512,6 +629,22 @@ async fn switching_the_tunnel_off_ends_it_and_on_again_brings_it_back() {
     assert_eq!(desktop.handle.give(Order::Start).await, Err(Rejected::Disabled));
     desktop.change(|settings| settings.enabled = true);
     desktop.until_state(TunnelState::Connected).await;
+}
+
+#[tokio::test]
+async fn what_was_ordered_is_kept_also_if_its_giver_hangs_up() {
+    let relay = Relay::start().await;
+    let desktop = Desktop::start(&relay);
+    desktop.until_state(TunnelState::Connected).await;
+    assert_eq!(desktop.record.last_target(), None, "nobody has said anything");
+    // Sent, and dropped before the answer.
+    assert_eq!(desktop.handle.give(Order::Stop).now_or_never(), None);
+    desktop.until_state(TunnelState::Disconnected).await;
+    assert_eq!(desktop.record.last_target(), Some(Target::Down));
+    desktop.change(|settings| settings.enabled = false);
+    desktop.until("the switch", |report| report.tunnel.relay.is_none()).await;
+    assert_eq!(desktop.handle.give(Order::Start).await, Err(Rejected::Disabled));
+    assert_eq!(desktop.record.last_target(), Some(Target::Down), "what is refused is not kept");
 }
 
 #[tokio::test]

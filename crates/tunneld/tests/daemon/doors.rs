@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use serde_json::json;
 use tunnel_runtime::Lifecycle;
-use tunneld::{DRAIN, Daemon, Loaded, Options, StartError};
+use tunneld::{DRAIN, Daemon, Deps, Loaded, Options, StartError};
 
 use crate::backend::{Backend, CHUNKS, MODEL};
 use crate::http::{Answer, ask, ask_socket};
@@ -18,23 +18,24 @@ struct Running {
 
 impl Running {
     async fn start(home: &Home) -> Self {
-        let running = Self::try_start(home).unwrap();
+        let running = Self::try_start(home).await.unwrap();
         let mut status = running.daemon.status();
         let up = |status: &std::sync::Arc<tunnel_api::Status>| status.best_connection.is_some();
         tokio::time::timeout(DRAIN, status.wait_for(up)).await.unwrap().unwrap();
         running
     }
 
-    fn try_start(home: &Home) -> Result<Self, StartError> {
+    async fn try_start(home: &Home) -> Result<Self, StartError> {
         let options = Options {
             config: Some(home.config()),
             state_dir: Some(home.path().join("state")),
             token_file: None,
+            log_file: None,
             env: vec![("XDG_RUNTIME_DIR".into(), home.path().join("run").into())],
         };
         let loaded = Loaded::load(&options).unwrap();
         let lifecycle = Lifecycle::new(DRAIN).unwrap();
-        let daemon = Daemon::start(options, loaded, &lifecycle, None)?;
+        let daemon = Daemon::start(options, loaded, &lifecycle, Deps::default()).await?;
         Ok(Self { daemon, lifecycle })
     }
 }
@@ -113,7 +114,7 @@ async fn control_socket_serves_the_same_api_to_this_user_alone() {
     let backend = Backend::start().await;
     let home = Home::new(backend.address);
     let running = Running::start(&home).await;
-    let path = running.daemon.socket().unwrap().to_owned();
+    let path = running.daemon.socket().unwrap();
     assert_eq!(path, home.socket());
     let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
@@ -126,7 +127,7 @@ async fn second_daemon_of_the_same_user_is_refused() {
     let backend = Backend::start().await;
     let home = Home::new(backend.address);
     let _running = Running::start(&home).await;
-    let Err(error) = Running::try_start(&home) else { panic!("two daemons on one socket") };
+    let Err(error) = Running::try_start(&home).await else { panic!("two daemons on one socket") };
     assert_eq!(error.exit_code(), 9);
     assert!(error.to_string().contains(&format!("pid {}", std::process::id())), "{error}");
 }

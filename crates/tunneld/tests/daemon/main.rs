@@ -6,5 +6,8 @@ mod backend;
 mod http;
 mod program;
 
+mod activation;
 mod doors;
+mod login;
+mod moving;
 mod process;

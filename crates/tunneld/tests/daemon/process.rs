@@ -143,11 +143,46 @@ fn reload_takes_what_is_good_and_reports_what_is_not() {
         assert!(told.contains("maxRetries") && told.contains("logLevel"), "{told}");
         assert_eq!(status()["connections"]["second"]["connected"], true);
 
-        home.configure(json!({ "maxRetries": 3, "logLevel": "INFO", "gatewayPort": 1, "connections": [] }));
+        home.configure(json!({ "maxRetries": 3, "logLevel": "INFO", "connections": [] }));
         program.signal(Signal::HUP);
         eventually("the mended file", || status()["config"]["last_error"].is_null());
-        assert_eq!(status()["config"]["restart_required"], json!(["gatewayPort"]));
         eventually("the connection's end", || status()["connections"]["second"].is_null());
         assert_eq!(ask(home.gateway, "GET", "/api/version", &[], "").status, 200);
+    });
+}
+
+#[test]
+fn log_goes_to_a_file_where_nobody_would_see_it_otherwise() {
+    with_backend(|backend| {
+        let home = Home::new(backend.address);
+        // Standard error is /dev/null.
+        let mut program = home.start();
+        program.signal(Signal::TERM);
+        assert_eq!(program.wait().code(), Some(0));
+        let log = std::fs::read_to_string(home.path().join("state/tunneld.log")).unwrap();
+        // The last line too: it is written before the process ends.
+        assert!(log.contains("listening") && log.contains("stopping"), "{log}");
+    });
+}
+
+#[test]
+fn log_goes_to_the_file_that_is_named() {
+    with_backend(|backend| {
+        let home = Home::new(backend.address);
+        let path = home.path().join("named.log");
+        let mut command = home.command();
+        command.env("TUNNELD_LOG_FILE", &path).stderr(Stdio::piped());
+        let program = home.start_with(&mut command);
+        eventually("the first line", || {
+            std::fs::read_to_string(&path).is_ok_and(|log| log.contains("listening"))
+        });
+        drop(program);
+        assert!(!home.path().join("state/tunneld.log").exists());
+
+        command.env("TUNNELD_LOG_FILE", "/dev/null/log");
+        let output = command.output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{told}");
+        assert!(told.contains("cannot log to /dev/null/log"), "{told}");
     });
 }

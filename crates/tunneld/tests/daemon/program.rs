@@ -1,6 +1,7 @@
 //! The real program, with a directory of its own.
 
 use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -68,6 +69,27 @@ impl Home {
     /// Starts the program and waits until its gateway answers.
     pub(crate) fn start(&self) -> Program {
         self.start_with(&mut self.command())
+    }
+
+    /// Starts the program as the service manager would with these sockets, which it does not have to bind.
+    pub(crate) fn start_with_sockets(&self, sockets: &[OwnedFd]) -> Program {
+        let program = self.command();
+        let redirections: Vec<String> = sockets
+            .iter()
+            .enumerate()
+            .map(|(index, fd)| format!("{}<&{}", 3 + index, fd.as_raw_fd()))
+            .collect();
+        let script = format!(
+            "LISTEN_PID=$$ LISTEN_FDS={} exec \"$0\" \"$@\" {}",
+            sockets.len(),
+            redirections.join(" ")
+        );
+        let mut shell = Command::new("/bin/bash");
+        shell.env_clear().args(["-c", &script]).arg(program.get_program()).args(program.get_args());
+        shell.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = shell.spawn().unwrap();
+        Program { child }
     }
 
     pub(crate) fn start_with(&self, command: &mut Command) -> Program {

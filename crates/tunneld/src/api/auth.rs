@@ -1,0 +1,124 @@
+//! `GET /api/auth`, `PUT` and `DELETE /api/auth/token`, `POST /api/auth/login` and `logout`.
+//!
+//! What callers send is never repeated to them: it may be a token in the wrong place.
+
+use axum::Json;
+use axum::extract::State;
+use http::StatusCode;
+use jiff::Timestamp;
+use secrecy::SecretString;
+use serde_json::Value;
+use tunnel_api::{AuthStatus, TokenRequest};
+
+use super::Api;
+use super::body::RawBody;
+use super::error::ApiError;
+use crate::daemon::chain;
+use crate::secrets::{self, ChangeError, Credentials, Endpoint, EndpointError, Renewal};
+
+pub(super) async fn status(State(api): State<Api>) -> Json<AuthStatus> {
+    Json(api.token.status(Timestamp::now()))
+}
+
+pub(super) async fn store(
+    State(api): State<Api>,
+    RawBody(body): RawBody,
+) -> Result<Json<AuthStatus>, ApiError> {
+    let request = parse(&body)?;
+    let login = login_of(request, Timestamp::now()).map_err(bad_request)?;
+    api.token.set(login).await.map_err(refused)?;
+    Ok(status(State(api)).await)
+}
+
+pub(super) async fn remove(State(api): State<Api>) -> Result<Json<AuthStatus>, ApiError> {
+    api.token.remove().await.map_err(refused)?;
+    Ok(status(State(api)).await)
+}
+
+/// Removes the login, and has its server make it void where an address for that is known. A server that cannot be
+/// reached does not keep anyone logged in here: the answer says so, and is no error.
+pub(super) async fn logout(State(api): State<Api>) -> Result<Json<AuthStatus>, ApiError> {
+    let revoked = api.token.logout().await.map_err(refused)?;
+    let Json(mut answer) = status(State(api)).await;
+    if let Err(error) = revoked {
+        let sentence = "the token is removed here, but it is not known to be void";
+        answer.last_error = Some(format!("{sentence}: {}", chain(&error)));
+    }
+    Ok(Json(answer))
+}
+
+/// A login in the browser takes a relay that says where.
+pub(super) async fn login() -> ApiError {
+    let sentence = "this version has no login in the browser; store a token instead: tunnelctl login --token-stdin, with \
+                    what tunnel-relay token create --scope tunnel prints";
+    ApiError::new(StatusCode::CONFLICT, "login_unavailable", sentence)
+}
+
+/// Reads the body. The parser's own words would repeat parts of it.
+fn parse(body: &[u8]) -> Result<TokenRequest, ApiError> {
+    const SHAPE: &str = "it takes an object with token and, as text, refresh_token, token_endpoint, \
+                         revocation_endpoint, client_id; nothing else";
+    let unusable = |fault: &str| bad_request(format!("the body cannot be used: {fault}"));
+    let value: Value = serde_json::from_slice(body).map_err(|error| {
+        unusable(&format!("it is not JSON, line {} column {}", error.line(), error.column()))
+    })?;
+    // A list of the fields' values would be taken for the object, too.
+    if !value.is_object() {
+        return Err(unusable(SHAPE));
+    }
+    serde_json::from_value(value).map_err(|_| unusable(SHAPE))
+}
+
+/// Checks what was sent, field by field.
+fn login_of(request: TokenRequest, now: Timestamp) -> Result<Credentials, String> {
+    if request.token.is_empty() {
+        return Err("token is empty; to remove the token: DELETE /api/auth/token".to_owned());
+    }
+    let access_token = token("token", request.token)?;
+    let token_endpoint = endpoint("token_endpoint", request.token_endpoint)?;
+    let revocation_endpoint = endpoint("revocation_endpoint", request.revocation_endpoint)?;
+    let client_id = request.client_id.filter(|id| !id.is_empty());
+    if client_id.as_ref().is_some_and(|id| id.len() > MAX_CLIENT_ID || id.chars().any(char::is_control)) {
+        return Err(format!("client_id must be text of at most {MAX_CLIENT_ID} bytes"));
+    }
+    let refresh_token = request.refresh_token.filter(|token| !token.is_empty());
+    let renewal = match (refresh_token, token_endpoint) {
+        (Some(_), None) => return Err("refresh_token needs token_endpoint, where it is renewed".to_owned()),
+        (Some(refresh_token), Some(token_endpoint)) => {
+            Some(Renewal { refresh_token: token("refresh_token", refresh_token)?, token_endpoint, client_id })
+        }
+        (None, _) => None,
+    };
+    Ok(Credentials { renewal, revocation_endpoint, ..Credentials::bare(access_token, now.as_second()) })
+}
+
+/// Longest `client_id`, in bytes.
+const MAX_CLIENT_ID: usize = 256;
+
+fn token(field: &str, text: String) -> Result<SecretString, String> {
+    let rule =
+        || format!("{field} must be one token as it was issued: no spaces, no line ends, at most 32 KiB");
+    secrets::parse_token(SecretString::from(text)).ok_or_else(rule)
+}
+
+fn endpoint(field: &str, text: Option<String>) -> Result<Option<Endpoint>, String> {
+    let parsed = text.filter(|text| !text.is_empty()).map(|text| Endpoint::parse(&text)).transpose();
+    parsed.map_err(|error: EndpointError| format!("{field} {error}"))
+}
+
+fn bad_request(sentence: String) -> ApiError {
+    ApiError::new(StatusCode::BAD_REQUEST, "bad_request", sentence)
+}
+
+/// The status that belongs to the error's code.
+pub(super) fn status_of(error: &ChangeError) -> StatusCode {
+    match error {
+        ChangeError::TokenFile(_) | ChangeError::Credential => StatusCode::CONFLICT,
+        ChangeError::NotAToken => StatusCode::BAD_REQUEST,
+        ChangeError::Stores { .. } | ChangeError::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+fn refused(error: ChangeError) -> ApiError {
+    ApiError::new(status_of(&error), error.code(), chain(&error))
+}

@@ -1,0 +1,309 @@
+//! Every endpoint, described.
+
+use http::{Method, StatusCode};
+use serde_json::json;
+use tunnel_api::config_api::{
+    BackupAnswer, ConfigAnswer, ConfigBackups, ConfigCheck, ConfigOrigins, ImportAnswer, RestoreOrder,
+};
+use tunnel_api::{
+    AuthStatus, Config, Connections, Events, Health, LogLevelAnswer, Metrics, Models, Requests, Status,
+    TokenRequest, TunnelAnswer, Usage, Version, Warnings,
+};
+use tunnel_api::{connection::ConnectionTest, log_level::LogLevelRequest};
+
+use super::document::Operation;
+
+const STATUS: &str = "Status";
+const TUNNEL: &str = "Tunnel";
+const MODELS: &str = "Models and requests";
+const METRICS: &str = "Metrics and history";
+const CONFIG: &str = "Configuration";
+const ACCOUNT: &str = "Account";
+const MACHINES: &str = "For machines";
+
+/// The groups, in the order of the document.
+pub(super) const TAGS: &[(&str, &str)] = &[
+    (STATUS, "How things stand."),
+    (TUNNEL, "What is wanted of the tunnel."),
+    (MODELS, "Which models there are, and what runs on them."),
+    (
+        METRICS,
+        "What was measured, counted and noticed. LLM requests only: listings and management are not counted.",
+    ),
+    (CONFIG, "Reading and changing the configuration. [configuration.md](configuration.md) has the keys."),
+    (ACCOUNT, "The token that the tunnel is dialled with. It is never shown."),
+    (MACHINES, "Probes, scraping, and this description."),
+];
+
+fn get(path: &'static str, tag: &'static str, summary: &'static str) -> Operation {
+    Operation::new(Method::GET, path, tag, summary)
+}
+
+fn post(path: &'static str, tag: &'static str, summary: &'static str) -> Operation {
+    Operation::new(Method::POST, path, tag, summary)
+}
+
+fn order(path: &'static str, summary: &'static str) -> Operation {
+    post(path, TUNNEL, summary)
+        .about("Idempotent. Answers once the order is taken; with `wait`, once its state is reached.")
+        .query(
+            "wait",
+            "Seconds to wait until the state is reached, 0 to 3600.",
+            json!({ "type": "number", "minimum": 0, "maximum": 3600 }),
+        )
+        .answers::<TunnelAnswer>("The order is taken, or its state reached.")
+        .fails(StatusCode::BAD_REQUEST, "`wait` is no such number.")
+        .fails(
+            StatusCode::CONFLICT,
+            "The tunnel is switched off in the configuration (`cloud_proxy_disabled`).",
+        )
+        .fails(StatusCode::SERVICE_UNAVAILABLE, "The daemon is shutting down.")
+        .fails(StatusCode::GATEWAY_TIMEOUT, "The state was not reached in time; the sentence says why.")
+}
+
+/// Returns all of them.
+pub(super) fn operations() -> Vec<Operation> {
+    let mut all = status();
+    all.extend(tunnel());
+    all.extend(models());
+    all.extend(metrics());
+    all.extend(config());
+    all.extend(account());
+    all.extend(machines());
+    all
+}
+
+fn status() -> Vec<Operation> {
+    vec![
+        get("/api/health", STATUS, "Health and uptime")
+            .about("Always 200; `/readyz` is the one that answers 503.")
+            .answers::<Health>("How the daemon is."),
+        get("/api/status", STATUS, "Everything in one snapshot").answers::<Status>("The newest snapshot."),
+        get("/api/connections", STATUS, "All connections").answers::<Connections>("The connections."),
+        post("/api/connections/{id}/test", STATUS, "Probe a connection now")
+            .about(
+                "Waits for the outcome, 10 s at most. A connection that is down is an answer, not an error.",
+            )
+            .path_parameter("id", "The connection's id.")
+            .answers::<ConnectionTest>("What the probe found.")
+            .fails(StatusCode::NOT_FOUND, "There is no such connection."),
+        get("/api/warnings", STATUS, "What someone should look at")
+            .answers::<Warnings>("The most severe first."),
+        get("/api/version", STATUS, "Versions")
+            .answers::<Version>("The daemon's, the API's and the protocol's."),
+    ]
+}
+
+fn tunnel() -> Vec<Operation> {
+    vec![
+        order("/api/tunnel/start", "Dial, and stay up"),
+        order("/api/tunnel/stop", "Let running requests end, then stay away"),
+        order("/api/tunnel/restart", "Open a new session; running requests end on the old one"),
+    ]
+}
+
+fn models() -> Vec<Operation> {
+    vec![
+        get("/api/models", MODELS, "The models of all connections").answers::<Models>("By name."),
+        get("/api/requests", MODELS, "The requests that run now").answers::<Requests>("The oldest first."),
+        Operation::new(Method::DELETE, "/api/requests/{id}", MODELS, "Cancel a request that runs")
+            .about("Its model server stops at once, and its caller's answer ends with an error.")
+            .path_parameter("id", "The request's id, as in its `X-Request-Id`.")
+            .answers::<TunnelAnswer>("It was cancelled.")
+            .fails(StatusCode::NOT_FOUND, "No request with this id runs."),
+    ]
+}
+
+fn metrics() -> Vec<Operation> {
+    let switched_off = "Metrics are switched off (`enableMetrics`).";
+    vec![
+        get("/api/metrics", METRICS, "What was measured")
+            .answers::<Metrics>("Percentiles of real requests, rates of the last minute, totals.")
+            .fails(StatusCode::NOT_FOUND, switched_off),
+        get("/api/usage", METRICS, "What was used")
+            .about("Committed rows only, so that what was shown never goes back, also over a crash; commits come at least each 250 ms.")
+            .query(
+                "by",
+                "What a row stands for.",
+                json!({ "type": "string", "enum": ["model", "connection", "key", "day"], "default": "model" }),
+            )
+            .query(
+                "since",
+                "The first day to count, in UTC, or a time on it. Default: all that is kept.",
+                json!({ "anyOf": [{ "type": "string", "format": "date" }, { "type": "string", "format": "date-time" }] }),
+            )
+            .answers::<Usage>("A row each.")
+            .fails(StatusCode::BAD_REQUEST, "`by` or `since` cannot be read.")
+            .fails(StatusCode::NOT_FOUND, switched_off)
+            .fails(StatusCode::SERVICE_UNAVAILABLE, "The database does not answer; requests to models are not affected."),
+        get("/api/events", METRICS, "What happened")
+            .about("Ids grow by one: a jump means that some are no longer kept.")
+            .query("since", "The last id that is known already.", json!({ "type": "integer", "minimum": 0 }))
+            .query(
+                "limit",
+                "The most events to answer, 1 to 1000.",
+                json!({ "type": "integer", "minimum": 1, "maximum": 1000, "default": 100 }),
+            )
+            .answers::<Events>("In order. Without `since` the newest.")
+            .fails(StatusCode::BAD_REQUEST, "`since` or `limit` cannot be read.")
+            .fails(StatusCode::SERVICE_UNAVAILABLE, "The database does not answer."),
+    ]
+}
+
+fn config() -> Vec<Operation> {
+    let busy = "The daemon is shutting down, or other changes take long.";
+    let io = "The file could not be read or written; the sentence says why.";
+    let conflict =
+        "There is no place for a file, it cannot be written, or it has faults of its own and is left alone.";
+    let changes = |operation: Operation| {
+        operation
+            .header("If-Match", "The `ETag` of the version that is to be changed. Without it any.")
+            .answers::<ConfigAnswer>("What is in force now.")
+            .fails(StatusCode::BAD_REQUEST, "The body is not JSON.")
+            .fails(StatusCode::CONFLICT, conflict)
+            .fails(StatusCode::PRECONDITION_FAILED, "The file is another version by now.")
+            .fails(StatusCode::PAYLOAD_TOO_LARGE, "The body is too large.")
+            .fails(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "The configuration has faults; `faults` lists all of them. Nothing was changed.",
+            )
+            .fails(StatusCode::INTERNAL_SERVER_ERROR, io)
+            .fails(StatusCode::SERVICE_UNAVAILABLE, busy)
+            .fails(
+                StatusCode::GATEWAY_TIMEOUT,
+                "It was begun and takes long; it may still be made, so look before repeating it.",
+            )
+    };
+    vec![
+        get("/api/config", CONFIG, "The configuration in force")
+            .about("Every key with its effective value; secrets are never part of it. `ETag` names the version of the file.")
+            .answers::<Config>("All keys."),
+        changes(
+            Operation::new(Method::PUT, "/api/config", CONFIG, "Replace the configuration file's content")
+                .about("Checked first; a copy of the file before it is kept.")
+                .takes::<ConfigKeys>("keys of the configuration, those that differ from the defaults", json!({ "logLevel": "DEBUG" })),
+        ),
+        changes(
+            Operation::new(Method::PATCH, "/api/config", CONFIG, "Change keys of the configuration file")
+                .about("A JSON merge patch (RFC 7396) on the *file's* keys: others stay as they are, null removes one. A key that an environment variable sets is written and listed in `overridden`.")
+                .takes::<ConfigKeys>("the keys to change", json!({ "logLevel": "DEBUG" })),
+        ),
+        post("/api/config/validate", CONFIG, "Check a configuration")
+            .about("Changes nothing. Faults are the answer, not an error.")
+            .takes::<ConfigKeys>("the content of a file", json!({ "ollamaPort": 70000 }))
+            .answers::<ConfigCheck>("All faults at once, each with key, value and rule.")
+            .fails(StatusCode::BAD_REQUEST, "The body is not JSON.")
+            .fails(StatusCode::CONFLICT, conflict)
+            .fails(StatusCode::PAYLOAD_TOO_LARGE, "The body is too large.")
+            .fails(StatusCode::INTERNAL_SERVER_ERROR, io)
+            .fails(StatusCode::SERVICE_UNAVAILABLE, busy),
+        post("/api/config/reload", CONFIG, "Read the file anew")
+            .about("As SIGHUP does, and a change of the file by itself.")
+            .answers::<ConfigAnswer>("What is in force now.")
+            .fails(StatusCode::CONFLICT, conflict)
+            .fails(StatusCode::UNPROCESSABLE_ENTITY, "The configuration has faults; what was in force stays.")
+            .fails(StatusCode::GATEWAY_TIMEOUT, "It was begun and takes long; it may still be made, so look before repeating it.")
+            .fails(StatusCode::INTERNAL_SERVER_ERROR, io)
+            .fails(StatusCode::SERVICE_UNAVAILABLE, busy),
+        post("/api/config/backup", CONFIG, "Keep a copy of the file")
+            .answers::<BackupAnswer>("The copy's name.")
+            .fails(StatusCode::NOT_FOUND, "There is no file; the defaults run.")
+            .fails(StatusCode::CONFLICT, conflict)
+            .fails(StatusCode::INTERNAL_SERVER_ERROR, io)
+            .fails(StatusCode::SERVICE_UNAVAILABLE, busy),
+        changes(
+            post("/api/config/restore", CONFIG, "Put a copy back")
+                .takes::<RestoreOrder>("the name of a copy", json!({ "name": "tunnel_config_backup_20260131T120000Z.json" }))
+                .fails(StatusCode::NOT_FOUND, "There is no copy of that name."),
+        ),
+        post("/api/config/import", CONFIG, "Import the original's connections")
+            .about("The token in it goes to the secret store, and into no file of ours.")
+            .takes::<OriginalConnections>(
+                "the content of the original's `connection_config.json`",
+                json!({ "local_ollama": { "host": "localhost", "port": 11434 } }),
+            )
+            .answers::<ImportAnswer>("What was taken over.")
+            .fails(StatusCode::BAD_REQUEST, "The body is not JSON.")
+            .fails(StatusCode::CONFLICT, conflict)
+            .fails(StatusCode::PAYLOAD_TOO_LARGE, "The body is too large.")
+            .fails(StatusCode::UNPROCESSABLE_ENTITY, "It holds nothing that could be taken over, or has faults.")
+            .fails(StatusCode::GATEWAY_TIMEOUT, "It was begun and takes long; it may still be made, so look before repeating it.")
+            .fails(StatusCode::INTERNAL_SERVER_ERROR, io)
+            .fails(StatusCode::SERVICE_UNAVAILABLE, "The token could be stored nowhere, so nothing was changed."),
+        get("/api/config/origins", CONFIG, "Where each value came from").answers::<ConfigOrigins>("By key."),
+        get("/api/config/schema", CONFIG, "The configuration's JSON Schema")
+            .answers_as("application/schema+json", "The schema."),
+        get("/api/config/backups", CONFIG, "The copies that are kept")
+            .answers::<ConfigBackups>("The newest first.")
+            .fails(StatusCode::CONFLICT, conflict)
+            .fails(StatusCode::INTERNAL_SERVER_ERROR, io)
+            .fails(StatusCode::SERVICE_UNAVAILABLE, busy),
+    ]
+}
+
+/// Keys of the configuration, whatever they hold: faults are answered with their rules.
+#[derive(schemars::JsonSchema)]
+#[expect(dead_code, reason = "for its description only")]
+struct ConfigKeys(serde_json::Map<String, serde_json::Value>);
+
+/// The original system's `connection_config.json`.
+#[derive(schemars::JsonSchema)]
+#[expect(dead_code, reason = "for its description only")]
+struct OriginalConnections(serde_json::Map<String, serde_json::Value>);
+
+fn account() -> Vec<Operation> {
+    let not_kept = "It could be kept nowhere; the sentence says why and what to do.";
+    vec![
+        get("/api/auth", ACCOUNT, "Whether there is a token, and where it is kept")
+            .answers::<AuthStatus>("Read off the token, whose signature only the relay can check."),
+        Operation::new(Method::PUT, "/api/auth/token", ACCOUNT, "Store a token")
+            .about("Replaces the one before. An open session takes it in place; otherwise the tunnel is dialled with it.")
+            .takes::<TokenRequest>("the token, and what refreshes it", json!({ "token": "eyJhbGciOi…" }))
+            .answers::<AuthStatus>("Where it is kept now.")
+            .fails(StatusCode::BAD_REQUEST, "The body is no such object, or the token none that a header can carry.")
+            .fails(StatusCode::CONFLICT, "A token file is in use (`--token-file`), which wins.")
+            .fails(StatusCode::PAYLOAD_TOO_LARGE, "The body is too large.")
+            .fails(StatusCode::SERVICE_UNAVAILABLE, not_kept),
+        Operation::new(Method::DELETE, "/api/auth/token", ACCOUNT, "Forget the token")
+            .about("The tunnel goes down, and stays down until there is another one.")
+            .answers::<AuthStatus>("There is none now.")
+            .fails(StatusCode::CONFLICT, "A token file is in use (`--token-file`), which wins.")
+            .fails(StatusCode::SERVICE_UNAVAILABLE, not_kept),
+        post("/api/auth/login", ACCOUNT, "Log in by device code")
+            .about("The relay has to offer it.")
+            .fails(StatusCode::CONFLICT, "This relay offers no login; the sentence says how to store a token."),
+        post("/api/auth/logout", ACCOUNT, "Revoke the token, and forget it")
+            .answers::<AuthStatus>("There is none now.")
+            .fails(StatusCode::CONFLICT, "A token file is in use (`--token-file`), which wins.")
+            .fails(StatusCode::SERVICE_UNAVAILABLE, not_kept),
+    ]
+}
+
+fn machines() -> Vec<Operation> {
+    vec![
+        get("/livez", MACHINES, "The process runs and answers")
+            .answers::<serde_json::Value>("`{\"status\": \"ok\"}`"),
+        get("/readyz", MACHINES, "A request would be answered")
+            .answers::<serde_json::Value>("`{\"status\": \"ready\"}`")
+            .fails(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "No model server is connected, or the daemon is shutting down.",
+            ),
+        get("/metrics", MACHINES, "For Prometheus")
+            .about("Text format 0.0.4; OpenMetrics where `Accept` asks for it.")
+            .answers_text("text/plain", "The page.")
+            .fails(StatusCode::NOT_FOUND, "Metrics are switched off (`enableMetrics`)."),
+        Operation::new(Method::PUT, "/api/log-level", MACHINES, "Change the level of the log")
+            .about("At once, until the next restart or the next change of `logLevel` in the configuration.")
+            .takes::<LogLevelRequest>("the level", json!({ "level": "DEBUG" }))
+            .answers::<LogLevelAnswer>("The level in force.")
+            .fails(StatusCode::BAD_REQUEST, "There is no such level.")
+            .fails(StatusCode::PAYLOAD_TOO_LARGE, "The body is too large."),
+        get("/openapi.json", MACHINES, "This description").answers::<serde_json::Value>("OpenAPI 3.1."),
+        get("/ws", MACHINES, "Snapshots as they change, and commands")
+            .about("A WebSocket; see above.")
+            .answers_nothing(StatusCode::SWITCHING_PROTOCOLS, "The connection is a WebSocket now.")
+            .fails(StatusCode::UPGRADE_REQUIRED, "It was not asked for as a WebSocket, version 13.")
+            .fails(StatusCode::SERVICE_UNAVAILABLE, "As many clients are connected as there is room for."),
+    ]
+}

@@ -1,0 +1,246 @@
+//! One form, posted to an authorization server.
+//!
+//! A connection of its own for each: it is needed once in the life of a token, and what it takes (the system's
+//! root certificates above all) would otherwise lie in memory for good. Redirects are not followed: a form with a
+//! token in it goes where the user said, and nowhere else.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CONNECTION, CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT};
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tunnel_transport::{Socket, TlsError};
+use url::form_urlencoded;
+
+use super::endpoint::Endpoint;
+use crate::config::Proxies;
+
+/// Longest wait for the connection: TCP and TLS.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// Longest time for all of it.
+pub(super) const LIMIT: Duration = Duration::from_secs(30);
+/// Longest answer that is read, in bytes: two tokens and their surroundings.
+const MAX_ANSWER_BYTES: usize = 128 * 1024;
+
+/// The answer to a form.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    /// What `Retry-After` asks for, in seconds; dates are not understood.
+    pub(super) retry_after: Option<Duration>,
+    /// May hold tokens.
+    pub(super) body: Bytes,
+}
+
+/// How authorization servers are reached, and what is trusted on the way.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Way {
+    /// Trusted besides the system's certificates.
+    pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) proxies: Proxies,
+}
+
+/// Why there is no answer. Names the host at most.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PostError {
+    #[error("{host} cannot be reached")]
+    Unreachable {
+        host: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{host} did not answer within {} s", .after.as_secs())]
+    Timeout { host: String, after: Duration },
+    #[error("TLS cannot be set up")]
+    Tls(#[source] TlsError),
+    #[error("{host} hung up, or did not speak HTTP")]
+    Http {
+        host: String,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// Posts `form` to `endpoint`, within [`LIMIT`].
+pub(super) async fn post(endpoint: &Endpoint, form: &[(&str, &str)], way: &Way) -> Result<Answer, PostError> {
+    let timed_out = |after| PostError::Timeout { host: endpoint.host(), after };
+    let whole = async {
+        let stream =
+            timeout(CONNECT_LIMIT, connect(endpoint, way)).await.map_err(|_| timed_out(CONNECT_LIMIT))??;
+        let host = || endpoint.host();
+        exchange(stream, request(endpoint, form))
+            .await
+            .map_err(|source| PostError::Http { host: host(), source })
+    };
+    timeout(LIMIT, whole).await.map_err(|_| timed_out(LIMIT))?
+}
+
+async fn connect(endpoint: &Endpoint, way: &Way) -> Result<Box<dyn Socket>, PostError> {
+    let unreachable = |source| PostError::Unreachable { host: endpoint.host(), source };
+    let (host, port) = (endpoint.host(), endpoint.port());
+    if !endpoint.is_tls() {
+        // On this machine.
+        return Ok(Box::new(TcpStream::connect((host.as_str(), port)).await.map_err(unreachable)?));
+    }
+    let tls = tls(way.ca_file.clone()).await?;
+    let stream: Box<dyn Socket> = match way.proxies.to(endpoint.url()) {
+        Some(proxy) => proxy.connect(&host, port, tls.config()).await.map_err(unreachable)?,
+        None => Box::new(TcpStream::connect((host.as_str(), port)).await.map_err(unreachable)?),
+    };
+    let name = ServerName::try_from(endpoint.host()).map_err(|error| unreachable(io::Error::other(error)))?;
+    Ok(Box::new(tls.connect(name, stream).await.map_err(unreachable)?))
+}
+
+async fn tls(ca_file: Option<PathBuf>) -> Result<TlsConnector, PostError> {
+    // Hundreds of files on some systems.
+    match tokio::task::spawn_blocking(move || tunnel_transport::tls_config(ca_file.as_deref())).await {
+        Ok(config) => Ok(TlsConnector::from(Arc::clone(&config.map_err(PostError::Tls)?))),
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    }
+}
+
+fn request(endpoint: &Endpoint, form: &[(&str, &str)]) -> Request<Full<Bytes>> {
+    let url = endpoint.url();
+    let target = match url.query() {
+        Some(query) => format!("{}?{query}", url.path()),
+        None => url.path().to_owned(),
+    };
+    let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+    Request::post(target)
+        .header(HOST, url.authority())
+        .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+        .header(ACCEPT, "application/json")
+        .header(USER_AGENT, concat!("tunneld/", env!("CARGO_PKG_VERSION")))
+        .header(CONNECTION, "close")
+        .body(Full::from(body))
+        // Cannot fail: the parts of a parsed URL are fit for a request line and a header.
+        .expect("a URL's parts")
+}
+
+async fn exchange(
+    stream: Box<dyn Socket>,
+    request: Request<Full<Bytes>>,
+) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let exchange = async move {
+        let (head, body) = sender.send_request(request).await?.into_parts();
+        let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await?.to_bytes();
+        Ok(Response::from_parts(head, body))
+    };
+    tokio::pin!(exchange);
+    let response = tokio::select! {
+        biased;
+        response = &mut exchange => response,
+        // The server has closed; what was received is handed out all the same.
+        _closed = connection => exchange.await,
+    };
+    let response = response.map_err(|error: Box<dyn std::error::Error + Send + Sync>| error)?;
+    let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+    Ok(Answer {
+        status: response.status(),
+        retry_after: retry_after.map(Duration::from_secs),
+        body: response.into_body(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use rustls::pki_types::PrivateKeyDer;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Posts to a server with a certificate of its own for `localhost`; `trusted` names it in the CA file.
+    async fn post_over_tls(trusted: bool, host: &str) -> Result<Answer, PostError> {
+        post_to_a_server("localhost", trusted, host, None).await
+    }
+
+    /// Posts to a server whose certificate is for `name`. With `head` it stands behind a proxy, which is expected to
+    /// be asked for it with that head.
+    async fn post_to_a_server(
+        name: &str,
+        trusted: bool,
+        host: &str,
+        head: Option<&str>,
+    ) -> Result<Answer, PostError> {
+        let [own, other] = [(); 2].map(|()| rcgen::generate_simple_self_signed([name.to_owned()]).unwrap());
+        let key = PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let server = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![own.cert.der().clone()], key)
+            .unwrap();
+        let mut ca_file = tempfile::NamedTempFile::new().unwrap();
+        let authority = if trusted { own.cert.pem() } else { other.cert.pem() };
+        ca_file.write_all(authority.as_bytes()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let port = if head.is_some() { 443 } else { address.port() };
+        let endpoint = Endpoint::parse(&format!("https://{host}:{port}/token")).unwrap();
+        let proxies = head.map(|_| Proxies::all_through(&format!("http://{address}"))).unwrap_or_default();
+        let way = Way { ca_file: Some(ca_file.path().to_owned()), proxies };
+        let serving = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            if let Some(head) = head {
+                let mut asked = Vec::new();
+                while !asked.ends_with(b"\r\n\r\n") {
+                    asked.push(stream.read_u8().await.unwrap());
+                }
+                let asked = String::from_utf8(asked).unwrap();
+                assert!(asked.starts_with(head), "{asked}");
+                stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+            }
+            let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server));
+            let Ok(mut stream) = acceptor.accept(stream).await else { return };
+            let (mut asked, expected) = (Vec::new(), b"a=b+c%26d");
+            while !asked.ends_with(expected) {
+                stream.read_buf(&mut asked).await.unwrap();
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}").await.unwrap();
+            stream.shutdown().await.unwrap();
+        };
+        tokio::join!(serving, post(&endpoint, &[("a", "b c&d")], &way)).1
+    }
+
+    #[tokio::test]
+    async fn server_is_trusted_by_the_ca_file() {
+        let answer = post_over_tls(true, "localhost").await.unwrap();
+        assert_eq!((answer.status, answer.body.as_ref()), (StatusCode::OK, b"{}".as_slice()));
+    }
+
+    #[tokio::test]
+    async fn server_elsewhere_is_reached_through_the_proxy_and_trusted_no_more_than_without() {
+        let name = "login.example";
+        let head = Some("CONNECT login.example:443 HTTP/1.1\r\n");
+        let answer = post_to_a_server(name, true, name, head).await.unwrap();
+        assert_eq!(answer.status, StatusCode::OK);
+        let error = post_to_a_server(name, false, name, head).await.err().unwrap();
+        assert!(matches!(error, PostError::Unreachable { .. }), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn server_with_a_foreign_certificate_or_name_gets_no_token() {
+        for (trusted, host) in [(false, "localhost"), (true, "127.0.0.1")] {
+            let error = post_over_tls(trusted, host).await.err().unwrap();
+            assert!(matches!(error, PostError::Unreachable { .. }), "{error:?}");
+        }
+        let endpoint = Endpoint::parse("https://localhost/token").unwrap();
+        let way = Way { ca_file: Some("/nowhere.pem".into()), ..Way::default() };
+        let error = post(&endpoint, &[], &way).await.err().unwrap();
+        assert!(matches!(error, PostError::Tls(_)), "{error:?}");
+    }
+}
