@@ -7,13 +7,16 @@ use std::time::Duration;
 
 use reqwest::{Method, StatusCode};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
-use tunnel_api::{Connections, ErrorBody, Health, Status, TunnelAnswer, VERSION_HEADER, Version};
+use serde_json::{Map, Value};
+use tunnel_api::config_api::ImportAnswer;
+use tunnel_api::{AuthStatus, Connections, ErrorBody, Health, Status, TunnelAnswer, VERSION_HEADER, Version};
 
 use crate::{Door, Error};
 
 /// Longest wait for an answer. The daemon answers each question from memory.
 const ANSWER: Duration = Duration::from_secs(10);
+/// Longest wait for a change that is written to a disk and perhaps to a keyring.
+const CHANGE: Duration = Duration::from_secs(30);
 /// Longest wait for a TCP connection; all doors are on this machine.
 const CONNECT: Duration = Duration::from_secs(3);
 /// Longest answer that is read, in bytes: a status with thousands of models is far below.
@@ -143,6 +146,22 @@ impl Client {
         self.order("restart", wait).await
     }
 
+    /// Has the original's `connection_config.json` taken over; `file` is its content.
+    pub async fn import_config(&self, file: &Map<String, Value>) -> Result<ImportAnswer, Error> {
+        self.send(Method::POST, "/api/config/import", Some(file), CHANGE).await
+    }
+
+    /// Stores the token that the tunnel is dialled with, and returns where it is kept.
+    pub async fn store_token(&self, token: &str) -> Result<AuthStatus, Error> {
+        let body = Map::from_iter([("token".to_owned(), Value::from(token))]);
+        self.send(Method::PUT, "/api/auth/token", Some(&body), CHANGE).await
+    }
+
+    /// Makes the token void where that can be done, and forgets it.
+    pub async fn logout(&self) -> Result<AuthStatus, Error> {
+        self.send(Method::POST, "/api/auth/logout", None, CHANGE).await
+    }
+
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
         self.ask(Method::GET, path, ANSWER).await
     }
@@ -162,9 +181,23 @@ impl Client {
         path: &str,
         within: Duration,
     ) -> Result<T, Error> {
+        self.send(method, path, None, within).await
+    }
+
+    async fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Map<String, Value>>,
+        within: Duration,
+    ) -> Result<T, Error> {
         let url = format!("{}{path}", self.door.base());
         let failed = |error| self.failed(error, within);
-        let mut response = self.http.request(method, url).timeout(within).send().await.map_err(failed)?;
+        let mut request = self.http.request(method, url).timeout(within);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let mut response = request.send().await.map_err(failed)?;
 
         let version = response.headers().get(VERSION_HEADER).and_then(|version| version.to_str().ok());
         let Some(version) = version else {
@@ -213,7 +246,7 @@ impl Client {
     }
 
     fn refused(&self, status: StatusCode, body: &[u8]) -> Error {
-        let mut body: ErrorBody = serde_json::from_slice(body).unwrap_or_default();
+        let mut body: Box<ErrorBody> = serde_json::from_slice(body).unwrap_or_default();
         body.status_code = status.as_u16();
         if body.error.is_empty() {
             body.error = format!("tunneld answered {status}");

@@ -48,7 +48,7 @@ pub enum Error {
         /// Where it was asked.
         door: String,
         /// What it said, if it answered.
-        body: Option<ErrorBody>,
+        body: Option<Box<ErrorBody>>,
     },
     /// Something else listens at the door.
     #[error("what answers at {door} is not tunneld: {detail}; name the right address with --url")]
@@ -60,13 +60,13 @@ pub enum Error {
     },
     /// The daemon says that it is not ready.
     #[error("tunneld is not ready: {}", .0.error)]
-    NotReady(ErrorBody),
+    NotReady(Box<ErrorBody>),
     /// The daemon tried for as long as it was asked to.
     #[error("{}", .0.error)]
-    WaitOver(ErrorBody),
+    WaitOver(Box<ErrorBody>),
     /// The daemon refused, or failed to do it.
     #[error("{}", .0.error)]
-    Refused(ErrorBody),
+    Refused(Box<ErrorBody>),
     /// The daemon did not answer.
     #[error("tunneld at {door} did not answer within {} s; look at: journalctl --user -u tunneld", .after.as_secs())]
     Timeout {
@@ -100,6 +100,7 @@ impl Error {
             Self::Refused(body) => match body.status_code {
                 404 => exit::NOT_FOUND,
                 409 => exit::CONFLICT,
+                422 if body.code == "config_invalid" => exit::CONFIG_INVALID,
                 _ => exit::FAILED,
             },
             Self::NotTunneld { .. } | Self::Lost { .. } | Self::Setup(_) => exit::FAILED,

@@ -1,12 +1,13 @@
 //! What can be said on the command line.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tunnel_client::Door;
 
 const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failed, 2 usage, 3 daemon not running, 4 not ready, 5 not allowed, \
-                          6 not found, 8 timeout, 9 conflict";
+                          6 not found, 7 configuration invalid, 8 timeout, 9 conflict";
 
 /// Look after tunneld: the tunnel from this machine's model servers to a relay
 #[derive(Debug, Parser)]
@@ -75,8 +76,97 @@ pub(crate) enum Verb {
         #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
         timeout: Duration,
     },
+    /// Store the token that the tunnel is dialled with
+    ///
+    /// The relay's operator makes it: tunnel-relay token create --scope tunnel. The daemon keeps it in the desktop's
+    /// keyring, or in an encrypted file where there is none, and dials with it at once.
+    Login(LoginFrom),
+    /// Forget the token; the tunnel goes down
+    Logout,
+    /// Look after the configuration
+    #[command(subcommand)]
+    Config(ConfigVerb),
     /// Show the versions of tunnelctl and tunneld
     Version,
+    /// Have tunneld run as a user service of systemd
+    #[command(subcommand)]
+    Service(ServiceVerb),
+}
+
+/// Where the token comes from: never the command line, which others can see.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct LoginFrom {
+    /// Read it from this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Read it from standard input
+    #[arg(long)]
+    token_stdin: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ServiceVerb {
+    /// Write the units, enable them and start the daemon
+    ///
+    /// Units that a package has installed are enabled as they are. A unit that was changed by hand is not
+    /// overwritten.
+    Install(Install),
+    /// Stop the daemon and take away what install wrote; configuration and state stay
+    Uninstall {
+        /// Also take away units that were changed by hand; they are kept as .bak
+        #[arg(long)]
+        force: bool,
+    },
+    /// Show how the service stands; ends with code 3 when it does not run
+    Status,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Install {
+    /// Start this daemon
+    ///
+    /// Default: the tunneld beside tunnelctl.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) tunneld: Option<PathBuf>,
+    /// Let systemd hold the ports, so that a restart refuses nobody; this is the default
+    #[arg(long, overrides_with = "no_socket")]
+    socket: bool,
+    /// Let the daemon open its ports itself
+    #[arg(long, overrides_with = "socket")]
+    no_socket: bool,
+    /// Go without the parts of the sandbox that need user namespaces, where the system forbids them
+    #[arg(long)]
+    pub(crate) no_sandbox: bool,
+    /// Replace units that were changed by hand; they are kept as .bak
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+impl Install {
+    /// Whether systemd is to hold the ports.
+    pub(crate) fn socket(&self) -> bool {
+        self.socket || !self.no_socket
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigVerb {
+    /// Say what is wrong with a configuration file, without a daemon
+    ///
+    /// Looks at the file alone, not at environment variables. Ends with code 7 if there are faults.
+    Check {
+        /// The file; default: the one that tunneld would read
+        file: Option<PathBuf>,
+    },
+    /// Take over the original system's connection_config.json
+    ///
+    /// Its addresses become keys of the configuration, its token goes to where tunneld keeps tokens. The file is not
+    /// changed; delete it afterwards.
+    Import {
+        /// The file
+        file: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -135,6 +225,17 @@ mod tests {
         for text in ["", "s", "-1", "1y", "1e9", "1..2", "99999999h", "nan", "inf"] {
             assert!(duration(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn socket_is_the_default_and_the_last_word_wins() {
+        let socket = |line: &str| match Cli::parse_from(line.split(' ')).verb {
+            Verb::Service(ServiceVerb::Install(install)) => install.socket(),
+            other => panic!("{other:?}"),
+        };
+        assert!(socket("tunnelctl service install"));
+        assert!(!socket("tunnelctl service install --no-socket"));
+        assert!(socket("tunnelctl service install --no-socket --socket"));
     }
 
     #[test]

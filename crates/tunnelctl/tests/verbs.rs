@@ -45,6 +45,7 @@ impl Daemon {
                 "/api/tunnel/restart",
                 post(|| async { answer(StatusCode::GATEWAY_TIMEOUT, refusal(504, "timeout")) }),
             )
+            .route("/api/config/import", post(imported))
             .with_state(Arc::clone(&asked));
         let runtime = Runtime::new().unwrap();
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
@@ -74,6 +75,17 @@ fn answer(status: StatusCode, body: Value) -> impl IntoResponse + use<> {
     let mut headers = HeaderMap::new();
     headers.insert("tunneld-version", env!("CARGO_PKG_VERSION").parse().unwrap());
     (status, headers, Json(body))
+}
+
+async fn imported(Json(file): Json<Value>) -> impl IntoResponse {
+    if file["local_ollama"]["port"] == 0 {
+        return answer(StatusCode::UNPROCESSABLE_ENTITY, refusal(422, "config_invalid"));
+    }
+    let token_stored = file["cloud_proxy"]["auth_token"].is_string();
+    answer(
+        StatusCode::OK,
+        json!({ "imported": ["ollamaPort"], "token_stored": token_stored, "file": "/c.json" }),
+    )
 }
 
 fn refusal(status: u16, code: &str) -> Value {
@@ -255,4 +267,87 @@ fn daemon_is_found_by_its_socket() {
     let (code, stdout, stderr) = parts(&output);
     assert_eq!((code, stderr.as_str()), (0, ""), "{stdout}");
     runtime.shutdown_timeout(Duration::from_secs(1));
+}
+
+#[test]
+fn file_is_checked_without_a_daemon() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("c.json");
+    let check = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        parts(&tunnelctl().args(["config", "check"]).arg(&path).output().unwrap())
+    };
+    let (code, stdout, _) = check("{ \"ollamaPort\": 1 }");
+    assert_eq!((code, stdout), (0, format!("{} is fine\n", path.display())));
+    let (code, stdout, _) = check("{ \"ollamaPort\": 0, \"logLevel\": \"LOUD\" }");
+    assert_eq!((code, stdout.lines().count()), (7, 2), "{stdout}");
+    assert!(stdout.starts_with("ollamaPort: Ollama port must be between 1 and 65535"), "{stdout}");
+    let (code, stdout, _) = check("{ \"ollamaPort\": ");
+    assert!(code == 7 && stdout.contains("line 1"), "{code} {stdout}");
+    let missing = tunnelctl().args(["config", "check", "/nonexistent"]).output().unwrap();
+    assert_eq!(parts(&missing).0, 6);
+    // Without a name it is the file that the daemon would read.
+    let mut usual = tunnelctl();
+    usual.args(["config", "check", "--json"]).env("TUNNELD_CONFIG", &path);
+    let (code, stdout, _) = parts(&usual.output().unwrap());
+    let told: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((code, &told["valid"], &told["faults"][0]["key"]), (7, &json!(false), &json!(path)));
+}
+
+#[test]
+fn original_file_is_handed_to_the_daemon_and_its_token_is_not_shown() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("connection_config.json");
+    let daemon = Daemon::start(vec![status("connected")]);
+    let import = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        parts(&daemon.command(&["config", "import"]).arg(&path).output().unwrap())
+    };
+    let (code, stdout, stderr) = import("{ \"cloud_proxy\": { \"auth_token\": \"canary-7f3a\" } }");
+    assert_eq!((code, stdout.lines().count()), (0, 2), "{stdout}{stderr}");
+    assert!(
+        stdout.contains("ollamaPort") && stdout.contains("delete") && !stdout.contains("canary"),
+        "{stdout}"
+    );
+    assert_eq!(import("{ \"local_ollama\": { \"port\": 0 } }").0, 7);
+    let (code, _, stderr) = import("{ \"auth_token\": canary-7f3a }");
+    assert!(code == 1 && !stderr.contains("canary"), "{stderr}");
+}
+
+/// Runs `tunnelctl service VERB` with nothing but `programs` (name and script) to be found.
+fn service(verb: &str, programs: &[(&str, &str)]) -> (i32, String, String) {
+    use std::os::unix::fs::PermissionsExt;
+
+    let home = tempfile::tempdir().unwrap();
+    for (name, script) in programs {
+        let path = home.path().join(name);
+        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let mut command = tunnelctl();
+    command.env("PATH", home.path()).env("HOME", home.path()).args(["service", verb]);
+    let parts = parts(&command.output().unwrap());
+    assert!(!home.path().join(".config").exists(), "something was written");
+    parts
+}
+
+#[test]
+fn service_without_systemd_says_so_and_changes_nothing() {
+    for verb in ["install", "uninstall", "status"] {
+        let (code, _, stderr) = service(verb, &[]);
+        assert_eq!(code, 1, "{verb}: {stderr}");
+        assert!(stderr.contains("there is no systemctl here"), "{verb}: {stderr}");
+    }
+}
+
+#[test]
+fn service_without_a_user_manager_repeats_why_and_says_what_to_do() {
+    let systemctl = ("systemctl", "echo 'Failed to connect to bus: No medium found' >&2; exit 1");
+    for verb in ["install", "uninstall", "status"] {
+        let (code, _, stderr) = service(verb, &[systemctl]);
+        assert_eq!(code, 1, "{verb}: {stderr}");
+        for part in ["No medium found", "loginctl enable-linger"] {
+            assert!(stderr.contains(part), "{verb}: {part}: {stderr}");
+        }
+    }
 }
