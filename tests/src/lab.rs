@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use tempfile::TempDir;
 
 use crate::{
+    canary,
     client::Caller,
     daemon::{Daemon, DaemonOptions},
     fake_backend::{FakeBackend, FakeBackendOptions},
@@ -30,6 +31,7 @@ where
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let mut lab = Lab::new()?;
     let outcome = catch_unwind(AssertUnwindSafe(|| runtime.block_on(body(&mut lab))));
+    let outcome = outcome.map(|outcome| outcome.and_then(|()| canary::check(lab.dir())));
     // A client script may still sit in a blocking task: its process is gone, its thread is not waited for.
     runtime.shutdown_background();
     if !matches!(outcome, Ok(Ok(()))) {

@@ -22,13 +22,16 @@
 //! | [`FlakyLink`] | a TCP proxy that cuts, refuses, stalls, delays and limits |
 //! | [`Tap`] | a TCP proxy that records when the server's bytes passed |
 //! | [`Caller`] | an HTTP/1.1 caller that sees when each chunk came and hangs up when told |
+//! | [`UserSession`] | a throw-away user with a real systemd, bus, journal and network of his own |
 //! | [`ModelServer`] | a real llama.cpp server, where `cargo xtask setup` has put one |
 //!
 //! Environment: `E2E_PROFILE=release` tests release builds; `E2E_BIN_DIR` names a folder with the three binaries (of that
 //! profile) and skips building them; `SOAK=1` runs the full counts; `E2E_REQUIRE_REAL=1` makes a missing model server or client a
 //! failure; `E2E_SEED` repeats a random schedule; `E2E_FIGURES` names a file to which the measured lines are appended.
 
+mod api_routes;
 pub mod binaries;
+mod canary;
 mod client;
 mod content;
 mod daemon;
@@ -37,13 +40,19 @@ mod figures;
 mod flaky_link;
 mod lab;
 mod model_server;
+mod namespaces;
 mod official_clients;
+mod own_network;
 pub mod ports;
 mod process;
+mod raw;
 mod relay;
 mod tap;
+mod user_session;
 mod wait;
 
+pub use api_routes::ApiRoute;
+pub use canary::{keep_secret, look_for_secrets};
 pub use client::{Call, Caller, Chunk, Ending, Reply};
 pub use content::{Pattern, PatternCheck};
 pub use daemon::{Daemon, DaemonOptions};
@@ -53,10 +62,14 @@ pub use figures::{Latencies, measured, skipped, soak, soak_count};
 pub use flaky_link::{FlakyLink, LinkOptions};
 pub use lab::{Lab, World, WorldOptions, scenario, seed};
 pub use model_server::{ModelServer, REAL_MODEL};
+pub use namespaces::forbidden;
 pub use official_clients::OfficialClients;
+pub use own_network::in_own_network;
 pub use process::{Memory, Process};
+pub use raw::{raw, status_of};
 pub use relay::{Relay, RelayOptions, Scope, TokenRequest};
 pub use tap::Tap;
+pub use user_session::UserSession;
 pub use wait::{eventually, poll_until};
 
 use std::{sync::OnceLock, time::Instant};

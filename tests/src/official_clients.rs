@@ -1,6 +1,10 @@
 //! The official client libraries, run as their users run them.
 
-use std::{env, path::PathBuf, process::Command};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -19,6 +23,11 @@ impl OfficialClients {
         let dir = env::var_os("TUNNEL_CLIENTS_DIR").map_or_else(default, PathBuf::from);
         let found = Self { dir };
         (found.python().exists() && found.dir.join("node_modules/ollama").is_dir()).then_some(found)
+    }
+
+    /// Tells whether a browser is there, and what drives it.
+    pub fn has_browser(&self) -> bool {
+        self.dir.join("node_modules/playwright-core").is_dir() && Path::new("/usr/bin/chromium").exists()
     }
 
     fn python(&self) -> PathBuf {

@@ -124,6 +124,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        crate::canary::check_process(&self.name, self.child.id());
         // Nothing can be done about a child that does not die.
         drop(self.kill());
     }

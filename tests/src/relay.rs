@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use crate::{
     binaries,
+    canary::keep_secret,
     client::Caller,
     process::{Memory, Process, describe},
     wait::poll_until,
@@ -142,7 +143,9 @@ impl Relay {
 
     /// Makes a token with the relay's own command.
     pub fn token(&self, request: &TokenRequest) -> Result<String> {
-        token(&self.data_dir(), request)
+        let token = token(&self.data_dir(), request)?;
+        keep_secret(&token);
+        Ok(token)
     }
 
     /// Where its issuer's key is.

