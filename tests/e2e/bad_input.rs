@@ -142,7 +142,9 @@ async fn said(daemon: &Daemon) -> Result<Value> {
         let output = daemon.tunnelctl(&["status", "--json"]).await.ok()?;
         let status: Value = serde_json::from_slice(&output.stdout).ok()?;
         let tunnel = status.get("tunnel")?.clone();
-        (!tunnel.get("last_error")?.is_null()).then_some(tunnel)
+        // At the start the token is looked for first, which is no complaint.
+        let complains = tunnel.get("last_error")?.as_str().is_some_and(|error| !error.contains("looked for"));
+        complains.then_some(tunnel)
     })
     .await
 }
