@@ -4,16 +4,18 @@ use std::process::ExitCode;
 
 use crate::{run, talk, workspace};
 
-/// Package, and what the names of the tests that hold documents contain.
-const WRITERS: [(&str, &str); 2] =
-    [("tunnel-api", "in_the_repository_is_current"), ("tunneld", "in_the_repository_is_current")];
+/// Package, and which of its tests hold documents.
+const WRITERS: [(&str, &[&str]); 2] = [
+    ("tunnel-api", &["--test", "config_reference"]),
+    ("tunneld", &["--lib", "in_the_repository_is_current"]),
+];
 
 /// Writes all of them anew.
 pub(crate) fn write() -> anyhow::Result<ExitCode> {
     for (package, tests) in WRITERS {
         talk::step(&format!("documents of {package}"));
         let mut cargo = workspace::cargo();
-        cargo.args(["test", "--quiet", "--package", package, "--all-features", "--lib", "--tests", tests]);
+        cargo.args(["test", "--quiet", "--package", package]).args(tests);
         // With the variable set a test writes its file, and then compares.
         run::shown(cargo.env("UPDATE_DOCS", "1"))?;
     }

@@ -35,8 +35,5 @@ fn agree(path: &str, expected: &str) {
         std::fs::write(&file, expected).unwrap();
     }
     let found = std::fs::read_to_string(&file).unwrap_or_default();
-    assert!(
-        found == expected,
-        "{path} is not what the types say; write it anew with: UPDATE_DOCS=1 cargo test -p tunnel-api"
-    );
+    assert!(found == expected, "{path} is not what the types say; write it anew: cargo xtask docs");
 }
