@@ -48,6 +48,7 @@ mod store;
 mod surroundings;
 mod tunnel;
 mod unit_status;
+mod until;
 mod view;
 mod warnings;
 mod world;

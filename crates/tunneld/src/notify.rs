@@ -17,6 +17,7 @@ use tunnel_api::Status;
 use self::plan::{Note, Plan};
 use crate::config::ConfigState;
 use crate::secrets::SessionBus;
+use crate::until::until;
 use crate::warnings::Transition;
 
 /// Transitions that wait while a notification service takes its time; further ones are dropped and counted.
@@ -70,13 +71,6 @@ impl Notifier {
                 Err(error) => debug!(error = crate::daemon::chain(&error), "no notification"),
             }
         }
-    }
-}
-
-async fn until(due: Option<std::time::Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due.into()).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -12,6 +12,7 @@ use tunnel_broker::BackendStatus;
 use crate::config::ConfigState;
 use crate::store::ActiveWarning;
 use crate::tunnel::TunnelReport;
+use crate::until::until;
 use crate::view::{Parts, conditions, snapshot};
 use crate::warnings::{Board, Listener, Said};
 
@@ -93,14 +94,6 @@ impl StatusHub {
         for transition in &transitions {
             self.listeners.iter().for_each(|listener| listener.tell(transition));
         }
-    }
-}
-
-/// Sleeps until then; for ever without a time.
-async fn until(then: Option<std::time::Instant>) {
-    match then {
-        Some(then) => tokio::time::sleep_until(then.into()).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 
 use self::debounce::Debouncer;
+use crate::until::until;
 
 /// What makes the path to the relay worth another look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -114,14 +115,6 @@ async fn publish(mut causes: mpsc::Receiver<Cause>, wakes: watch::Sender<Wake>) 
             }
             wakes.send_modify(|wake| *wake = Wake { count: wake.count + 1, cause });
         }
-    }
-}
-
-/// Sleeps until then; for ever without a time.
-async fn until(due: Option<std::time::Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due.into()).await,
-        None => std::future::pending().await,
     }
 }
 

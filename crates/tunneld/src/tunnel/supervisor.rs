@@ -1,23 +1,23 @@
 //! One async function per state; each returns the state that follows.
 
+mod publish;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
-use tunnel_api::tunnel::Target;
 use tunnel_api::warning::CLOCK_SKEW;
-use tunnel_api::{Tunnel, TunnelState, Warning};
+use tunnel_api::{TunnelState, Warning};
 use tunnel_broker::Broker;
 use tunnel_transport::{CloseCode, Desktop, Retry, SessionId};
 
 use super::backoff::Backoff;
 use super::dialler::{Dialler, Failure, Next};
 use super::ears::{Ears, Heard};
-use super::keeper::{Ended, Kept, Link, STALE_ATTEMPT, Shown, Why};
+use super::keeper::{Ended, Kept, STALE_ATTEMPT, Shown, Why};
 use super::moving::{Moving, resolved, second_session};
 use super::sessions::{STOP_LIMIT, Sessions, Settled, shutting_down};
 use super::settings::Settings;
@@ -475,43 +475,5 @@ impl Supervisor {
 
     fn token_version(&self) -> Option<u64> {
         self.token.current(&self.settings().relay).ok().map(|token| token.version)
-    }
-
-    fn last_reason(&self) -> Option<Warning> {
-        self.report.borrow().warning.clone()
-    }
-
-    fn publish_kept(&self, kept: &Kept) {
-        let progress = kept.progress.borrow().clone();
-        let (state, reason) = match progress.link {
-            Link::Up => (TunnelState::Connected, None),
-            Link::Resuming => (TunnelState::Connecting, self.last_reason()),
-            Link::Waiting(reason) => (TunnelState::Backoff, reason),
-        };
-        self.publish(state, reason, Some((kept, progress.resumes)));
-    }
-
-    fn publish(&self, state: TunnelState, warning: Option<Warning>, kept: Option<(&Kept, u64)>) {
-        let wanted = self.wanted && self.settings().enabled;
-        self.report.send_if_modified(|report| {
-            let before = &report.tunnel;
-            let since = if before.state == state { before.since } else { Some(Timestamp::now()) };
-            let rtt = kept.and_then(|(kept, _)| kept.session.rtt());
-            let tunnel = Tunnel {
-                target: if wanted { Target::Up } else { Target::Down },
-                state,
-                relay: self.settings().enabled.then(|| self.settings().relay.to_string()),
-                device: self.settings().enabled.then(|| self.settings().device.to_string()),
-                since,
-                rtt_ms: rtt.map(|rtt| (rtt.as_secs_f64() * 1e5).round() / 1e2),
-                reconnects: self.sessions.opened().saturating_sub(1),
-                resumes: self.sessions.past_resumes() + kept.map_or(0, |(_, resumes)| resumes),
-                last_error: warning.as_ref().map(|warning| warning.message.clone()),
-            };
-            let fresh = TunnelReport { tunnel, warning };
-            let modified = *report != fresh;
-            *report = fresh;
-            modified
-        });
     }
 }
