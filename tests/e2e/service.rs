@@ -69,9 +69,7 @@ fn installed_service_runs_shows_its_status_and_goes_without_a_trace() -> Result<
         measured("service install, until it is ready", format!("{:.1?}", begun.elapsed()));
         ensure!(property(session, "ActiveState") == "active");
         let status = session.sh("tunnelctl service status")?;
-        for part in
-            ["active (running), enabled", "active (running), enabled", "lingering  off", "enable-linger"]
-        {
+        for part in ["active (running), enabled", "lingering  off", "enable-linger"] {
             ensure!(status.contains(part), "{part}: {status}");
         }
         let json: Value = serde_json::from_str(&session.sh("tunnelctl service status --json")?)?;
