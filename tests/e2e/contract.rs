@@ -28,6 +28,7 @@ fn no_input_breaks_the_api_or_its_description() -> Result<()> {
         let dir = lab.folder("daemon", "tunneld.log")?;
         fs::write(dir.join("tunnel_config.json"), "{}")?;
         let examples = soak_count(15, 150);
+        // One worker: CPython before 3.11.5 fails now and then when two threads parse at once (gh-106905), as they do here.
         // What the fuzzer writes into the configuration must neither close the door that it comes through nor dial out.
         let script = format!(
             "cd {dir}\npython3 {quiet} 11434 &\n\
@@ -37,7 +38,7 @@ fn no_input_breaks_the_api_or_its_description() -> Result<()> {
              daemon=$!\n\
              for i in $(seq 100); do curl -sf -o probe http://localhost:8765/readyz && break; sleep 0.1; done\n\
              {st} run http://localhost:8765/openapi.json --checks {CHECKS} --max-examples {examples} --seed 1 --no-color \
-             --phases examples,coverage,fuzzing --continue-on-failure --request-timeout 20 --workers 2 \
+             --phases examples,coverage,fuzzing --continue-on-failure --request-timeout 20 --workers 1 \
              --suppress-health-check all > st.out 2>&1\n\
              code=$?\nkill -0 $daemon || echo 'the daemon has ended' >> st.out\nexit $code\n",
             dir = dir.display(),
