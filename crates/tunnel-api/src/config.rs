@@ -26,13 +26,14 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use url::Url;
 
-pub use self::connection::{ConnectionConfig, ConnectionType};
+pub use self::connection::{ConnectionConfig, ConnectionType, is_connection_id};
 pub use self::fault::Fault;
 pub use self::hint::ollama_host_hint;
 pub use self::import::{Import, ImportedToken, import};
 pub use self::json::{NotJson, is_blank, parse};
 pub use self::origin::{BadOrigin, OriginPattern};
 pub use self::remote_paths::{BadPathRule, PathRule, RemotePaths};
+pub use self::section::nearest;
 pub use self::text::{merge_patch, pretty};
 
 /// Key of a configuration file that names its schema, for editors; it configures nothing.

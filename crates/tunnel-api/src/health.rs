@@ -18,6 +18,23 @@ pub struct Health {
     pub timestamp: Timestamp,
 }
 
+/// Where the daemon's log goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum LogTarget {
+    /// The user's journal.
+    Journal,
+    /// The file `log_file`.
+    File,
+    /// Standard error: the terminal in which it was started, or whatever its starter made of it.
+    Stderr,
+    /// Not told, or a value that a newer daemon sent.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
 /// How the daemon is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -50,6 +67,10 @@ pub struct Version {
     pub git: String,
     /// The tunnel protocol that it speaks: [`PROTOCOL`](crate::PROTOCOL).
     pub protocol: String,
+    /// Where its log goes.
+    pub log: LogTarget,
+    /// The file that it logs to. None when it logs elsewhere.
+    pub log_file: Option<String>,
     /// When it was answered.
     pub timestamp: Timestamp,
 }

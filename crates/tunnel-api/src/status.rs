@@ -18,6 +18,9 @@ pub struct Status {
     pub tunnel: Tunnel,
     /// All connections by id.
     pub connections: BTreeMap<String, Connection>,
+    /// Where apps on this machine reach the models. Left out by daemons that do not tell it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<Gateway>,
     /// Id of the connection that a request without preferences would go to. None when none is up.
     pub best_connection: Option<String>,
     /// What someone should look at, the most severe first.
@@ -33,6 +36,27 @@ impl Status {
     pub fn tunnel_warning(&self) -> Option<&Warning> {
         self.warnings.iter().find(|warning| warning.is_about_tunnel())
     }
+
+    /// Returns where apps reach the models, as `http://127.0.0.1:11435`. None while the gateway is closed.
+    ///
+    /// `configured` is the port that the configuration gives it, none where it is switched off there. Only a daemon that
+    /// does not tell where its gateway is makes use of it: another program may hold that port.
+    pub fn gateway_url(&self, configured: Option<u16>) -> Option<String> {
+        match &self.gateway {
+            Some(gateway) => gateway.url.clone(),
+            None => configured.map(|port| format!("http://127.0.0.1:{port}")),
+        }
+    }
+}
+
+/// The door to the models.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Gateway {
+    /// Where it is open now, as `http://127.0.0.1:11435`; its configured port may be held by another program.
+    /// None while it is closed.
+    pub url: Option<String>,
 }
 
 /// The daemon in three words.

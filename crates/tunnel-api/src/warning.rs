@@ -114,6 +114,11 @@ impl Warning {
         Self { severity, ..self }
     }
 
+    /// Tells whether nobody has to do anything: such a next step begins with `nothing`.
+    pub fn passes_by_itself(&self) -> bool {
+        self.next_step.starts_with("nothing")
+    }
+
     /// Tells whether it explains why the tunnel is not up.
     pub fn is_about_tunnel(&self) -> bool {
         TUNNEL_CODES.contains(&self.code.as_str())

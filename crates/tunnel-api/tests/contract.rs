@@ -156,7 +156,16 @@ fn the_other_answers_have_the_agreed_fields() {
     assert_eq!(names(&json(Health::default())), BTreeSet::from(["status", "uptime", "version", "timestamp"]));
     assert_eq!(
         names(&json(Version::default())),
-        BTreeSet::from(["tunnel_manager", "api_version", "build", "git", "protocol", "timestamp"])
+        BTreeSet::from([
+            "tunnel_manager",
+            "api_version",
+            "build",
+            "git",
+            "protocol",
+            "log",
+            "log_file",
+            "timestamp"
+        ])
     );
     assert_eq!(
         json(TunnelAnswer::success("tunnel started", now())),

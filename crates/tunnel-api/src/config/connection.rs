@@ -144,6 +144,11 @@ fn credential(value: &Value) -> Result<String, Rejection> {
 }
 
 fn name(value: &Value) -> Option<String> {
+    value.as_str().filter(|name| is_connection_id(name)).map(str::to_owned)
+}
+
+/// Tells whether a text is fit for the id of a connection.
+pub fn is_connection_id(text: &str) -> bool {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    value.as_str().filter(|name| (1..=63).contains(&name.len()) && name.chars().all(fits)).map(str::to_owned)
+    (1..=63).contains(&text.len()) && text.chars().all(fits)
 }

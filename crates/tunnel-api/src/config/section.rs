@@ -182,7 +182,7 @@ fn looks_secret(key: &str) -> bool {
 }
 
 /// Returns the known key that is spelled most like this one, if one is near enough.
-fn nearest<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
+pub fn nearest<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
     let plain = |key: &str| key.replace(['_', '-'], "").to_ascii_lowercase();
     let wanted = plain(key);
     known
