@@ -4,7 +4,6 @@ mod answer;
 pub(crate) mod tcp;
 
 use std::convert::Infallible;
-use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,10 +16,8 @@ use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rustls_pki_types::ServerName;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::mpsc;
-use tokio_rustls::TlsConnector;
 use tokio_util::task::TaskTracker;
 
 use crate::closed::{CloseCode, Closed};
@@ -31,6 +28,7 @@ use crate::proxy::Proxy;
 use crate::relay_url::RelayUrl;
 use crate::session::{Attach, Session, Shared, Terms};
 use crate::settings;
+use crate::steps;
 use crate::ws::Role;
 use crate::{BoxError, CONNECT_PATH, SUBPROTOCOL};
 
@@ -144,7 +142,7 @@ impl Connector {
         let unreachable = |source| DialError::Unreachable { host: self.host(), source };
         match &self.config.proxy {
             None => {
-                let tcp = tcp::connect(relay.host(), relay.port()).await.map_err(unreachable)?;
+                let tcp = steps::connect(relay).await.map_err(unreachable)?;
                 self.upgrade_over(tcp, header).await
             }
             Some(proxy) => {
@@ -163,11 +161,9 @@ impl Connector {
         if !relay.is_tls() {
             return self.shake_hands(socket, header).await;
         }
-        let tls_error = |source| DialError::Tls { host: self.host(), source };
-        let name = ServerName::try_from(relay.host().to_owned())
-            .map_err(|error| tls_error(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
-        let tls =
-            TlsConnector::from(self.config.tls.clone()).connect(name, socket).await.map_err(tls_error)?;
+        let tls = steps::encrypt(relay, &self.config.tls, socket)
+            .await
+            .map_err(|source| DialError::Tls { host: self.host(), source })?;
         self.shake_hands(tls, header).await
     }
 

@@ -8,6 +8,7 @@
 //!   requests; [`Connector::resume`] gives a session a new socket.
 //! - [`Acceptor`] is the relay's end: [`DialRequest::parse`] reads a dial, [`Acceptor::open`] answers it, and
 //!   [`RelaySession::send`] sends requests.
+//! - [`steps`] are those of a dial, for whoever wants to know which one fails;
 //! - [`Session`] is the handle of either end: its state, and how to end it.
 //!
 //! When to dial, who may, and what a request means is left to others: nothing here knows of models, users,
@@ -26,6 +27,7 @@ mod relay_url;
 mod replay;
 mod session;
 mod settings;
+pub mod steps;
 mod tls;
 mod ws;
 

@@ -78,6 +78,14 @@ impl Proxy {
         Ok(Self { speaks, host, port: url.port().unwrap_or(usual_port), login })
     }
 
+    /// Returns where it is, without the login: `proxy.example.org:3128`.
+    pub fn address(&self) -> String {
+        match self.host.contains(':') {
+            true => format!("[{}]:{}", self.host, self.port),
+            false => format!("{}:{}", self.host, self.port),
+        }
+    }
+
     /// Connects to `host` through the proxy. Has no limit of its own.
     ///
     /// `tls` is for a proxy that wants TLS itself.
@@ -88,7 +96,7 @@ impl Proxy {
         tls: &Arc<rustls::ClientConfig>,
     ) -> io::Result<Box<dyn Socket>> {
         self.ask(host, port, tls).await.map_err(|error| {
-            io::Error::new(error.kind(), format!("through the proxy {}:{}: {error}", self.host, self.port))
+            io::Error::new(error.kind(), format!("through the proxy {}: {error}", self.address()))
         })
     }
 
@@ -181,6 +189,7 @@ mod tests {
         let login = proxy.login.clone().unwrap();
         assert_eq!((login.user.as_str(), login.password.expose_secret()), ("me", "hunt@er2"));
         assert!(!format!("{proxy:?}").contains("hunt"));
+        assert_eq!(proxy.address(), "p:3128");
         assert_ne!(proxy, Proxy::parse("http://me:other@p:3128").unwrap());
     }
 }

@@ -78,12 +78,12 @@ impl RelayUrl {
     }
 
     /// Returns the value of the `Host` header.
-    pub(crate) fn authority(&self) -> &str {
+    pub fn authority(&self) -> &str {
         self.url.authority()
     }
 
-    /// Returns `path` below the address's own path.
-    pub(crate) fn join(&self, path: &str) -> String {
+    /// Returns `path` below the address's own path, as the target of a request.
+    pub fn join(&self, path: &str) -> String {
         format!("{}{path}", self.url.path().trim_end_matches('/'))
     }
 }

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::closed::{CloseCode, Closed};
 use crate::frame::Token;
 use crate::link::Socket;
-use crate::link::core::Core;
+use crate::link::core::{Core, Pong};
 use crate::names::SessionId;
 
 /// Where a session's link stands.
@@ -64,6 +64,8 @@ pub(crate) struct Shared {
     kept_from: AtomicU64,
     sent: AtomicU64,
     rtt_us: AtomicU32,
+    /// The newest ping that has come back.
+    pong: watch::Sender<Option<Pong>>,
 }
 
 /// Orders for the link. Of each kind only the newest counts.
@@ -141,6 +143,7 @@ impl Shared {
             kept_from: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             rtt_us: AtomicU32::new(0),
+            pong: watch::Sender::new(None),
         };
         (Arc::new(shared), arriving)
     }
@@ -201,6 +204,11 @@ impl Shared {
             let us = u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX).max(1);
             self.rtt_us.store(us, Ordering::Relaxed);
         }
+        self.pong.send_if_modified(|pong| {
+            let news = *pong != core.pong();
+            *pong = core.pong();
+            news
+        });
     }
 
     pub(crate) fn is_attached(&self) -> bool {
@@ -322,6 +330,21 @@ impl Session {
     /// a clock that stands still while it sleeps does not tell. Costs nothing while there is no socket.
     pub fn probe(&self) {
         self.shared.post(|letters| letters.probe = true);
+    }
+
+    /// Measures a round trip anew, by a [`Self::probe`]. None when there is no socket, or when it is lost meanwhile.
+    pub async fn round_trip(&self) -> Option<Duration> {
+        let mut link = self.link();
+        if !self.shared.is_attached() {
+            return None;
+        }
+        let mut pongs = self.shared.pong.subscribe();
+        self.probe();
+        tokio::select! {
+            // Cannot fail: `self` keeps the sender alive.
+            Ok(()) = pongs.changed() => pongs.borrow().map(|pong| pong.took),
+            _ = link.wait_for(|state| !matches!(state, LinkState::Attached { .. })) => None,
+        }
     }
 
     /// Hands a refreshed token to the relay. After a resume it is to be sent again.

@@ -57,6 +57,7 @@ pub(crate) struct Core {
     /// Bytes to drop: they arrived over the old socket after the resume had named an offset.
     skip: u64,
     socket: Option<Socket>,
+    last_pong: Option<Pong>,
 }
 
 #[derive(Debug)]
@@ -69,6 +70,15 @@ struct Socket {
     owed_since: Option<Instant>,
     /// Since when a probe has waited for its pong.
     probed_since: Option<Instant>,
+}
+
+/// A ping that has come back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pong {
+    /// Counts them, over all sockets.
+    pub(crate) number: u64,
+    /// The round trip.
+    pub(crate) took: Duration,
 }
 
 /// What a peer says beside the stream.
@@ -122,6 +132,7 @@ impl Core {
             ack_due: None,
             skip: 0,
             socket: None,
+            last_pong: None,
         }
     }
 
@@ -137,6 +148,11 @@ impl Core {
 
     pub(crate) fn rtt(&self) -> Option<Duration> {
         self.pace.rtt()
+    }
+
+    /// Returns the newest ping that has come back.
+    pub(crate) fn pong(&self) -> Option<Pong> {
+        self.last_pong
     }
 
     /// Goes on over a new socket. `told` is what this end said it had received, `received` what the other did.
@@ -281,7 +297,7 @@ impl Core {
                     None
                 }
                 Message::Pong(payload) => {
-                    self.pong(&payload, now);
+                    self.on_pong(&payload, now);
                     None
                 }
                 Message::Close => Some(Event::Hangup),
@@ -336,14 +352,16 @@ impl Core {
         }
     }
 
-    fn pong(&mut self, payload: &[u8], now: Instant) {
+    fn on_pong(&mut self, payload: &[u8], now: Instant) {
         let Some(socket) = &mut self.socket else { return };
         if let Some((number, at)) = socket.ping
             && payload == number.to_be_bytes()
         {
             socket.ping = None;
             socket.probed_since = None;
-            self.pace.on_rtt(now.duration_since(at), now);
+            let took = now.duration_since(at);
+            self.last_pong = Some(Pong { number: self.last_pong.map_or(1, |last| last.number + 1), took });
+            self.pace.on_rtt(took, now);
         }
     }
 

@@ -313,6 +313,23 @@ async fn a_refreshed_token_reaches_the_relay_and_again_after_a_resume() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_round_trip_is_measured_anew_each_time_and_not_without_a_socket() {
+    let setup = setup(AcceptorConfig::default()).await;
+    // The session is there a moment before its link has taken the socket up.
+    setup.at_desktop.link().wait_for(|state| matches!(state, LinkState::Attached { .. })).await.unwrap();
+    let limit = Duration::from_secs(8);
+    let measure = || tokio::time::timeout(limit, setup.at_desktop.round_trip());
+    // Far below the ten seconds between two pings of the link's own.
+    for _ in 0..5 {
+        let took = measure().await.expect("measured in time").expect("there is a socket");
+        assert!(took > Duration::ZERO && took < Duration::from_secs(2), "{took:?}");
+    }
+    setup.path.set(Mode::Stall);
+    assert_eq!(measure().await.expect("given up in time"), None, "over a path that swallows all");
+    assert_eq!(measure().await.expect("told at once"), None, "without a socket");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_probe_finds_a_dead_path_long_before_the_heartbeat_does() {
     let setup = setup(AcceptorConfig::default()).await;
     let mut link = setup.at_desktop.link();
