@@ -1,22 +1,33 @@
 //! Asking the daemon.
 
+mod config;
+
 use std::error::Error as _;
+use std::ffi::OsString;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use reqwest::{Method, StatusCode};
+use jiff::civil::Date;
+use reqwest::header::HeaderMap;
+use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
-use tunnel_api::config_api::ImportAnswer;
-use tunnel_api::{AuthStatus, Connections, ErrorBody, Health, Status, TunnelAnswer, VERSION_HEADER, Version};
+use tunnel_api::connection::ConnectionTest;
+use tunnel_api::{
+    AuthStatus, Connections, Detected, Diagnosis, ErrorBody, Events, Health, Metrics, Models, Requests,
+    Status, TunnelAnswer, Usage, UsageBy, VERSION_HEADER, Version, Warnings,
+};
 
+pub use self::config::VersionedConfig;
 use crate::{Door, Error};
 
 /// Longest wait for an answer. The daemon answers each question from memory.
 const ANSWER: Duration = Duration::from_secs(10);
 /// Longest wait for a change that is written to a disk and perhaps to a keyring.
 const CHANGE: Duration = Duration::from_secs(30);
+/// Longest wait for what the daemon has to ask others for: `connectionTimeout` is at most 300 s.
+const PROBE: Duration = Duration::from_secs(310);
 /// Longest wait for a TCP connection; all doors are on this machine.
 const CONNECT: Duration = Duration::from_secs(3);
 /// Longest answer that is read, in bytes: a status with thousands of models is far below.
@@ -28,6 +39,7 @@ pub struct Client {
     http: reqwest::Client,
     door: Arc<Door>,
     skew: Arc<Mutex<Skew>>,
+    limit: Option<Duration>,
 }
 
 /// The daemon is of another version than this client; unknown fields are skipped, new verbs may fail.
@@ -61,7 +73,19 @@ impl Client {
             builder = builder.unix_socket(path.as_path());
         }
         let http = builder.build().map_err(Error::Setup)?;
-        Ok(Self { http, door: Arc::new(door), skew: Arc::default() })
+        Ok(Self { http, door: Arc::new(door), skew: Arc::default(), limit: None })
+    }
+
+    /// Returns a client that waits this long for each answer, whatever is asked.
+    ///
+    /// Without it each question has a limit of its own. An order with `wait` keeps the longer of both.
+    pub fn with_limit(self, limit: Duration) -> Self {
+        Self { limit: Some(limit), ..self }
+    }
+
+    /// Returns a client that asks at another door, and waits as long as this one.
+    pub fn at(&self, door: Door) -> Result<Self, Error> {
+        Ok(Self { limit: self.limit, skew: Arc::clone(&self.skew), ..Self::new(door)? })
     }
 
     /// Returns where it asks.
@@ -72,6 +96,17 @@ impl Client {
     /// Returns this client's version.
     pub fn version_of_client() -> &'static str {
         env!("CARGO_PKG_VERSION")
+    }
+
+    /// Returns a client of the control socket, if this one asks at the default port since there was none, and there
+    /// is one by now: for those who wait for a daemon to be started.
+    ///
+    /// `env` looks up a variable, as for [`Door::find`].
+    pub fn found_anew(&self, env: impl Fn(&str) -> Option<OsString>) -> Result<Option<Self>, Error> {
+        match (&*self.door, Door::find(env)) {
+            (Door::DefaultPort { .. }, door @ Door::Socket(_)) => self.at(door).map(Some),
+            _ => Ok(None),
+        }
     }
 
     /// Returns, once, that the daemon is of another version, as its answers so far told.
@@ -125,6 +160,86 @@ impl Client {
         self.get::<Value>("/readyz").await.map(drop)
     }
 
+    /// Asks `GET /api/models`.
+    pub async fn models(&self) -> Result<Models, Error> {
+        self.get("/api/models").await
+    }
+
+    /// Asks `GET /api/requests`.
+    pub async fn requests(&self) -> Result<Requests, Error> {
+        self.get("/api/requests").await
+    }
+
+    /// Has a running request ended: `DELETE /api/requests/{id}`.
+    pub async fn cancel_request(&self, id: &str) -> Result<Value, Error> {
+        self.ask(Method::DELETE, &format!("/api/requests/{}", segment(id)), ANSWER).await
+    }
+
+    /// Asks `GET /api/usage`, from the given day on where there is one.
+    pub async fn usage(&self, by: UsageBy, since: Option<Date>) -> Result<Usage, Error> {
+        let since = since.map_or_else(String::new, |since| format!("&since={since}"));
+        self.get(&format!("/api/usage?by={by}{since}")).await
+    }
+
+    /// Asks `GET /api/events`: the oldest `limit` after the id `since`, or without it the newest.
+    pub async fn events(&self, since: Option<u64>, limit: usize) -> Result<Events, Error> {
+        let since = since.map_or_else(String::new, |since| format!("&since={since}"));
+        self.get(&format!("/api/events?limit={limit}{since}")).await
+    }
+
+    /// Asks `GET /api/warnings`.
+    pub async fn warnings(&self) -> Result<Warnings, Error> {
+        self.get("/api/warnings").await
+    }
+
+    /// Asks `GET /api/metrics`.
+    pub async fn metrics(&self) -> Result<Metrics, Error> {
+        self.get("/api/metrics").await
+    }
+
+    /// Asks `GET /api/metrics` and returns it as it came, with what a newer daemon adds.
+    pub async fn metrics_json(&self) -> Result<Value, Error> {
+        self.get("/api/metrics").await
+    }
+
+    /// Asks `GET /metrics`: the page that Prometheus reads.
+    pub async fn metrics_page(&self) -> Result<String, Error> {
+        let body = self.exchange(Method::GET, "/metrics", None, ANSWER).await?;
+        String::from_utf8(body).map_err(|_| self.not_tunneld("its metrics page is no text".to_owned()))
+    }
+
+    /// Probes a connection: `POST /api/connections/{id}/test`.
+    ///
+    /// Waits as long as the daemon may: `connectionTimeout` is at most 300 s.
+    pub async fn test_connection(&self, id: &str) -> Result<ConnectionTest, Error> {
+        self.ask(Method::POST, &format!("/api/connections/{}/test", segment(id)), PROBE).await
+    }
+
+    /// Looks for model servers on this machine: `POST /api/connections/detect`.
+    pub async fn detect(&self) -> Result<Detected, Error> {
+        self.ask(Method::POST, "/api/connections/detect", CHANGE).await
+    }
+
+    /// Looks what speaks at one address: `POST /api/connections/detect?url=…`. Finds one server, or none.
+    pub async fn detect_at(&self, url: &str) -> Result<Detected, Error> {
+        self.ask(Method::POST, &format!("/api/connections/detect?url={}", segment(url)), CHANGE).await
+    }
+
+    /// Has the daemon look at itself and its surroundings: `POST /api/diagnosis`.
+    pub async fn diagnosis(&self) -> Result<Diagnosis, Error> {
+        self.ask(Method::POST, "/api/diagnosis", PROBE).await
+    }
+
+    /// Asks `GET /api/auth`.
+    pub async fn auth(&self) -> Result<AuthStatus, Error> {
+        self.get("/api/auth").await
+    }
+
+    /// Begins a login in the browser: `POST /api/auth/login`.
+    pub async fn begin_login(&self) -> Result<Value, Error> {
+        self.ask(Method::POST, "/api/auth/login", CHANGE).await
+    }
+
     /// Orders the tunnel to be opened.
     ///
     /// With `wait`, answers when it is up, or [`Error::WaitOver`].
@@ -144,11 +259,6 @@ impl Client {
     /// With `wait`, answers when it is up again, or [`Error::WaitOver`].
     pub async fn restart(&self, wait: Option<Duration>) -> Result<TunnelAnswer, Error> {
         self.order("restart", wait).await
-    }
-
-    /// Has the original's `connection_config.json` taken over; `file` is its content.
-    pub async fn import_config(&self, file: &Map<String, Value>) -> Result<ImportAnswer, Error> {
-        self.send(Method::POST, "/api/config/import", Some(file), CHANGE).await
     }
 
     /// Stores the token that the tunnel is dialled with, and returns where it is kept.
@@ -172,7 +282,9 @@ impl Client {
             None => format!("/api/tunnel/{verb}"),
         };
         // The daemon watches the clock; this one only notices that it does not.
-        self.ask(Method::POST, &path, wait.unwrap_or_default().saturating_add(ANSWER)).await
+        let within = wait.unwrap_or_default().saturating_add(self.limit.unwrap_or(ANSWER));
+        let patient = Self { limit: None, ..self.clone() };
+        patient.ask(Method::POST, &path, within).await
     }
 
     async fn ask<T: DeserializeOwned>(
@@ -191,14 +303,64 @@ impl Client {
         body: Option<&Map<String, Value>>,
         within: Duration,
     ) -> Result<T, Error> {
-        let url = format!("{}{path}", self.door.base());
-        let failed = |error| self.failed(error, within);
-        let mut request = self.http.request(method, url).timeout(within);
+        let body = self.exchange(method, path, body, within).await?;
+        self.read(&body)
+    }
+
+    fn read<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, Error> {
+        serde_json::from_slice(body).map_err(|error| self.not_tunneld(format!("its answer is odd: {error}")))
+    }
+
+    /// Asks, and returns the body of a good answer.
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Map<String, Value>>,
+        within: Duration,
+    ) -> Result<Vec<u8>, Error> {
+        let mut request = self.request(method, path);
         if let Some(body) = body {
             request = request.json(body);
         }
-        let mut response = request.send().await.map_err(failed)?;
+        Ok(self.deliver(request, within).await?.body)
+    }
 
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.door.base()))
+    }
+
+    /// Asks, and returns a good answer.
+    async fn deliver(&self, request: RequestBuilder, within: Duration) -> Result<Answer, Error> {
+        let within = self.limit.unwrap_or(within);
+        let response = request.timeout(within).send().await.map_err(|error| self.failed(error, within))?;
+        self.receive(response, within).await
+    }
+
+    /// Asks for a connection to be upgraded, and returns what the daemon answered: 101, or why not.
+    pub(crate) async fn ask_for_upgrade(
+        &self,
+        path: &str,
+        headers: HeaderMap,
+    ) -> Result<reqwest::Response, Error> {
+        let within = self.limit.unwrap_or(ANSWER);
+        let asking = async {
+            let response = self.request(Method::GET, path).headers(headers).send().await;
+            let response = response.map_err(|error| self.failed(error, within))?;
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                return Ok(response);
+            }
+            self.receive(response, within).await?;
+            Err(self.not_tunneld(format!("it does not upgrade {path}")))
+        };
+        // Not the request's own limit, which would end the upgraded connection too.
+        let asked = tokio::time::timeout(within, asking).await;
+        asked.unwrap_or_else(|_| Err(Error::Timeout { door: self.door.to_string(), after: within }))
+    }
+
+    /// Reads an answer, and returns a good one.
+    async fn receive(&self, mut response: reqwest::Response, within: Duration) -> Result<Answer, Error> {
+        let failed = |error| self.failed(error, within);
         let version = response.headers().get(VERSION_HEADER).and_then(|version| version.to_str().ok());
         let Some(version) = version else {
             return Err(
@@ -215,12 +377,10 @@ impl Client {
             }
             body.extend_from_slice(&chunk);
         }
-        if status.is_success() {
-            serde_json::from_slice(&body)
-                .map_err(|error| self.not_tunneld(format!("its answer is odd: {error}")))
-        } else {
-            Err(self.refused(status, &body))
+        if !status.is_success() {
+            return Err(self.refused(status, &body));
         }
+        Ok(Answer { headers: std::mem::take(response.headers_mut()), body })
     }
 
     fn note_version(&self, daemon: &str) {
@@ -231,7 +391,7 @@ impl Client {
         }
     }
 
-    fn failed(&self, error: reqwest::Error, within: Duration) -> Error {
+    pub(crate) fn failed(&self, error: reqwest::Error, within: Duration) -> Error {
         let door = self.door.to_string();
         // The address is in `door`, and that of a socket would mislead.
         let error = error.without_url();
@@ -240,8 +400,10 @@ impl Client {
         }
         match io_error(&error) {
             Some(io::ErrorKind::PermissionDenied) => Error::NotAllowed { door, body: None },
-            _ if error.is_connect() => Error::NotRunning { door, source: error },
-            _ => Error::Lost { door, source: error },
+            _ if error.is_connect() => {
+                Error::NotRunning { door, step: self.door.step_to_run(), source: error }
+            }
+            _ => Error::Lost { door, source: error.into() },
         }
     }
 
@@ -261,9 +423,32 @@ impl Client {
         }
     }
 
-    fn not_tunneld(&self, detail: String) -> Error {
+    /// Returns the error for a connection that ended.
+    pub(crate) fn lost(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+        Error::Lost { door: self.door.to_string(), source: source.into() }
+    }
+
+    pub(crate) fn not_tunneld(&self, detail: String) -> Error {
         Error::NotTunneld { door: self.door.to_string(), detail }
     }
+}
+
+/// A good answer.
+struct Answer {
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+/// Returns a text as one segment of a path, or one value of a query.
+fn segment(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                char::from(byte).to_string()
+            }
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
 }
 
 /// Returns the kind of the input or output error at the bottom of this one.
@@ -276,4 +461,25 @@ fn io_error(error: &reqwest::Error) -> Option<io::ErrorKind> {
         source = error.source();
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn socket_that_comes_later_is_found() {
+        let directory = tempfile::tempdir().unwrap();
+        let env = |name: &str| (name == "XDG_RUNTIME_DIR").then(|| directory.path().as_os_str().to_owned());
+        let client = Client::new(Door::find(env)).unwrap().with_limit(ANSWER);
+        assert!(client.found_anew(env).unwrap().is_none());
+        let path = directory.path().join("tunneld/api.sock");
+        std::fs::create_dir(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, "").unwrap();
+        let found = client.found_anew(env).unwrap().unwrap();
+        assert_eq!((found.door(), found.limit), (&Door::Socket(path), Some(ANSWER)));
+        // One that was named stays.
+        let named = Client::new("http://127.0.0.1:1".parse().unwrap()).unwrap();
+        assert!(named.found_anew(env).unwrap().is_none());
+    }
 }

@@ -38,6 +38,17 @@ impl Door {
         }
     }
 
+    /// Returns what to do when nobody answers here.
+    pub(crate) fn step_to_run(&self) -> &'static str {
+        match self {
+            // No daemon of ours makes it; somebody has named it.
+            Self::Url(_) => {
+                "is that its address? leave --url out to ask at the usual place, or start it: tunnelctl start"
+            }
+            Self::Socket(_) | Self::DefaultPort { .. } => "start it with: tunnelctl start",
+        }
+    }
+
     /// Returns what the paths of requests are put behind; never ends with a slash.
     pub(crate) fn base(&self) -> String {
         match self {

@@ -26,6 +26,22 @@ pub mod exit {
     pub const TIMEOUT: u8 = 8;
     /// It does not fit what is there, such as an order to a tunnel that is switched off.
     pub const CONFLICT: u8 = 9;
+
+    /// Returns the word that stands for an exit code in JSON. Stable.
+    pub fn name(code: u8) -> &'static str {
+        match code {
+            OK => "ok",
+            USAGE => "usage",
+            NOT_RUNNING => "not_running",
+            NOT_READY => "not_ready",
+            NOT_ALLOWED => "not_allowed",
+            NOT_FOUND => "not_found",
+            CONFIG_INVALID => "config_invalid",
+            TIMEOUT => "timeout",
+            CONFLICT => "conflict",
+            _ => "failed",
+        }
+    }
 }
 
 /// Why the daemon did not do what it was asked.
@@ -34,10 +50,12 @@ pub mod exit {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Nobody listens at the door.
-    #[error("cannot reach tunneld at {door}; start it with: systemctl --user start tunneld")]
+    #[error("cannot reach tunneld at {door}; {step}")]
     NotRunning {
         /// Where it was looked for.
         door: String,
+        /// What to do about it.
+        step: &'static str,
         /// What the connection attempt said.
         #[source]
         source: reqwest::Error,
@@ -68,21 +86,21 @@ pub enum Error {
     #[error("{}", .0.error)]
     Refused(Box<ErrorBody>),
     /// The daemon did not answer.
-    #[error("tunneld at {door} did not answer within {} s; look at: journalctl --user -u tunneld", .after.as_secs())]
+    #[error("tunneld at {door} did not answer within {} s; look at: tunnelctl logs", .after.as_secs_f64())]
     Timeout {
         /// Where it was asked.
         door: String,
         /// How long an answer was waited for.
         after: Duration,
     },
-    /// The connection was lost before the answer was complete.
-    #[error("tunneld at {door} went away before it had answered; see: tunnelctl status")]
+    /// The connection was lost before the answer was complete, or while the daemon was being followed.
+    #[error("tunneld at {door} went away; see: tunnelctl status")]
     Lost {
         /// Where it was asked.
         door: String,
         /// What the connection said.
         #[source]
-        source: reqwest::Error,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// No client could be made.
     #[error("could not prepare a connection to tunneld")]
@@ -90,6 +108,34 @@ pub enum Error {
 }
 
 impl Error {
+    /// Returns the word by which programs know it: the daemon's own where it gave one. Stable.
+    pub fn code(&self) -> &str {
+        let own = match self {
+            Self::NotRunning { .. } => "not_running",
+            Self::NotAllowed { .. } => "not_allowed",
+            Self::NotTunneld { .. } => "not_tunneld",
+            Self::NotReady(_) => "not_ready",
+            Self::WaitOver(_) | Self::Timeout { .. } => "timeout",
+            Self::Refused(_) => "refused",
+            Self::Lost { .. } => "lost",
+            Self::Setup(_) => "setup",
+        };
+        self.body().map(|body| body.code.as_str()).filter(|code| !code.is_empty()).unwrap_or(own)
+    }
+
+    /// Returns what the daemon answered, if it was the daemon that refused.
+    pub fn body(&self) -> Option<&ErrorBody> {
+        match self {
+            Self::NotReady(body) | Self::WaitOver(body) | Self::Refused(body) => Some(body),
+            Self::NotAllowed { body, .. } => body.as_deref(),
+            Self::NotRunning { .. }
+            | Self::NotTunneld { .. }
+            | Self::Timeout { .. }
+            | Self::Lost { .. }
+            | Self::Setup(_) => None,
+        }
+    }
+
     /// Returns the code with which a command line ends; see [`exit`].
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -99,7 +145,7 @@ impl Error {
             Self::WaitOver(_) | Self::Timeout { .. } => exit::TIMEOUT,
             Self::Refused(body) => match body.status_code {
                 404 => exit::NOT_FOUND,
-                409 => exit::CONFLICT,
+                409 | 412 => exit::CONFLICT,
                 422 if body.code == "config_invalid" => exit::CONFIG_INVALID,
                 _ => exit::FAILED,
             },

@@ -1,7 +1,7 @@
 //! Client of tunneld's local API, over its control socket or its control port.
 //!
-//! [`Door`] says where the daemon is, [`Client`] asks it, [`Error`] says what went wrong, what to do about it,
-//! and with which code a command line ends.
+//! [`Door`] says where the daemon is, [`Client`] asks it, [`Watch`] follows it, [`Error`] says what went wrong,
+//! what to do about it, and with which code a command line ends.
 //!
 //! ```no_run
 //! use tunnel_client::{Client, Door};
@@ -19,7 +19,9 @@
 mod client;
 mod door;
 mod error;
+mod watch;
 
-pub use client::{Client, VersionMismatch};
+pub use client::{Client, VersionMismatch, VersionedConfig};
 pub use door::{BadUrl, DEFAULT_PORT, Door};
 pub use error::{Error, exit};
+pub use watch::{Update, Watch};

@@ -13,9 +13,10 @@ use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 use tunnel_api::TunnelState;
-use tunnel_client::{Client, Door, Error, exit};
+use tunnel_client::{Client, Door, Error, Update, exit};
 
 /// A running scripted daemon; ends when dropped.
 struct Daemon {
@@ -89,7 +90,7 @@ async fn missing_daemon_is_told_with_the_next_step() {
     assert_eq!(missing.exit_code(), exit::NOT_RUNNING);
     assert_eq!(
         missing.to_string(),
-        format!("cannot reach tunneld at {}; start it with: systemctl --user start tunneld", path.display())
+        format!("cannot reach tunneld at {}; start it with: tunnelctl start", path.display())
     );
 
     // A socket that a killed daemon left behind.
@@ -188,4 +189,36 @@ async fn connection_that_breaks_is_told() {
     serving.spawn(async move { while listener.accept().await.is_ok() {} });
     let error = Client::new(url.parse().unwrap()).unwrap().status().await.unwrap_err();
     assert!(matches!(error, Error::Lost { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn answer_that_trickles_instead_of_an_upgrade_has_an_end() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let mut serving = JoinSet::new();
+    serving.spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let _n_bytes = stream.read(&mut [0; 4096]).await.unwrap();
+        let head = b"HTTP/1.1 200 OK\r\ntunneld-version: 1\r\ncontent-length: 1000\r\n\r\n";
+        let mut sent = stream.write_all(head).await;
+        while sent.is_ok() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            sent = stream.write_all(b"x").await;
+        }
+    });
+    let client = Client::new(url.parse().unwrap()).unwrap().with_limit(Duration::from_millis(200));
+    let mut watch = client.watch();
+    let told = tokio::time::timeout(Duration::from_secs(10), watch.next()).await.unwrap();
+    let Update::Lost(error) = told else { panic!("{told:?}") };
+    assert_eq!((error.code(), error.exit_code()), ("timeout", exit::TIMEOUT));
+}
+
+#[tokio::test]
+async fn programs_know_an_error_by_the_daemons_word_or_by_ours() {
+    let refuses = || async { refusal(StatusCode::CONFLICT, "config_read_only") };
+    let daemon = Daemon::start(Router::new().route("/api/status", get(refuses))).await;
+    assert_eq!(daemon.client().status().await.unwrap_err().code(), "config_read_only");
+    let nobody = Client::new("unix:///nowhere/api.sock".parse().unwrap()).unwrap();
+    assert_eq!(nobody.status().await.unwrap_err().code(), "not_running");
+    assert_eq!(exit::name(exit::NOT_RUNNING), "not_running");
 }
