@@ -7,7 +7,7 @@ mod file;
 
 use std::io::{self, IsTerminal};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tracing::{Level, warn};
 use tracing_journald::{Priority, PriorityMappings};
@@ -65,7 +65,20 @@ pub struct Logging<'a> {
 pub struct Log {
     /// The level of our own crates.
     pub level: LogLevel,
+    /// Where it goes.
+    pub place: LogPlace,
     _flush: Option<FlushAtEnd>,
+}
+
+/// Where a log goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogPlace {
+    /// The journal, as fields.
+    Journal,
+    /// This file.
+    File(PathBuf),
+    /// Standard error, for people.
+    Stderr,
 }
 
 /// Why logging cannot start.
@@ -75,7 +88,7 @@ pub enum LogError {
     #[error("cannot log to {}: {source}", .path.display())]
     File {
         /// Its path.
-        path: std::path::PathBuf,
+        path: PathBuf,
         /// Why.
         source: io::Error,
     },
@@ -97,39 +110,39 @@ impl Logging<'_> {
     pub fn start(self) -> Result<Log, LogError> {
         let (overrides, skipped) = Overrides::parse(self.overrides.unwrap_or_default());
         let (filter, handle) = reload::Layer::new(overrides.filter(self.level));
-        let (writer, flush) = self.writer()?;
+        let (place, writer, flush) = self.writer()?;
         tracing_subscriber::registry().with(filter).with(writer).try_init()?;
         for directive in skipped {
             warn!(directive, "log override is not a level or crate=level of one of our crates; skipped");
         }
-        Ok(Log { level: LogLevel { overrides, filter: handle }, _flush: flush })
+        Ok(Log { level: LogLevel { overrides, filter: handle }, place, _flush: flush })
     }
 
-    fn writer<S>(&self) -> Result<(Writer<S>, Option<FlushAtEnd>), LogError>
+    fn writer<S>(&self) -> Result<(LogPlace, Writer<S>, Option<FlushAtEnd>), LogError>
     where
         S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
     {
         if let Some(path) = self.file {
             let opened = FileLog::open(path);
             let (log, flush) = opened.map_err(|source| LogError::File { path: path.to_owned(), source })?;
-            return Ok((to_file(log), Some(flush)));
+            return Ok((LogPlace::File(path.to_owned()), to_file(log), Some(flush)));
         }
         if stderr_is_the_journal()
             // Its socket may be missing all the same, in a container for one.
             && let Ok(journal) = tracing_journald::layer()
         {
-            return Ok((to_journal(journal, self.identifier), None));
+            return Ok((LogPlace::Journal, to_journal(journal, self.identifier), None));
         }
         if let Some(path) = self.last_resort
             && stderr_leads_nowhere()
             // Without a place for the file there is nobody to tell.
             && let Ok((log, flush)) = FileLog::open(path)
         {
-            return Ok((to_file(log), Some(flush)));
+            return Ok((LogPlace::File(path.to_owned()), to_file(log), Some(flush)));
         }
         let colour = colour(io::stderr().is_terminal(), |name| std::env::var(name).ok());
         let people = tracing_subscriber::fmt::layer().compact().with_writer(io::stderr).with_ansi(colour);
-        Ok((people.boxed(), None))
+        Ok((LogPlace::Stderr, people.boxed(), None))
     }
 }
 

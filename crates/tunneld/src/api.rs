@@ -4,6 +4,7 @@ mod auth;
 mod body;
 mod config;
 mod connections;
+mod diagnosis;
 pub(crate) mod error;
 mod events;
 mod health;
@@ -41,8 +42,11 @@ use tracing::{debug, info};
 use tunnel_api::Status;
 use tunnel_broker::Broker;
 use tunnel_runtime::LogLevel;
+use tunnel_runtime::telemetry::LogPlace;
 
 use crate::config::ConfigHandle;
+use crate::detect::Detector;
+use crate::diagnosis::Examiner;
 use crate::doors::accept::Handler;
 use crate::doors::peer::Peer;
 use crate::guard::{Effect, Guards, Verdict};
@@ -70,8 +74,11 @@ pub(crate) struct Api {
     pub(crate) resources: SharedReading,
     pub(crate) last_answer: Arc<LastAnswer>,
     pub(crate) clients: Clients,
+    pub(crate) detector: Detector,
+    pub(crate) examiner: Examiner,
     /// None where the log is not ours, as in a test.
     pub(crate) log_level: Option<LogLevel>,
+    pub(crate) log_place: Option<LogPlace>,
     pub(crate) started: Instant,
     pub(crate) started_at: Timestamp,
     /// Waits for the clients of `/ws` at the end.
@@ -114,7 +121,9 @@ fn routes() -> Vec<(&'static str, MethodRouter<Api>)> {
         ("/api/version", get(health::version)),
         ("/api/status", get(status::status)),
         ("/api/connections", get(connections::connections)),
+        ("/api/connections/detect", post(connections::detect)),
         ("/api/connections/{id}/test", post(connections::test)),
+        ("/api/diagnosis", post(diagnosis::examine)),
         ("/api/warnings", get(warnings::warnings)),
         ("/api/models", get(models::models)),
         ("/api/requests", get(requests::list)),

@@ -15,6 +15,7 @@ use tunnel_api::tunnel::Target;
 use tunnel_api::{Status, Warning};
 use tunnel_broker::{BackendState, Broker};
 use tunnel_runtime::systemd::InheritedSockets;
+use tunnel_runtime::telemetry::LogPlace;
 use tunnel_runtime::{Lifecycle, LogLevel};
 
 use crate::alerts::{ConnectionFigures, Figures};
@@ -22,6 +23,8 @@ use crate::api::ws::Clients;
 use crate::api::{self, Api, ControlDoor, Entrance};
 use crate::boot::Boot;
 use crate::config::{ConfigHandle, ConfigState, Loaded, Options, TokenSink};
+use crate::detect::{Detector, USUAL_PORTS};
+use crate::diagnosis::{Examiner, Subjects};
 use crate::doors::accept::{self, Ends};
 use crate::doors::heartbeat::{Heartbeat, Places};
 use crate::doors::inherited::Inherited;
@@ -29,7 +32,7 @@ use crate::doors::socket::{ControlSocket, SocketError, SocketFile};
 use crate::doors::{BindError, Bound, Doors, Rooms};
 use crate::gateway::Gateway;
 use crate::guard::Guards;
-use crate::notify::Notifier;
+use crate::notify::{LeftToClients, Notifier};
 use crate::reload::{Consumers, Reloader};
 use crate::resources::{ResourceMeter, SharedReading};
 use crate::secrets::{self, Credentials, SessionBus, TokenHandle};
@@ -59,6 +62,8 @@ pub struct Daemon {
 pub struct Deps {
     /// Changed when the configuration is reloaded.
     pub log_level: Option<LogLevel>,
+    /// None where the log is not ours, as in a test.
+    pub log_place: Option<LogPlace>,
     /// What the service manager listens on.
     pub sockets: InheritedSockets,
 }
@@ -95,7 +100,7 @@ impl Daemon {
         lifecycle: &Lifecycle,
         deps: Deps,
     ) -> Result<Self, StartError> {
-        let Deps { log_level, sockets } = deps;
+        let Deps { log_level, log_place, sockets } = deps;
         let (started, started_at) = (Instant::now(), Timestamp::now());
         let (tracker, soft, critical) = (lifecycle.tracker(), lifecycle.soft(), lifecycle.critical_tasks());
         let config = &loaded.config;
@@ -124,7 +129,7 @@ impl Daemon {
         let broker = Broker::start(loaded.broker.clone(), tracker, soft.clone());
         let (settings, settings_reader) = watch::channel(Arc::new(loaded.tunnel.clone()));
         let (state, state_reader) = watch::channel(Arc::new(loaded.state(Vec::new())));
-        let secret_places = secrets::Places::of(&options, state_dir);
+        let secret_places = secrets::Places::of(&options, state_dir.clone());
         let token = secrets::start(secret_places, settings.subscribe(), soft.clone(), &critical);
         let wanted =
             target_at_start(found.target.as_ref(), BootId::read().as_ref(), config.auto_start_tunnel);
@@ -144,10 +149,12 @@ impl Daemon {
         let reports = Reports::new();
         let (notifications, for_notifier) = Listener::with_room(notify::ROOM);
         let (events, for_chronicle) = Listener::with_room(chronicle::ROOM);
+        let (placing, places) = watch::channel(Places::default());
         let (hub, status) = StatusHub::new(Sources {
             backends: broker.status(),
             tunnel: tunnel.reports(),
             config: state_reader.clone(),
+            places: places.clone(),
             said: reports.follow(),
             missing,
             former: found.warnings,
@@ -155,6 +162,7 @@ impl Daemon {
             soft: soft.clone(),
         });
         lifecycle.spawn_critical("status", hub.run());
+        let left_to_clients = LeftToClients::default();
         let watchers = Watchers {
             options: &options,
             lifecycle,
@@ -163,6 +171,7 @@ impl Daemon {
             broker: &broker,
             reports: &reports,
             record: &record,
+            left_to_clients: &left_to_clients,
         };
         watchers.start(for_notifier, for_chronicle);
         tracker.spawn(report(store.health(), "state", reports.clone(), soft.clone()));
@@ -181,6 +190,15 @@ impl Daemon {
         let (config, orders) =
             ConfigHandle::new(Arc::clone(&options), state_reader, token_sink(token.clone()));
         let resources = SharedReading::default();
+        let examiner = Examiner::new(Subjects {
+            status: status.clone(),
+            config: config.follow(),
+            settings: settings.subscribe(),
+            broker: broker.clone(),
+            tunnel: tunnel.clone(),
+            token: token.clone(),
+            state_dir,
+        });
         let router = api::router(Api {
             status: status.clone(),
             config,
@@ -193,8 +211,11 @@ impl Daemon {
             recorder: record.clone(),
             resources,
             last_answer: Arc::default(),
-            clients: Clients::new(),
+            clients: Clients::new(left_to_clients.clone()),
+            detector: Detector::new(USUAL_PORTS),
+            examiner,
             log_level: log_level.clone(),
+            log_place,
             started,
             started_at,
             tracker: tracker.clone(),
@@ -202,7 +223,6 @@ impl Daemon {
             hard: lifecycle.hard(),
         });
         let ends = Ends { soft: soft.clone(), hard: lifecycle.hard(), tracker: tracker.clone() };
-        let (placing, places) = watch::channel(Places::default());
         let socket = socket.map(|ControlSocket { listener, file }| {
             let door = ControlDoor::new(router.clone(), Entrance::Socket);
             lifecycle.spawn_critical("control socket", accept::unix(listener, door, ends.clone()));
@@ -292,17 +312,19 @@ struct Watchers<'a> {
     broker: &'a Broker,
     reports: &'a Reports,
     record: &'a RecorderHandle,
+    left_to_clients: &'a LeftToClients,
 }
 
 impl Watchers<'_> {
     fn start(&self, for_notifier: mpsc::Receiver<Transition>, for_chronicle: mpsc::Receiver<Transition>) {
-        let Self { options, lifecycle, status, config, broker, reports, record } = *self;
+        let Self { options, lifecycle, status, config, broker, reports, record, left_to_clients } = *self;
         let tracker = lifecycle.tracker();
         let notifier = Notifier {
             arriving: for_notifier,
             status: status.clone(),
             config: config.clone(),
             bus: SessionBus::of(options),
+            left_to_clients: left_to_clients.clone(),
             soft: lifecycle.soft(),
         };
         tracker.spawn(notifier.run());

@@ -32,9 +32,13 @@ mod chronicle;
 mod cli;
 mod config;
 mod daemon;
+mod detect;
+mod diagnosis;
 mod doors;
+mod exchange;
 mod gateway;
 mod guard;
+mod joint;
 mod notify;
 mod page;
 #[cfg(test)]

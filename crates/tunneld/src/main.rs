@@ -51,7 +51,11 @@ fn main() -> ExitCode {
         .build();
     match runtime {
         Ok(runtime) => {
-            let code = runtime.block_on(run(options, loaded, Deps { log_level: Some(log.level), sockets }));
+            let code = runtime.block_on(run(
+                options,
+                loaded,
+                Deps { log_level: Some(log.level), log_place: Some(log.place), sockets },
+            ));
             // Dropped, it would wait for them without a limit.
             runtime.shutdown_timeout(BLOCKING_LIMIT);
             code

@@ -3,6 +3,7 @@
 //! A desktop is not there on every machine, so all of this may fail in silence. Nothing waits for it.
 
 mod bus;
+mod left;
 mod plan;
 
 use std::future::Future;
@@ -14,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 use tunnel_api::Status;
 
-use self::plan::{Note, Plan};
+pub(crate) use self::left::{LeftToClients, Taken};
+use self::plan::{Note, Plan, Teller};
 use crate::config::ConfigState;
 use crate::secrets::SessionBus;
 use crate::until::until;
@@ -30,6 +32,8 @@ pub(crate) struct Notifier {
     pub(crate) status: watch::Receiver<Arc<Status>>,
     pub(crate) config: watch::Receiver<Arc<ConfigState>>,
     pub(crate) bus: SessionBus,
+    /// Whether a client tells what it can tell better.
+    pub(crate) left_to_clients: LeftToClients,
     pub(crate) soft: CancellationToken,
 }
 
@@ -51,6 +55,7 @@ impl Notifier {
         F: Future<Output = Result<u32, bus::NotifyError>>,
     {
         let mut plan = Plan::default();
+        let mut clients = self.left_to_clients.follow();
         loop {
             let due = plan.due();
             let note = tokio::select! {
@@ -60,7 +65,13 @@ impl Notifier {
                     }
                     None => return,
                 },
-                () = until(due) => plan.take(Instant::now().into_std()),
+                Ok(()) = clients.changed() => {
+                    if self.left_to_clients.teller() == Teller::Daemon {
+                        plan.clients_gone(Instant::now().into_std());
+                    }
+                    None
+                }
+                () = until(due) => plan.take(self.left_to_clients.teller(), Instant::now().into_std()),
             };
             let Some(note) = note.filter(|_| self.config.borrow().config.show_notifications) else {
                 continue;

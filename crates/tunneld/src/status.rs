@@ -10,6 +10,7 @@ use tunnel_api::{Status, Warning};
 use tunnel_broker::BackendStatus;
 
 use crate::config::ConfigState;
+use crate::doors::heartbeat::Places;
 use crate::store::ActiveWarning;
 use crate::tunnel::TunnelReport;
 use crate::until::until;
@@ -24,6 +25,7 @@ pub(crate) struct StatusHub {
     backends: watch::Receiver<Arc<Vec<BackendStatus>>>,
     tunnel: watch::Receiver<TunnelReport>,
     config: watch::Receiver<Arc<ConfigState>>,
+    places: watch::Receiver<Places>,
     said: watch::Receiver<Said>,
     missing: Vec<Warning>,
     listeners: Vec<Listener>,
@@ -37,6 +39,7 @@ pub(crate) struct Sources {
     pub(crate) backends: watch::Receiver<Arc<Vec<BackendStatus>>>,
     pub(crate) tunnel: watch::Receiver<TunnelReport>,
     pub(crate) config: watch::Receiver<Arc<ConfigState>>,
+    pub(crate) places: watch::Receiver<Places>,
     /// What other parts say is wrong with them.
     pub(crate) said: watch::Receiver<Said>,
     /// What was found missing at the start, such as a directory for the control socket.
@@ -51,11 +54,12 @@ pub(crate) struct Sources {
 impl StatusHub {
     /// Makes the hub with its first snapshot.
     pub(crate) fn new(sources: Sources) -> (Self, watch::Receiver<Arc<Status>>) {
-        let Sources { backends, tunnel, config, said, missing, former, listeners, soft } = sources;
+        let Sources { backends, tunnel, config, places, said, missing, former, listeners, soft } = sources;
         let (status, reader) = watch::channel(Arc::default());
         let former = former.into_iter().map(|left| (left.warning.code, left.subject, left.since));
         let board = Board::after(former.collect());
-        let mut hub = Self { backends, tunnel, config, said, missing, listeners, board, soft, status };
+        let mut hub =
+            Self { backends, tunnel, config, places, said, missing, listeners, board, soft, status };
         hub.publish();
         (hub, reader)
     }
@@ -69,6 +73,7 @@ impl StatusHub {
                 Ok(()) = self.backends.changed() => {}
                 changed = self.tunnel.changed() => if changed.is_err() { return },
                 Ok(()) = self.config.changed() => {}
+                Ok(()) = self.places.changed() => {}
                 Ok(()) = self.said.changed() => {}
                 () = until(next_change) => {}
                 () = self.soft.cancelled(), if !stopping => {}
@@ -82,6 +87,7 @@ impl StatusHub {
             backends: &self.backends.borrow_and_update(),
             tunnel: &self.tunnel.borrow_and_update(),
             config: &self.config.borrow_and_update(),
+            gateway: &self.places.borrow_and_update().gateway,
             missing: &self.missing,
             said: &self.said.borrow_and_update(),
             stopping: self.soft.is_cancelled(),
@@ -110,6 +116,7 @@ mod tests {
 
     struct Bench {
         tunnel: watch::Sender<TunnelReport>,
+        places: watch::Sender<Places>,
         reports: Reports,
         heard: mpsc::Receiver<Transition>,
         status: watch::Receiver<Arc<Status>>,
@@ -121,12 +128,14 @@ mod tests {
         let (backends, backends_reader) = watch::channel(Arc::default());
         let (tunnel, tunnel_reader) = watch::channel(TunnelReport::default());
         let (config, config_reader) = watch::channel(Arc::new(ConfigState::defaults()));
+        let (places, places_reader) = watch::channel(Places::default());
         let reports = Reports::new();
         let (listener, heard) = Listener::with_room(8);
         let (hub, status) = StatusHub::new(Sources {
             backends: backends_reader,
             tunnel: tunnel_reader,
             config: config_reader,
+            places: places_reader,
             said: reports.follow(),
             missing: Vec::new(),
             former: Vec::new(),
@@ -135,7 +144,7 @@ mod tests {
         });
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(hub.run());
-        Bench { tunnel, reports, heard, status, _senders: (backends, config), _tasks: tasks }
+        Bench { tunnel, places, reports, heard, status, _senders: (backends, config), _tasks: tasks }
     }
 
     fn lost() -> TunnelReport {
@@ -163,6 +172,18 @@ mod tests {
         assert_eq!(begun.elapsed().as_secs(), 5, "what is over is not shown any more");
         assert_eq!(bench.heard.recv().await.unwrap().turn, Turn::Cleared);
         assert_eq!(begun.elapsed().as_secs(), 15);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn gateway_is_told_where_it_is_and_when_it_moves() {
+        let mut bench = bench();
+        assert_eq!(bench.status.borrow().gateway_url(Some(11435)), None, "nobody has opened it yet");
+        for port in [11435, 4711] {
+            let gateway = vec![([127, 0, 0, 1], port).into()];
+            bench.places.send_modify(|places| places.gateway = gateway);
+            let url = format!("http://127.0.0.1:{port}");
+            bench.status.wait_for(|status| status.gateway_url(None).as_ref() == Some(&url)).await.unwrap();
+        }
     }
 
     #[tokio::test(start_paused = true)]

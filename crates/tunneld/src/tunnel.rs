@@ -1,6 +1,6 @@
 //! The tunnel's supervisor: holds the link to the relay up for as long as the user wants it.
 
-mod advice;
+pub(crate) mod advice;
 mod backoff;
 mod dialler;
 mod ears;
@@ -12,6 +12,7 @@ mod settings;
 mod supervisor;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -19,9 +20,11 @@ use tunnel_api::tunnel::Target;
 use tunnel_api::{Tunnel, Warning};
 use tunnel_broker::Broker;
 use tunnel_runtime::CriticalTasks;
+use tunnel_transport::Session;
 
 use crate::world::Wake;
 
+pub(crate) use dialler::tls;
 pub(crate) use settings::Settings;
 
 use crate::secrets::TokenHandle;
@@ -92,8 +95,11 @@ pub(crate) struct Deps {
 pub(crate) struct TunnelHandle {
     commands: mpsc::Sender<Command>,
     report: watch::Receiver<TunnelReport>,
+    session: watch::Receiver<Option<Session>>,
 }
 
+/// Longest wait for the answer to a ping. A socket that does not answer is given up sooner.
+pub(crate) const ROUND_TRIP_LIMIT: Duration = Duration::from_secs(5);
 /// Orders that wait for the supervisor, which never takes long: a sender waits for room.
 const MAX_WAITING_COMMANDS: usize = 16;
 
@@ -101,10 +107,12 @@ const MAX_WAITING_COMMANDS: usize = 16;
 pub(crate) fn start(deps: Deps, tasks: &CriticalTasks) -> TunnelHandle {
     let (commands, arriving) = mpsc::channel(MAX_WAITING_COMMANDS);
     let (tx, report) = watch::channel(TunnelReport::default());
+    let (showing, session) = watch::channel(None);
     let soft = deps.soft.clone();
-    let supervisor = supervisor::Supervisor::new(deps, arriving, tx, tasks.tracker().clone());
+    let shown = supervisor::Shows { report: tx, session: showing };
+    let supervisor = supervisor::Supervisor::new(deps, arriving, shown, tasks.tracker().clone());
     tasks.spawn("tunnel supervisor", soft, supervisor.run());
-    TunnelHandle { commands, report }
+    TunnelHandle { commands, report, session }
 }
 
 impl TunnelHandle {
@@ -116,6 +124,13 @@ impl TunnelHandle {
         let gone = |_| Rejected::ShuttingDown;
         self.commands.send(Command { order, answer }).await.map_err(|_| Rejected::ShuttingDown)?;
         answered.await.map_err(gone)?
+    }
+
+    /// Measures a round trip to the relay now, within [`ROUND_TRIP_LIMIT`]. None while the tunnel is not up, or when
+    /// no answer comes.
+    pub(crate) async fn round_trip(&self) -> Option<Duration> {
+        let session = self.session.borrow().clone()?;
+        tokio::time::timeout(ROUND_TRIP_LIMIT, session.round_trip()).await.ok().flatten()
     }
 
     /// Follows the tunnel.

@@ -1,6 +1,7 @@
 //! What the API shows, made out of what the parts tell. Pure.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use jiff::Timestamp;
 use tunnel_api::config::ConnectionType;
@@ -8,7 +9,7 @@ use tunnel_api::connection::{Breaker, CLOUD_ID, ConnectionKind, ConnectionState,
 use tunnel_api::status::TunnelManager;
 use tunnel_api::tunnel::Target;
 use tunnel_api::warning::{CONFIG_INVALID, CONNECTION_DOWN, KEY_WITHOUT_EFFECT, NO_TOKEN, RESTART_REQUIRED};
-use tunnel_api::{Config, Connection, HealthStatus, Severity, Status, TunnelState, Warning};
+use tunnel_api::{Config, Connection, Gateway, HealthStatus, Severity, Status, TunnelState, Warning};
 use tunnel_broker::{BackendKind, BackendState, BackendStatus, Broker};
 
 use crate::config::ConfigState;
@@ -20,6 +21,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) backends: &'a [BackendStatus],
     pub(crate) tunnel: &'a TunnelReport,
     pub(crate) config: &'a ConfigState,
+    /// Where the gateway listens; nowhere while it is closed.
+    pub(crate) gateway: &'a [SocketAddr],
     /// What was found missing at the start.
     pub(crate) missing: &'a [Warning],
     /// What other parts say is wrong with them.
@@ -37,6 +40,7 @@ pub(crate) fn snapshot(parts: &Parts<'_>, warnings: Vec<Warning>, now: Timestamp
     Status {
         tunnel_manager: manager(parts),
         tunnel: parts.tunnel.tunnel.clone(),
+        gateway: Some(Gateway { url: gateway_url(parts.gateway) }),
         best_connection: best(parts),
         warnings,
         config: parts.config.status.clone(),
@@ -129,6 +133,18 @@ fn cloud(report: &TunnelReport, config: &ConfigState) -> Connection {
     }
 }
 
+/// Returns how apps on this machine address a door: by IPv4 where it can be, which all of them know.
+fn gateway_url(addresses: &[SocketAddr]) -> Option<String> {
+    let mut address = *addresses.iter().min_by_key(|address| address.is_ipv6())?;
+    // The service manager may have been told to listen everywhere, which is no place to connect to.
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        IpAddr::V4(_) | IpAddr::V6(_) => {}
+    }
+    Some(format!("http://{address}"))
+}
+
 fn manager(parts: &Parts<'_>) -> TunnelManager {
     let tunnel = &parts.tunnel.tunnel;
     let backends_connecting = parts.backends.iter().any(|backend| backend.state == BackendState::Connecting);
@@ -201,16 +217,20 @@ fn down(backend: &BackendStatus) -> Option<Condition> {
         BackendState::Connected | BackendState::Connecting => return None,
         BackendState::Disconnected | BackendState::Error => backend.error.as_deref().unwrap_or("no answer"),
     };
-    let next_step = match backend.kind {
+    let message = format!("{} at {} is not available: {why}", backend.id, backend.endpoint);
+    Some(Condition::of(&backend.id, Warning::new(CONNECTION_DOWN, message, start_step(backend.kind))))
+}
+
+/// What to do about a model server that is down.
+pub(crate) fn start_step(kind: BackendKind) -> &'static str {
+    match kind {
         BackendKind::Ollama => "start it: ollama serve; or set ollamaHost and ollamaPort to where it runs",
         BackendKind::OpenAi => "start it, or mend its url under connections in the config",
-    };
-    let message = format!("{} at {} is not available: {why}", backend.id, backend.endpoint);
-    Some(Condition::of(&backend.id, Warning::new(CONNECTION_DOWN, message, next_step)))
+    }
 }
 
 /// Seconds as milliseconds with two places: more is noise to a reader.
-fn milliseconds(seconds: f64) -> f64 {
+pub(crate) fn milliseconds(seconds: f64) -> f64 {
     (seconds * 1e5).round() / 1e2
 }
 
@@ -247,13 +267,33 @@ mod tests {
     fn status(backends: &[BackendStatus], tunnel: &TunnelReport) -> Status {
         let config = ConfigState::defaults();
         let said = Said::new();
-        let parts = Parts { backends, tunnel, config: &config, missing: &[], said: &said, stopping: false };
+        let parts = Parts {
+            backends,
+            tunnel,
+            config: &config,
+            gateway: &[],
+            missing: &[],
+            said: &said,
+            stopping: false,
+        };
         let warnings = conditions(&parts).into_iter().map(|condition| condition.warning).collect();
         snapshot(&parts, warnings, Timestamp::UNIX_EPOCH)
     }
 
     fn no_token() -> Warning {
         Warning::new(NO_TOKEN, "there is no token yet", "").with_severity(Severity::Info)
+    }
+
+    #[test]
+    fn gateway_is_where_its_listeners_are() {
+        let url = |addresses: &[&str]| {
+            let addresses: Vec<_> = addresses.iter().map(|address| address.parse().unwrap()).collect();
+            gateway_url(&addresses)
+        };
+        assert_eq!(url(&["[::1]:11435", "127.0.0.1:11435"]).unwrap(), "http://127.0.0.1:11435");
+        assert_eq!(url(&["[::]:4711"]).unwrap(), "http://[::1]:4711");
+        assert_eq!(url(&["0.0.0.0:4711"]).unwrap(), "http://127.0.0.1:4711");
+        assert_eq!(url(&[]), None);
     }
 
     #[test]
@@ -298,6 +338,7 @@ mod tests {
             backends: &backends,
             tunnel: &report,
             config: &config,
+            gateway: &[],
             missing: &[],
             said: &said,
             stopping: false,
@@ -317,6 +358,7 @@ mod tests {
             backends: &backends,
             tunnel: &report,
             config: &config,
+            gateway: &[],
             missing: &missing,
             said: &said,
             stopping: true,

@@ -5,7 +5,8 @@ use axum::extract::State;
 use http::StatusCode;
 use jiff::Timestamp;
 use serde::Serialize;
-use tunnel_api::{API_VERSION, Health, HealthStatus, PROTOCOL, Version};
+use tunnel_api::{API_VERSION, Health, HealthStatus, LogTarget, PROTOCOL, Version};
+use tunnel_runtime::telemetry::LogPlace;
 
 use super::Api;
 use super::error::ApiError;
@@ -26,7 +27,17 @@ pub(super) async fn health(State(api): State<Api>) -> Json<Health> {
     })
 }
 
-pub(super) async fn version() -> Json<Version> {
+pub(super) async fn version(State(api): State<Api>) -> Json<Version> {
+    let (log, log_file) = match api.log_place {
+        Some(LogPlace::Journal) => (LogTarget::Journal, None),
+        // Absolute: who asks is somewhere else.
+        Some(LogPlace::File(path)) => {
+            let path = std::path::absolute(&path).unwrap_or(path);
+            (LogTarget::File, Some(path.display().to_string()))
+        }
+        Some(LogPlace::Stderr) => (LogTarget::Stderr, None),
+        None => (LogTarget::Unknown, None),
+    };
     let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
     Json(Version {
         tunnel_manager: env!("CARGO_PKG_VERSION").to_owned(),
@@ -34,6 +45,8 @@ pub(super) async fn version() -> Json<Version> {
         build: format!("{profile} {}-{}", std::env::consts::ARCH, std::env::consts::OS),
         git: option_env!("TUNNELD_GIT").unwrap_or("unknown").to_owned(),
         protocol: PROTOCOL.to_owned(),
+        log,
+        log_file,
         timestamp: Timestamp::now(),
     })
 }

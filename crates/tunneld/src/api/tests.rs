@@ -11,6 +11,8 @@ use tunnel_runtime::CriticalTasks;
 
 use super::*;
 use crate::config::{ConfigHandle, Loaded, Options, TokenSink};
+use crate::diagnosis::{Examiner, Subjects};
+use crate::notify::LeftToClients;
 use crate::reload::{Consumers, Reloader};
 use crate::secrets::testing::jwt;
 use crate::secrets::{self, Places, SessionBus};
@@ -88,6 +90,7 @@ fn build(
         backends: broker.status(),
         tunnel: tunnel.reports(),
         config,
+        places: watch::channel(crate::doors::heartbeat::Places::default()).1,
         said: Reports::new().follow(),
         missing: Vec::new(),
         former: Vec::new(),
@@ -101,6 +104,15 @@ fn build(
     let (config, orders) = ConfigHandle::new(Arc::clone(&options), state.subscribe(), tokens);
     tracker.spawn(opened.recorder.run(soft.clone()));
     let (store, resources) = (opened.store, SharedReading::default());
+    let examiner = Examiner::new(Subjects {
+        status: status.clone(),
+        config: config.follow(),
+        settings: settings.subscribe(),
+        broker: broker.clone(),
+        tunnel: tunnel.clone(),
+        token: token.clone(),
+        state_dir: Some(state_dir.path().to_owned()),
+    });
     let api = Api {
         config,
         tunnel,
@@ -111,8 +123,12 @@ fn build(
         recorder: opened.handle,
         resources,
         last_answer: Arc::default(),
-        clients: Clients::new(),
+        clients: Clients::new(LeftToClients::default()),
+        // What runs on the machine of the test is none of its business.
+        detector: Detector::new([]),
+        examiner,
         log_level: None,
+        log_place: None,
         status,
         broker: broker.clone(),
         started: Instant::now(),
@@ -302,7 +318,7 @@ async fn status_has_the_promised_shape() {
     assert_eq!(status, StatusCode::OK);
     assert_eq!(
         keys(&body),
-        set("tunnel_manager tunnel connections best_connection warnings config timestamp")
+        set("tunnel_manager tunnel connections best_connection warnings config gateway timestamp")
     );
     assert_eq!(keys(&body["tunnel_manager"]), set("running connecting error"));
     assert_eq!(
@@ -329,7 +345,7 @@ async fn health_and_version_have_the_promised_shape() {
     assert_eq!((status, keys(&body)), (StatusCode::OK, set("status uptime version timestamp")));
     assert_eq!(body["status"], "unhealthy", "there is no backend");
     let (status, body) = fixture.get("/api/version").await;
-    let expected = set("tunnel_manager api_version build git protocol timestamp");
+    let expected = set("tunnel_manager api_version build git protocol log log_file timestamp");
     assert_eq!((status, keys(&body)), (StatusCode::OK, expected));
     assert_eq!((&body["api_version"], &body["protocol"]), (&"1.0".into(), &"tunnel.v1".into()));
 }
@@ -495,4 +511,52 @@ async fn probes_are_no_traffic() {
     assert_eq!(before["api_server"]["last_request"], Value::Null);
     let (_, after) = fixture.get("/api/metrics").await;
     assert!(after["api_server"]["last_request"].is_string(), "{after}");
+}
+
+async fn diagnosis(edit: impl FnOnce(&mut Loaded)) -> Vec<(String, String)> {
+    let (status, body) = fixture(edit).post("/api/diagnosis").await;
+    assert_eq!(status, StatusCode::OK, "{body}");
+    let text = |check: &Value, key: &str| check[key].as_str().unwrap().to_owned();
+    for check in body["checks"].as_array().unwrap() {
+        assert!(!text(check, "title").is_empty() && !text(check, "detail").is_empty(), "{check}");
+        let good = ["pass", "skip"].contains(&check["verdict"].as_str().unwrap());
+        assert_eq!(text(check, "next_step").is_empty(), good, "{check}");
+    }
+    body["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|check| (text(check, "id"), text(check, "verdict")))
+        .collect()
+}
+
+#[tokio::test]
+async fn diagnosis_reads_from_the_inside_out_and_leaves_the_relay_alone_without_a_token() {
+    // Nobody listens there; a relay has no business on port 1.
+    let dead = |loaded: &mut Loaded| {
+        loaded.tunnel.relay = tunnel_transport::RelayUrl::parse("http://127.0.0.1:1").unwrap();
+    };
+    let found = diagnosis(dead).await;
+    let found: Vec<(&str, &str)> =
+        found.iter().map(|(id, verdict)| (id.as_str(), verdict.as_str())).collect();
+    let expected = [
+        ("config", "pass"),
+        ("ports", "pass"),
+        ("disk", "pass"),
+        ("keyring", "skip"),
+        ("connections", "fail"),
+        ("token", "warn"),
+        // Without a token nothing is dialled, so nothing is asked either.
+        ("relay_dns", "skip"),
+        ("relay_tcp", "skip"),
+        ("relay_tls", "skip"),
+        ("relay_http", "skip"),
+        ("clock", "skip"),
+        ("relay_websocket", "skip"),
+    ];
+    assert_eq!(found, expected);
+    let off = diagnosis(|loaded| loaded.tunnel.enabled = false).await;
+    let ids: Vec<&str> = off.iter().map(|(id, _)| id.as_str()).collect();
+    assert_eq!(ids, expected.map(|(id, _)| id));
+    assert!(off[5..].iter().all(|(_, verdict)| verdict == "skip"), "{off:?}");
 }

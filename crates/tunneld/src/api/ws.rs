@@ -33,6 +33,7 @@ use tunnel_api::{Status, Warning};
 
 use super::error::ApiError;
 use super::{Api, MayChange};
+use crate::notify::{LeftToClients, Taken};
 use crate::view;
 
 /// What all clients of `/ws` share.
@@ -41,6 +42,8 @@ pub(crate) struct Clients {
     /// What one client tells the others.
     calls: broadcast::Sender<Call>,
     room: Arc<Semaphore>,
+    /// What clients have taken over from the daemon's notifications.
+    left: LeftToClients,
 }
 
 /// A command that one client passes on to the others, and the daemon does nothing with.
@@ -60,8 +63,8 @@ const MAX_COMMAND_BYTES: usize = 16 * 1024 * 1024;
 const WRITE_LIMIT: Duration = Duration::from_secs(30);
 
 impl Clients {
-    pub(crate) fn new() -> Self {
-        Self { calls: broadcast::Sender::new(MAX_CALLS), room: Arc::new(Semaphore::new(MAX_CLIENTS)) }
+    pub(crate) fn new(left: LeftToClients) -> Self {
+        Self { calls: broadcast::Sender::new(MAX_CALLS), room: Arc::new(Semaphore::new(MAX_CLIENTS)), left }
     }
 }
 
@@ -139,6 +142,8 @@ struct Client {
     leaving: bool,
     /// It asked for `CONNECTION_STATUS_CHANGED`.
     legacy: Option<legacy::Told>,
+    /// It shows notifications in the daemon's place for as long as it is connected.
+    notifies: Option<Taken>,
     proxies: proxy::Proxies,
     shown_models: Option<ModelUpdate>,
     shown_warnings: Vec<Warning>,
@@ -166,6 +171,7 @@ impl Client {
             may_change,
             leaving: false,
             legacy: None,
+            notifies: None,
             shown_models: None,
             shown_warnings: Vec::new(),
         }

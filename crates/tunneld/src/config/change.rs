@@ -66,7 +66,7 @@ pub(crate) enum ChangeError {
     #[error("{}", told(.0))]
     Invalid(Vec<Fault>),
     #[error(
-        "{} has faults, so it is left alone: mend it first, or put a copy back with \"force\" ({why})",
+        "{} has faults, so it is left alone ({why}); mend it, or restore a copy with force",
         .path.display()
     )]
     FileInvalid { path: PathBuf, why: String },
@@ -156,14 +156,15 @@ impl Change {
     fn prepare(&self, options: &Options, in_force: &ConfigState) -> Result<Prepared, ChangeError> {
         let source = current(options)?;
         let path = source.path().ok_or(ChangeError::NoPlace)?.to_owned();
-        if self.if_match.as_ref().is_some_and(|wanted| !source.revision().is_meant(wanted)) {
-            return Err(ChangeError::FileChanged { path });
-        }
+        // First: a version with faults never comes into force, so to read anew, which the other error asks for, is in vain.
         if source.text().is_some()
             && let Err(error) = in_force.refuse_emptied(&source).and_then(|()| Loaded::of(options, &source))
             && !self.may_overwrite_faults()
         {
             return Err(ChangeError::FileInvalid { path, why: one_line(&error) });
+        }
+        if self.if_match.as_ref().is_some_and(|wanted| !source.revision().is_meant(wanted)) {
+            return Err(ChangeError::FileChanged { path });
         }
         let (text, named) = self.text(&source, &path)?;
         let keys = parse(&text).map_err(ChangeError::NotJson)?;

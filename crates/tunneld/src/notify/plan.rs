@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use tunnel_api::warning::{CONFIG_INVALID, CONNECTION_DOWN};
+use tunnel_api::warning::{CONFIG_INVALID, CONNECTION_DOWN, LOGIN_EXPIRED};
 use tunnel_api::{Severity, Status, TunnelState};
 
 use crate::warnings::{Transition, Turn};
@@ -12,12 +12,21 @@ use crate::warnings::{Transition, Turn};
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     /// Raised, and waiting whether it passes by itself.
-    waiting: Vec<(Instant, Transition)>,
+    waiting: Vec<Waiting>,
+    /// Raised, and left to a client. Ours again when the client goes before it can have told them.
+    left: Vec<Waiting>,
     shown: BTreeMap<Key, Shown>,
     /// When the newest of a code was shown.
     by_code: BTreeMap<String, Instant>,
     /// When the newest of all were shown.
     recent: VecDeque<Instant>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    raised: Instant,
+    due: Instant,
+    transition: Transition,
 }
 
 /// What a notification is about: a code and its subject.
@@ -32,6 +41,14 @@ pub(super) struct Note {
     pub(super) summary: String,
     pub(super) body: String,
     pub(super) urgency: Urgency,
+}
+
+/// Who tells of the tunnel, the login and the connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Teller {
+    Daemon,
+    /// A client that shows them itself, with buttons that the daemon has not.
+    Client,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +75,9 @@ impl Plan {
     pub(super) const MOST: usize = 5;
     /// … within this time.
     pub(super) const WITHIN: Duration = Duration::from_secs(3600);
-    /// Raised warnings that wait, and notifications that can be replaced. There are about twenty codes.
+    /// A client may take so long before it tells of a trouble: the tray does, of the only server of a model.
+    pub(super) const CLIENTS_PATIENCE: Duration = Duration::from_secs(120);
+    /// Raised warnings that wait, those that are left to a client, and notifications that can be replaced. There are about twenty codes.
     const MAX_KEPT: usize = 32;
     /// Longest text of a notification, in characters; the rest is in the status.
     const MAX_TEXT: usize = 300;
@@ -73,13 +92,15 @@ impl Plan {
                     Severity::Info | Severity::Unknown => return None,
                 };
                 if self.waiting.len() < Self::MAX_KEPT {
-                    self.waiting.push((now + patience, transition));
+                    self.waiting.push(Waiting { raised: now, due: now + patience, transition });
                 }
                 None
             }
             Turn::Cleared => {
                 let key = key(&transition);
-                self.waiting.retain(|(_, waiting)| self::key(waiting) != key);
+                self.waiting.retain(|waiting| self::key(&waiting.transition) != key);
+                self.left.retain(|left| self::key(&left.transition) != key);
+                // Whoever else tells by now: it is our notification that is to be replaced.
                 let shown = self.shown.get_mut(&key).filter(|shown| shown.open)?;
                 shown.open = false;
                 // Not limited: there is at most one for each that was let through.
@@ -92,13 +113,20 @@ impl Plan {
 
     /// Returns when [`Self::take`] has something.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.waiting.iter().map(|(due, _)| *due).min()
+        self.waiting.iter().map(|waiting| waiting.due).min()
     }
 
-    /// Takes one that is due, if the limits let it through.
-    pub(super) fn take(&mut self, now: Instant) -> Option<Note> {
-        let at = self.waiting.iter().position(|(due, _)| *due <= now)?;
-        let (_, transition) = self.waiting.remove(at);
+    /// Takes one that is due, if the limits let it through and `teller` leaves it to us.
+    pub(super) fn take(&mut self, teller: Teller, now: Instant) -> Option<Note> {
+        let at = self.waiting.iter().position(|waiting| waiting.due <= now)?;
+        let waiting = self.waiting.remove(at);
+        if teller.has(&waiting.transition) {
+            if self.left.len() < Self::MAX_KEPT {
+                self.left.push(waiting);
+            }
+            return None;
+        }
+        let transition = waiting.transition;
         let code = &transition.warning.code;
         self.recent.retain(|shown| now.saturating_duration_since(*shown) < Self::WITHIN);
         self.by_code.retain(|_, shown| now.saturating_duration_since(*shown) < Self::PER_CODE);
@@ -118,6 +146,17 @@ impl Plan {
         })
     }
 
+    /// Takes back what was left to the clients, of whom the last one has gone: what it cannot have told yet is told by
+    /// us, unless it passes or a client comes again within the usual patience.
+    pub(super) fn clients_gone(&mut self, now: Instant) {
+        for left in std::mem::take(&mut self.left) {
+            let told = now.saturating_duration_since(left.raised) >= Self::CLIENTS_PATIENCE;
+            if !told && self.waiting.len() < Self::MAX_KEPT {
+                self.waiting.push(Waiting { due: now + Self::PATIENCE, ..left });
+            }
+        }
+    }
+
     /// Notes that a note was shown under this id.
     pub(super) fn shown(&mut self, key: Key, urgency: Urgency, id: u32) {
         if self.shown.len() >= Self::MAX_KEPT && !self.shown.contains_key(&key) {
@@ -125,6 +164,16 @@ impl Plan {
             self.shown.clear();
         }
         self.shown.insert(key, Shown { id, open: urgency != Urgency::Low });
+    }
+}
+
+impl Teller {
+    /// Tells whether a client tells this, so that it is told once.
+    fn has(self, transition: &Transition) -> bool {
+        let warning = &transition.warning;
+        let clients =
+            warning.is_about_tunnel() || [LOGIN_EXPIRED, CONNECTION_DOWN].contains(&warning.code.as_str());
+        self == Self::Client && clients
     }
 }
 
@@ -168,7 +217,7 @@ fn body(transition: &Transition) -> String {
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
-    use tunnel_api::warning::{MEMORY_HIGH, NO_TOKEN, RELAY_UNREACHABLE, TOKEN_EXPIRED};
+    use tunnel_api::warning::{MEMORY_HIGH, NO_TOKEN, RELAY_UNREACHABLE, REPLACED, TOKEN_EXPIRED};
     use tunnel_api::{Connection, Tunnel, Warning};
 
     use super::*;
@@ -195,8 +244,8 @@ mod tests {
     fn raise(plan: &mut Plan, start: Instant, s: u64, code: &str) -> Option<Note> {
         let now = start + Duration::from_secs(s);
         assert_eq!(plan.hear(raised(code), &Status::default(), now), None);
-        assert_eq!(plan.take(now), None, "patience");
-        let note = plan.take(plan.due().unwrap());
+        assert_eq!(plan.take(Teller::Daemon, now), None, "patience");
+        let note = plan.take(Teller::Daemon, plan.due().unwrap());
         if let Some(note) = &note {
             plan.shown(note.key.clone(), note.urgency, 7);
         }
@@ -230,7 +279,54 @@ mod tests {
         plan.hear(transition(Turn::Raised, NO_TOKEN, Severity::Info), &Status::default(), start);
         assert_eq!(plan.due(), None);
         plan.hear(transition(Turn::Raised, TOKEN_EXPIRED, Severity::Error), &Status::default(), start);
-        assert!(plan.take(start).is_some());
+        assert!(plan.take(Teller::Daemon, start).is_some());
+    }
+
+    #[test]
+    fn what_a_client_tells_is_not_told_twice_and_all_else_is_ours() {
+        let (mut plan, start) = (Plan::default(), Instant::now());
+        for code in [RELAY_UNREACHABLE, REPLACED, LOGIN_EXPIRED, CONNECTION_DOWN] {
+            let error = transition(Turn::Raised, code, Severity::Error);
+            plan.hear(error, &Status::default(), start);
+            assert_eq!(plan.take(Teller::Client, start), None, "{code}");
+            assert_eq!(plan.hear(cleared(code), &connected(), start), None, "good news about {code}");
+            plan.clients_gone(start);
+            assert_eq!(plan.due(), None, "{code} is over");
+        }
+        for code in [MEMORY_HIGH, CONFIG_INVALID] {
+            plan.recent.clear();
+            let error = transition(Turn::Raised, code, Severity::Error);
+            plan.hear(error, &Status::default(), start);
+            assert!(plan.take(Teller::Client, start).is_some(), "{code}");
+        }
+    }
+
+    #[test]
+    fn trouble_that_the_last_client_left_untold_is_ours_after_the_usual_patience() {
+        let (mut plan, start) = (Plan::default(), Instant::now());
+        let at = |s| start + Duration::from_secs(s);
+        plan.hear(raised(RELAY_UNREACHABLE), &Status::default(), start);
+        assert_eq!(plan.take(Teller::Client, plan.due().unwrap()), None);
+        plan.clients_gone(at(40));
+        assert_eq!(plan.due(), Some(at(65)));
+        // One that comes again has it again.
+        assert_eq!(plan.take(Teller::Client, at(65)), None);
+        plan.clients_gone(at(70));
+        let note = plan.take(Teller::Daemon, at(95)).unwrap();
+        assert_eq!(note.summary, "The tunnel is down");
+
+        plan.hear(raised(REPLACED), &Status::default(), start);
+        assert_eq!(plan.take(Teller::Client, at(25)), None);
+        plan.clients_gone(at(120));
+        assert_eq!(plan.due(), None, "the client has told it");
+    }
+
+    #[test]
+    fn end_of_what_we_told_before_a_client_came_is_ours() {
+        let (mut plan, start) = (Plan::default(), Instant::now());
+        raise(&mut plan, start, 0, RELAY_UNREACHABLE).unwrap();
+        let note = plan.hear(cleared(RELAY_UNREACHABLE), &connected(), start).unwrap();
+        assert_eq!((note.summary.as_str(), note.replaces), ("The tunnel is back", 7));
     }
 
     #[test]
@@ -248,7 +344,7 @@ mod tests {
             ..transition(turn, CONNECTION_DOWN, Severity::Warning)
         };
         plan.hear(of_lab(Turn::Raised), &Status::default(), start);
-        let note = plan.take(plan.due().unwrap()).unwrap();
+        let note = plan.take(Teller::Daemon, plan.due().unwrap()).unwrap();
         assert_eq!(note.summary, "lab is not available");
         plan.shown(note.key, note.urgency, 1);
         let mut status = Status::default();

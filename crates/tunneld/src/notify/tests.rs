@@ -5,10 +5,11 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tunnel_api::warning::TOKEN_EXPIRED;
+use tunnel_api::warning::{CONFIG_INVALID, REPLACED, TOKEN_EXPIRED};
 use tunnel_api::{Config, Severity, Tunnel, TunnelState, Warning};
 use zbus::zvariant::OwnedValue;
 
+use super::plan::Teller;
 use super::*;
 use crate::private_bus::PrivateBus;
 use crate::warnings::{Listener, Turn};
@@ -66,6 +67,7 @@ struct Bench {
     listener: Listener,
     status: watch::Sender<Arc<Status>>,
     config: watch::Sender<Arc<ConfigState>>,
+    left_to_clients: LeftToClients,
     soft: CancellationToken,
     tasks: tokio::task::JoinSet<()>,
 }
@@ -75,11 +77,18 @@ fn bench(bus: SessionBus) -> Bench {
     let (status, status_reader) = watch::channel(Arc::default());
     let (config, config_reader) = watch::channel(Arc::new(ConfigState::defaults()));
     let soft = CancellationToken::new();
-    let notifier =
-        Notifier { arriving, status: status_reader, config: config_reader, bus, soft: soft.clone() };
+    let left_to_clients = LeftToClients::default();
+    let notifier = Notifier {
+        arriving,
+        status: status_reader,
+        config: config_reader,
+        bus,
+        left_to_clients: left_to_clients.clone(),
+        soft: soft.clone(),
+    };
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(notifier.run());
-    Bench { listener, status, config, soft, tasks }
+    Bench { listener, status, config, left_to_clients, soft, tasks }
 }
 
 fn transition(turn: Turn, code: &str) -> Transition {
@@ -140,6 +149,23 @@ async fn nothing_is_shown_while_notifications_are_switched_off() {
 }
 
 #[tokio::test]
+async fn what_a_client_has_taken_over_is_left_to_it_until_it_goes() {
+    let Some(bus) = PrivateBus::start() else { return };
+    let service = Service::default();
+    let _serving = service.serve(&bus).await;
+    let bench = bench(SessionBus::at(bus.address()));
+    let taken = bench.left_to_clients.take();
+    bench.listener.tell(&transition(Turn::Raised, TOKEN_EXPIRED));
+    bench.listener.tell(&transition(Turn::Raised, CONFIG_INVALID));
+    eventually("the one that is the daemon's", || service.calls().len() == 1).await;
+    assert_eq!(service.calls()[0].summary, "The configuration has faults");
+    drop(taken);
+    bench.listener.tell(&transition(Turn::Raised, REPLACED));
+    eventually("the first after the client has gone", || service.calls().len() == 2).await;
+    assert_eq!(service.calls()[1].summary, "The tunnel is down");
+}
+
+#[tokio::test]
 async fn desktop_without_a_service_or_without_a_bus_is_survived() {
     let Some(bus) = PrivateBus::start() else { return };
     let mut with_bus = bench(SessionBus::at(bus.address()));
@@ -167,7 +193,7 @@ async fn service_that_hangs_costs_three_seconds_and_nothing_else() {
     let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     let mut plan = Plan::default();
     plan.hear(transition(Turn::Raised, "x"), &Status::default(), std::time::Instant::now());
-    let note = plan.take(std::time::Instant::now()).unwrap();
+    let note = plan.take(Teller::Daemon, std::time::Instant::now()).unwrap();
     let begun = Instant::now();
     let address = format!("unix:path={}", socket.display());
     let error = tokio::time::timeout(LIMIT, bus::notify(Some(&address), &note)).await.unwrap().unwrap_err();

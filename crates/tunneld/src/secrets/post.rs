@@ -12,9 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{ACCEPT, CONNECTION, CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT};
 use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -24,6 +22,7 @@ use url::form_urlencoded;
 
 use super::endpoint::Endpoint;
 use crate::config::Proxies;
+use crate::exchange::exchange;
 
 /// Longest wait for the connection: TCP and TLS.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -77,8 +76,9 @@ pub(super) async fn post(endpoint: &Endpoint, form: &[(&str, &str)], way: &Way) 
         let stream =
             timeout(CONNECT_LIMIT, connect(endpoint, way)).await.map_err(|_| timed_out(CONNECT_LIMIT))??;
         let host = || endpoint.host();
-        exchange(stream, request(endpoint, form))
+        exchange(stream, request(endpoint, form), MAX_ANSWER_BYTES)
             .await
+            .map(answer)
             .map_err(|source| PostError::Http { host: host(), source })
     };
     timeout(LIMIT, whole).await.map_err(|_| timed_out(LIMIT))?
@@ -126,30 +126,13 @@ fn request(endpoint: &Endpoint, form: &[(&str, &str)]) -> Request<Full<Bytes>> {
         .expect("a URL's parts")
 }
 
-async fn exchange(
-    stream: Box<dyn Socket>,
-    request: Request<Full<Bytes>>,
-) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let exchange = async move {
-        let (head, body) = sender.send_request(request).await?.into_parts();
-        let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await?.to_bytes();
-        Ok(Response::from_parts(head, body))
-    };
-    tokio::pin!(exchange);
-    let response = tokio::select! {
-        biased;
-        response = &mut exchange => response,
-        // The server has closed; what was received is handed out all the same.
-        _closed = connection => exchange.await,
-    };
-    let response = response.map_err(|error: Box<dyn std::error::Error + Send + Sync>| error)?;
+fn answer(response: Response<Bytes>) -> Answer {
     let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-    Ok(Answer {
+    Answer {
         status: response.status(),
         retry_after: retry_after.map(Duration::from_secs),
         body: response.into_body(),
-    })
+    }
 }
 
 #[cfg(test)]

@@ -14,11 +14,11 @@ use crate::secrets::{TokenError, TokenTimes};
 const CLOCK_TOLERANCE_S: i64 = 60;
 
 /// How to get a token, wherever one is missing or used up.
-const NEW_TOKEN: &str = "get a new token from the relay's operator (there: tunnel-relay token create --scope tunnel) \
+pub(crate) const NEW_TOKEN: &str = "get a new token from the relay's operator (there: tunnel-relay token create --scope tunnel) \
                          and store it: tunnelctl login --token-stdin, or the token file; tunneld takes it up by itself";
 
 /// Explains why there is nothing to dial with.
-pub(super) fn no_token(error: &TokenError) -> Warning {
+pub(crate) fn no_token(error: &TokenError) -> Warning {
     let next_step = match error {
         TokenError::None | TokenError::Removed => {
             "store one: tunnelctl login --token-stdin, or start tunneld with --token-file FILE".to_owned()
@@ -50,13 +50,13 @@ pub(super) fn no_token(error: &TokenError) -> Warning {
 }
 
 /// Explains why TLS cannot even be tried.
-pub(super) fn no_tls(error: &TlsError) -> Warning {
+pub(crate) fn no_tls(error: &TlsError) -> Warning {
     Warning::new(RELAY_TLS, with_source(error), "mend caFile in the config, or install ca-certificates")
         .with_severity(Severity::Error)
 }
 
 /// Explains a dial that failed. `times` are those of the token that was shown.
-pub(super) fn dial(error: &DialError, times: TokenTimes, now: Timestamp) -> Warning {
+pub(crate) fn dial(error: &DialError, times: TokenTimes, now: Timestamp) -> Warning {
     let now = now.as_second();
     match error {
         DialError::TokenExpired { host, clock_off_s } => expired(host, *clock_off_s, times, now),

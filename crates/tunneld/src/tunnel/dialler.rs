@@ -79,7 +79,8 @@ impl Dialler {
     }
 }
 
-async fn tls(settings: &Settings) -> Result<Arc<ClientConfig>, TlsError> {
+/// Returns what TLS with the relay of `settings` is begun with. Made anew each time.
+pub(crate) async fn tls(settings: &Settings) -> Result<Arc<ClientConfig>, TlsError> {
     if !settings.relay.is_tls() {
         // A relay on this machine: no certificate is looked at, so none need be in memory.
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

@@ -12,7 +12,7 @@ use tracing::{debug, info, warn};
 use tunnel_api::warning::CLOCK_SKEW;
 use tunnel_api::{TunnelState, Warning};
 use tunnel_broker::Broker;
-use tunnel_transport::{CloseCode, Desktop, Retry, SessionId};
+use tunnel_transport::{CloseCode, Desktop, Retry, Session, SessionId};
 
 use super::backoff::Backoff;
 use super::dialler::{Dialler, Failure, Next};
@@ -34,12 +34,19 @@ pub(super) struct Supervisor {
     broker: Broker,
     record: RecorderHandle,
     hard: CancellationToken,
-    report: watch::Sender<TunnelReport>,
+    shows: Shows,
     moving: mpsc::Receiver<SessionId>,
     /// What the user wants, apart from the configuration's switch.
     wanted: bool,
     backoff: Backoff,
     sessions: Sessions,
+}
+
+/// What others see of the supervisor.
+pub(super) struct Shows {
+    pub(super) report: watch::Sender<TunnelReport>,
+    /// The session that takes requests.
+    pub(super) session: watch::Sender<Option<Session>>,
 }
 
 enum State {
@@ -93,7 +100,7 @@ impl Supervisor {
     pub(super) fn new(
         deps: Deps,
         commands: mpsc::Receiver<Command>,
-        report: watch::Sender<TunnelReport>,
+        shows: Shows,
         tracker: TaskTracker,
     ) -> Self {
         let Deps { mut settings, wanted, token, broker, record, wakes, soft, hard } = deps;
@@ -108,7 +115,7 @@ impl Supervisor {
             broker,
             record,
             hard,
-            report,
+            shows,
             moving,
             backoff: Backoff::default(),
         }

@@ -291,6 +291,23 @@ fn migrate() -> Request<Empty<Bytes>> {
 }
 
 #[tokio::test]
+async fn round_trip_is_measured_while_the_tunnel_is_up_and_only_then() {
+    let relay = Relay::start().await;
+    let desktop = Desktop::start(&relay);
+    desktop.until_state(TunnelState::Connected).await;
+    // The link takes its socket up a moment after the session is there.
+    let measured = async {
+        while desktop.handle.round_trip().await.is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, measured).await.expect("a round trip");
+    desktop.handle.give(Order::Stop).await.unwrap();
+    desktop.until_state(TunnelState::Disconnected).await;
+    assert_eq!(desktop.handle.round_trip().await, None);
+}
+
+#[tokio::test]
 async fn tunnel_comes_up_and_serves_the_broker() {
     let relay = Relay::start().await;
     let desktop = Desktop::start(&relay);

@@ -6,8 +6,8 @@ use tunnel_api::config_api::{
     BackupAnswer, ConfigAnswer, ConfigBackups, ConfigCheck, ConfigOrigins, ImportAnswer, RestoreOrder,
 };
 use tunnel_api::{
-    AuthStatus, Config, Connections, Events, Health, LogLevelAnswer, Metrics, Models, Requests, Status,
-    TokenRequest, TunnelAnswer, Usage, Version, Warnings,
+    AuthStatus, Config, Connections, Detected, Diagnosis, Events, Health, LogLevelAnswer, Metrics, Models,
+    Requests, Status, TokenRequest, TunnelAnswer, Usage, Version, Warnings,
 };
 use tunnel_api::{connection::ConnectionTest, log_level::LogLevelRequest};
 
@@ -80,13 +80,39 @@ fn status() -> Vec<Operation> {
             .answers::<Health>("How the daemon is."),
         get("/api/status", STATUS, "Everything in one snapshot").answers::<Status>("The newest snapshot."),
         get("/api/connections", STATUS, "All connections").answers::<Connections>("The connections."),
+        post("/api/connections/detect", STATUS, "Look for model servers on this machine, or at one address")
+            .about(
+                "Asks the ports that model servers usually have, on 127.0.0.1 and [::1]: 11434 (Ollama), 8080 and 8081 \
+                 (llama.cpp), 8000 (vLLM), 1234 (LM Studio). A server is known by what it answers, whatever its port; \
+                 what does not speak as a model server is left out. Changes nothing: an entry of `connections` made of \
+                 `suggested_id`, `kind` and `url` adds a server. Takes some two seconds at most; who asks while another \
+                 one waits gets the same answer. With `url` it looks at this one address instead, of any machine, which \
+                 takes some five seconds at most; it finds one server, or none.",
+            )
+            .query(
+                "url",
+                "A server's base address, `http` or `https`, such as `http://gpu.lan:8080`.",
+                json!({ "type": "string", "format": "uri" }),
+            )
+            .answers::<Detected>("The servers, in the order of the ports.")
+            .fails(StatusCode::BAD_REQUEST, "`url` is no base address."),
         post("/api/connections/{id}/test", STATUS, "Probe a connection now")
             .about(
-                "Waits for the outcome, 10 s at most. A connection that is down is an answer, not an error.",
+                "Waits for the outcome, 10 s at most. A connection that is down is an answer, not an error. Of `cloud` it \
+                 measures a round trip over the tunnel.",
             )
             .path_parameter("id", "The connection's id.")
             .answers::<ConnectionTest>("What the probe found.")
             .fails(StatusCode::NOT_FOUND, "There is no such connection."),
+        post("/api/diagnosis", STATUS, "Look at everything that could be wrong")
+            .about(
+                "The daemon looks at itself (`config`, `ports`, `disk`, `keyring`), at each model server \
+                 (`connection:<id>`), and at the way to the relay, step by step, as the tunnel goes it (`token`, \
+                 `relay_dns`, `relay_tcp`, `relay_tls`, `relay_http`, `clock`, `relay_websocket`); a step whose \
+                 predecessor failed is skipped. Takes some 13 seconds at most; who asks while another one waits gets \
+                 the same answer.",
+            )
+            .answers::<Diagnosis>("Each check, with what to do."),
         get("/api/warnings", STATUS, "What someone should look at")
             .answers::<Warnings>("The most severe first."),
         get("/api/version", STATUS, "Versions")

@@ -33,7 +33,8 @@ fn reference_in_the_repository_is_current() {
 /// What a route answers to each method tells which it has.
 #[tokio::test]
 async fn every_route_is_described_and_nothing_else() {
-    let fixture = fixture(|_| {});
+    // A diagnosis would look for the relay of the defaults.
+    let fixture = fixture(|loaded| loaded.tunnel.enabled = false);
     let described: Vec<(String, Method)> =
         operations().into_iter().map(|operation| (operation.path.to_owned(), operation.method)).collect();
     let mut there = Vec::new();

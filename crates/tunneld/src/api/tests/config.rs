@@ -270,3 +270,59 @@ async fn schema_is_served_as_one() {
     assert_eq!(headers["content-type"], "application/schema+json");
     assert_eq!(body["properties"]["ollamaPort"]["maximum"], 65535);
 }
+
+/// Waits until these connections are shown, here and in the list, and until no warning is about another one.
+async fn connections_are(configured: &Configured, expected: &[&str]) {
+    let shown = async {
+        loop {
+            let status = configured.get("/api/status").await;
+            let list = configured.get("/api/connections").await;
+            let listed: BTreeSet<&str> = list["connections"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|connection| connection["id"].as_str().unwrap())
+                .collect();
+            let warned = |id: &str| {
+                let about = |warning: &Value| warning["message"].as_str().unwrap().starts_with(id);
+                status["warnings"].as_array().unwrap().iter().any(about)
+            };
+            let gone = ["lab", "ollama"].into_iter().filter(|id| !expected.contains(id));
+            if keys(&status["connections"]) == listed
+                && listed.iter().eq(expected)
+                && !gone.into_iter().any(warned)
+            {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let limit = Duration::from_secs(10);
+    tokio::time::timeout(limit, shown).await.unwrap_or_else(|_| panic!("{expected:?} is not shown"));
+}
+
+#[tokio::test]
+async fn connection_that_is_switched_off_is_gone_and_comes_back_when_it_is_switched_on() {
+    // Nobody listens there, and nothing has to: what is down is shown too.
+    let configured = configured(Some(r#"{ "ollamaPort": 1 }"#), &[]);
+    let patch = async |lab: bool, ollama: bool| {
+        let lab = json!({ "id": "lab", "type": "openai", "url": "http://127.0.0.1:1", "enabled": lab });
+        let patch = json!({ "connections": [lab], "enableLocalOllama": ollama }).to_string();
+        let (status, _, body) = configured.send("PATCH", "/api/config", &patch).await;
+        assert_eq!(status, StatusCode::OK, "{body}");
+    };
+    patch(true, true).await;
+    connections_are(&configured, &["cloud", "lab", "ollama"]).await;
+    patch(false, true).await;
+    connections_are(&configured, &["cloud", "ollama"]).await;
+    let (status, _, body) = configured.send("POST", "/api/connections/lab/test", "").await;
+    assert_eq!((status, &body["code"]), (StatusCode::NOT_FOUND, &json!("unknown_connection")));
+    patch(true, false).await;
+    connections_are(&configured, &["cloud", "lab"]).await;
+    patch(false, false).await;
+    connections_are(&configured, &["cloud"]).await;
+    patch(true, true).await;
+    connections_are(&configured, &["cloud", "lab", "ollama"]).await;
+    let kept: Value = serde_json::from_str(&configured.text()).unwrap();
+    assert_eq!(kept["connections"][0]["id"], "lab", "the entry itself stays in the file throughout");
+}

@@ -42,6 +42,11 @@ impl Client {
                 self.legacy = Some(told);
                 Some(json!({ "status": "subscribed" }))
             }
+            "TAKE_NOTIFICATIONS" => {
+                let left = &self.api.clients.left;
+                self.notifies.get_or_insert_with(|| left.take());
+                Some(json!({ "status": "success" }))
+            }
             "AUTH_STATUS" => Some(self.auth_status()),
             "UPDATE_AUTH_TOKEN" => Some(update_token(self.api.token.clone(), &payload).await),
             "PROXY_REQUEST" if self.leaving => {
@@ -54,7 +59,7 @@ impl Client {
             }
             "UPDATE_TOOLTIP" => Some(self.pass_on(&name, text(&payload, "text"))),
             "UPDATE_ICON" => Some(self.pass_on(&name, text(&payload, "state"))),
-            "SHOW" | "HIDE" | "SETTINGS" | "QUIT" => Some(self.pass_on(&name, Ok(("", String::new())))),
+            "SHOW" | "HIDE" | "SETTINGS" | "QUIT" => Some(self.pass_on(&name, from(&payload))),
             _ => Some(json!({
                 "error": "there is no such command; see docs/local-api.md", "code": "unknown_command",
             })),
@@ -109,6 +114,11 @@ async fn update_token(handle: TokenHandle, payload: &Map<String, Value>) -> Valu
 
 /// Longest text that is passed on to other clients.
 const MAX_TEXT_CHARS: usize = 500;
+
+/// Returns who asks, for those who leave some askers' wishes alone. Nobody has to say it.
+fn from(payload: &Map<String, Value>) -> Result<(&'static str, String), String> {
+    if payload.contains_key("from") { text(payload, "from") } else { Ok(("", String::new())) }
+}
 
 fn text(payload: &Map<String, Value>, key: &'static str) -> Result<(&'static str, String), String> {
     match payload.get(key).and_then(Value::as_str) {

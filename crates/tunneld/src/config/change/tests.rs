@@ -162,6 +162,16 @@ fn change_for_another_version_is_refused() {
 }
 
 #[test]
+fn change_for_another_version_is_told_of_the_faults_that_keep_it_from_being_read_anew() {
+    let home = Home::new(Some(FILE), &[]);
+    let etag = Source::read(&home.options).unwrap().revision().etag();
+    fs::write(home.directory.path().join("c.json"), "{ bad").unwrap();
+    let change = Change { edit: Edit::Patch(Map::new()), if_match: Some(etag) };
+    let refused = change.make(&home.options, &ConfigState::defaults(), Timestamp::now());
+    assert!(matches!(refused, Err(ChangeError::FileInvalid { .. })));
+}
+
+#[test]
 fn places_that_cannot_be_written_are_told() {
     let nowhere = Options::default();
     let edit = || Edit::Replace("{}".to_owned());

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use tunnel_api::tunnel::Target;
 use tunnel_api::{Tunnel, TunnelState, Warning};
+use tunnel_transport::Session;
 
 use super::Supervisor;
 use crate::tunnel::TunnelReport;
@@ -10,7 +11,7 @@ use crate::tunnel::keeper::{Kept, Link};
 
 impl Supervisor {
     pub(super) fn last_reason(&self) -> Option<Warning> {
-        self.report.borrow().warning.clone()
+        self.shows.report.borrow().warning.clone()
     }
 
     pub(super) fn publish_kept(&self, kept: &Kept) {
@@ -24,8 +25,15 @@ impl Supervisor {
     }
 
     pub(super) fn publish(&self, state: TunnelState, warning: Option<Warning>, kept: Option<(&Kept, u64)>) {
+        self.shows.session.send_if_modified(|shown| {
+            let modified = shown.as_ref().map(Session::id) != kept.map(|(kept, _)| kept.id());
+            if modified {
+                *shown = kept.map(|(kept, _)| kept.session.clone());
+            }
+            modified
+        });
         let wanted = self.wanted && self.settings().enabled;
-        self.report.send_if_modified(|report| {
+        self.shows.report.send_if_modified(|report| {
             let before = &report.tunnel;
             let since = if before.state == state { before.since } else { Some(Timestamp::now()) };
             let rtt = kept.and_then(|(kept, _)| kept.session.rtt());
