@@ -1,0 +1,164 @@
+//! What a person asks for.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+use tokio::time::Instant;
+use tracing::debug;
+use tunnel_client::{Client, Door, Error};
+use zbus::Connection;
+
+use super::{App, MAX_JOBS, Outcome, Then, find_door};
+use crate::action::Action;
+use crate::desktop::{clipboard, systemd, terminal};
+use crate::refresh::Question;
+use crate::view::Settings;
+
+/// How long the daemon may take to come up.
+const COME_UP: Duration = Duration::from_secs(10);
+/// Time between two looks whether it is.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+impl App {
+    pub(super) async fn act(&mut self, action: Action) -> Then {
+        debug!(?action, "asked");
+        let client = self.client.clone();
+        match action {
+            Action::LookAgain => self.refresh.want(Question::Requests),
+            Action::Pause => {
+                self.job("The tunnel was not paused", async move { done(client.stop(None).await) })
+            }
+            Action::Resume => {
+                self.job("The tunnel was not resumed", async move { done(client.start(None).await) });
+            }
+            Action::PauseOrResume => {
+                if let Some(action) = self.pause_or_resume() {
+                    return Box::pin(self.act(action)).await;
+                }
+            }
+            Action::ReconnectAll => {
+                self.job("The tunnel was not reconnected", async move { done(client.restart(None).await) });
+            }
+            Action::Switch { id, on } => {
+                let failed = if on { "It was not switched on" } else { "It was not switched off" };
+                self.job(failed, switch(client, id, on));
+            }
+            Action::Cancel { request } => self.job("The request was not cancelled", async move {
+                done(client.cancel_request(&request).await)
+            }),
+            Action::CopyBaseUrl => self.copy_base_url(),
+            Action::LogIn => self.open(vec!["login", "--token-stdin"]),
+            Action::LogOut => self.job("You are not logged out", async move { done(client.logout().await) }),
+            Action::Show => {
+                self.pass_on("SHOW").await;
+                self.open_status();
+            }
+            Action::Hide => self.pass_on("HIDE").await,
+            Action::Settings => {
+                self.pass_on("SETTINGS").await;
+                self.open_settings();
+            }
+            Action::Doctor => self.open(vec!["doctor"]),
+            Action::StartAtLogin(on) => self.patch("autoStartOnBoot", on),
+            Action::Notifications(on) => self.patch("showNotifications", on),
+            Action::StartDaemon => {
+                self.job("tunneld was not started", start(self.connection.clone(), self.door.clone()));
+            }
+            Action::Quit => {
+                self.pass_on("QUIT").await;
+                return Then::Quit;
+            }
+        }
+        Then::Stay
+    }
+
+    // There is no dashboard to open yet; a terminal shows the same.
+    pub(super) fn open_status(&mut self) {
+        self.open(vec!["status", "-w"]);
+    }
+
+    pub(super) fn open_settings(&mut self) {
+        self.open(vec!["config", "edit"]);
+    }
+
+    /// Opens a terminal with this command of tunnelctl in it.
+    fn open(&mut self, words: Vec<&str>) {
+        let mut command = vec![terminal::tunnelctl()];
+        if let Some(door) = &self.door {
+            command.extend([OsString::from("--url"), spell(door).into()]);
+        }
+        command.extend(words.into_iter().map(OsString::from));
+        let surroundings = self.surroundings.clone();
+        self.job("No window was opened", async move { terminal::open(&surroundings, &command).await });
+    }
+
+    fn patch(&mut self, key: &str, on: bool) {
+        let change = Map::from_iter([(key.to_owned(), Value::from(on))]);
+        let client = self.client.clone();
+        self.job("The setting was not changed", async move { done(client.patch_config(&change).await) });
+    }
+
+    fn copy_base_url(&mut self) {
+        let Some(url) = self.view.base_url() else { return };
+        let connection = self.connection.clone();
+        self.job("The base URL was not copied", async move {
+            clipboard::copy(&connection, &url).await.map_err(|why| format!("It is {url} ({why})"))
+        });
+    }
+
+    /// Does something for which nobody waits. What goes wrong is shown, `failed` saying what did not happen.
+    fn job(&mut self, failed: &'static str, work: impl Future<Output = Result<(), String>> + Send + 'static) {
+        if self.jobs.len() >= MAX_JOBS {
+            self.complain(failed, "too much is under way; try again in a moment");
+            return;
+        }
+        self.jobs.spawn(async move { Outcome::Done { failed, result: work.await } });
+    }
+}
+
+fn done<T>(result: Result<T, Error>) -> Result<(), String> {
+    result.map(drop).map_err(|error| error.to_string())
+}
+
+/// Switches a connection on or off, by the key that stands for it.
+async fn switch(client: Client, id: String, on: bool) -> Result<(), String> {
+    let edit = |config: &Map<String, Value>| {
+        let change = Settings::switch(config, &id, on);
+        let is_there = change.is_some();
+        Ok((change.unwrap_or_default(), is_there))
+    };
+    match client.change_config(edit).await {
+        Ok((true, _)) => Ok(()),
+        Ok((false, _)) => Err(format!("{id} is no longer in the configuration")),
+        Err::<_, Error>(error) => Err(error.to_string()),
+    }
+}
+
+/// Has the daemon started, and waits until it answers.
+async fn start(connection: Connection, door: Option<Door>) -> Result<(), String> {
+    systemd::start_daemon(&connection).await?;
+    let limit = Instant::now() + COME_UP;
+    loop {
+        let client =
+            Client::new(door.clone().unwrap_or_else(find_door)).map_err(|error| error.to_string())?;
+        match client.livez().await {
+            Ok(()) => return Ok(()),
+            Err(error) if Instant::now() >= limit => {
+                debug!(%error, "still not there");
+                let s = COME_UP.as_secs();
+                return Err(format!("it did not answer within {s} s; see: journalctl --user -u tunneld"));
+            }
+            Err(_) => tokio::time::sleep(LOOK_EVERY).await,
+        }
+    }
+}
+
+/// Returns the door as `--url` takes it.
+fn spell(door: &Door) -> String {
+    match door {
+        Door::Socket(path) => format!("unix://{}", path.display()),
+        Door::Url(url) => url.to_string(),
+        Door::DefaultPort { .. } => format!("http://127.0.0.1:{}", tunnel_client::DEFAULT_PORT),
+    }
+}
