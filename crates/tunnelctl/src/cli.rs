@@ -1,8 +1,10 @@
 //! What can be said on the command line.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tunnel_client::Door;
 
@@ -37,6 +39,12 @@ pub(crate) struct Global {
     #[arg(long, short, global = true)]
     pub(crate) quiet: bool,
 
+    /// Wait this long for each answer: 60s, 2m, 500ms, or seconds
+    ///
+    /// Default: as long as what is asked may take, 10 seconds for most of it.
+    #[arg(long, global = true, value_name = "DURATION", value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
+
     /// Use colour
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
     pub(crate) color: Color,
@@ -58,7 +66,7 @@ pub(crate) enum Verb {
         #[arg(long, short)]
         watch: bool,
     },
-    /// Open the tunnel
+    /// Open the tunnel; starts the daemon and looks for model servers where that is needed
     Start(Order),
     /// Close the tunnel; requests that run may finish
     Stop(Order),
@@ -67,14 +75,12 @@ pub(crate) enum Verb {
     /// Wait until the tunnel is up, or until requests would be answered
     ///
     /// Waits for the daemon to be started, too. Ends at once with code 4 when waiting cannot help, such as after
-    /// the relay has refused the token. With a timeout of 0 it looks once and ends with code 4 if it is not so.
+    /// the relay has refused the token. --timeout says how long it waits, 60s when it is not given; with 0 it looks
+    /// once and ends with code 4 if it is not so.
     Wait {
-        /// What to wait for
+        /// What to wait for: ready, tunnel, connection=ID or model=NAME
         #[arg(long = "for", value_name = "WHAT", default_value = "ready")]
         goal: Goal,
-        /// Give up after this long: 60s, 2m, 500ms, or seconds
-        #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
-        timeout: Duration,
     },
     /// Store the token that the tunnel is dialled with
     ///
@@ -83,26 +89,260 @@ pub(crate) enum Verb {
     Login(LoginFrom),
     /// Forget the token; the tunnel goes down
     Logout,
+    /// Show whom the token is for, until when, and where it is kept
+    Whoami,
+    /// Look after the connections to model servers
+    #[command(subcommand)]
+    Connections(ConnectionsVerb),
+    /// Show the models that the connections have
+    #[command(subcommand)]
+    Models(ModelsVerb),
+    /// Look at the requests that run, and end them
+    #[command(subcommand)]
+    Requests(RequestsVerb),
+    /// Show what was asked of the models, summed up
+    Usage {
+        /// What to sum up by
+        #[arg(long, value_name = "WHAT", default_value = "model")]
+        by: By,
+        /// From when on: a day such as 2026-01-31, or a time back such as 7d
+        #[arg(long, value_name = "WHEN")]
+        since: Option<String>,
+        /// Write comma-separated values
+        #[arg(long, conflicts_with = "json")]
+        csv: bool,
+    },
     /// Look after the configuration
     #[command(subcommand)]
     Config(ConfigVerb),
-    /// Show the versions of tunnelctl and tunneld
-    Version,
+    /// Show how to set up an app, ready to paste
+    ///
+    /// Standard output has what is pasted and nothing else; where it belongs is said beside it.
+    Connect {
+        /// Which app; without one, all that are known are listed
+        app: Option<App>,
+        /// The model to name; default: the first one that there is
+        #[arg(long, value_name = "NAME")]
+        model: Option<String>,
+    },
+    /// Measure the way to the relay, or to a connection
+    Ping {
+        /// relay, or a connection's id; default: all of them
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        target: Option<String>,
+        /// How many times
+        #[arg(long, short, value_name = "N", default_value = "4", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        count: u32,
+    },
+    /// Look for what is wrong, and say what to do
+    ///
+    /// Works without a daemon, as far as that goes. Ends with code 4 if a check fails.
+    Doctor,
+    /// Write an archive for a bug report, without secrets
+    Diag {
+        /// Where to write it; default: tunneld-diag-<time>.tar.gz in this directory
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Show the daemon's log
+    Logs {
+        /// Go on showing what is logged
+        #[arg(long, short)]
+        follow: bool,
+        /// Only what is about this request
+        #[arg(long, value_name = "ID")]
+        request: Option<String>,
+        /// The last lines
+        #[arg(long, short = 'n', value_name = "N", default_value = "100")]
+        lines: u32,
+    },
+    /// Show what happened
+    Events {
+        /// Go on showing what happens; when piped, one line of JSON each
+        #[arg(long, short)]
+        follow: bool,
+        /// The last ones
+        #[arg(long, short = 'n', value_name = "N", default_value = "50")]
+        lines: u32,
+    },
+    /// Show the daemon's metrics, as Prometheus reads them
+    Metrics,
     /// Have tunneld run as a user service of systemd
     #[command(subcommand)]
     Service(ServiceVerb),
+    /// Show the dashboard's address
+    Dashboard,
+    /// Write completions for a shell
+    Completion {
+        /// The shell
+        shell: Shell,
+    },
+    /// Write the manual pages
+    Man {
+        /// Into this directory, a file each; without it the main page goes to standard output
+        #[arg(long, value_name = "DIRECTORY")]
+        directory: Option<PathBuf>,
+    },
+    /// Show the versions of tunnelctl and tunneld
+    Version,
+    /// Show the help of a command, as `COMMAND --help` does
+    #[command(hide = true)]
+    Help {
+        /// The command, such as `connections add`
+        command: Vec<String>,
+    },
 }
 
 /// Where the token comes from: never the command line, which others can see.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub(crate) struct LoginFrom {
+    /// Log in in a browser, on this machine or another
+    #[arg(long)]
+    pub(crate) device_code: bool,
     /// Read it from this file
     #[arg(long, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
     /// Read it from standard input
     #[arg(long)]
     token_stdin: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConnectionsVerb {
+    /// Show all connections
+    List,
+    /// Ask a model server now, or all of them
+    ///
+    /// Ends with code 4 if one does not answer.
+    Test {
+        /// The connection; default: all of them
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        id: Option<String>,
+    },
+    /// Add a model server
+    Add {
+        /// Its base address, such as http://127.0.0.1:8080
+        // Not `url`: that is the daemon's, and names are one for all of the command line.
+        #[arg(value_name = "URL")]
+        address: String,
+        /// What it speaks; default: what it turns out to speak
+        #[arg(long = "type", value_name = "TYPE")]
+        kind: Option<Kind>,
+        /// Its name here; default: made from what it is
+        #[arg(long, value_parser = connection_id)]
+        id: Option<String>,
+        /// Which connections are tried first: lower ones
+        #[arg(long, value_name = "N", allow_negative_numbers = true)]
+        priority: Option<u32>,
+        /// Share of the load among those of the same priority
+        #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..))]
+        weight: Option<u32>,
+        /// Most requests at once
+        #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..))]
+        max_concurrent: Option<u32>,
+    },
+    /// Take a connection out of the configuration
+    Remove {
+        /// The connection
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        id: String,
+    },
+    /// Use a connection again
+    Enable {
+        /// The connection
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        id: String,
+    },
+    /// Keep a connection in the configuration, and do not use it
+    Disable {
+        /// The connection
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        id: String,
+    },
+    /// Look for model servers on this machine
+    Detect {
+        /// Add what is found
+        #[arg(long)]
+        add: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ModelsVerb {
+    /// Show all models, and which connections have them
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RequestsVerb {
+    /// Show the requests that run
+    List {
+        /// Go on showing changes; when piped, one line of JSON each
+        #[arg(long, short)]
+        watch: bool,
+    },
+    /// End a request; its caller is told
+    Cancel {
+        /// Its id, as the list and the answer's X-Request-Id tell it
+        id: String,
+    },
+    /// Show where a request that runs went, and why
+    ///
+    /// Finished ones are not kept yet.
+    Explain {
+        /// Its id
+        id: String,
+    },
+}
+
+/// What usage is summed up by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum By {
+    Model,
+    Connection,
+    Key,
+    Day,
+}
+
+/// What a model server speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kind {
+    /// Ollama's API
+    Ollama,
+    /// OpenAI's API: llama.cpp, vLLM, LM Studio and others
+    Openai,
+}
+
+/// An app that can be set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum App {
+    /// curl, for a first answer
+    Curl,
+    /// Python, with OpenAI's package
+    Python,
+    /// JavaScript, with OpenAI's package
+    Javascript,
+    /// Ollama's own command line and libraries
+    Ollama,
+    /// Open WebUI
+    OpenWebui,
+    /// Continue, for VS Code and JetBrains
+    Continue,
+    /// Zed
+    Zed,
+    /// aider
+    Aider,
+    /// llm, Simon Willison's command line
+    Llm,
+}
+
+/// A shell that completions are written for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Shell {
+    Bash,
+    Zsh,
+    Fish,
 }
 
 #[derive(Debug, Subcommand)]
@@ -152,12 +392,49 @@ impl Install {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigVerb {
+    /// Show which file is read and written
+    Path,
+    /// Show every key as it is in force
+    Show {
+        /// Also show which file, variable or flag each value came from
+        #[arg(long)]
+        origin: bool,
+    },
+    /// Show one key as it is in force
+    Get {
+        /// The key, such as ollamaPort or queue.maxWait
+        key: String,
+    },
+    /// Change one key in the file
+    Set {
+        /// The key, such as ollamaPort or queue.maxWait
+        key: String,
+        /// Its value, in JSON or as plain text; null puts the default in force
+        #[arg(allow_hyphen_values = true)]
+        value: String,
+    },
     /// Say what is wrong with a configuration file, without a daemon
     ///
     /// Looks at the file alone, not at environment variables. Ends with code 7 if there are faults.
     Check {
         /// The file; default: the one that tunneld would read
         file: Option<PathBuf>,
+    },
+    /// Edit the file in $VISUAL or $EDITOR, and take it over if it is valid
+    Edit,
+    /// Show how what is in force differs from the defaults
+    Diff,
+    /// Have the file read anew
+    Reload,
+    /// Keep a copy of the file
+    Backup,
+    /// Put a copy of the file back
+    Restore {
+        /// The copy; without one, all that there are are listed
+        name: Option<String>,
+        /// Replace a file that has faults, too; it is kept as a copy
+        #[arg(long)]
+        force: bool,
     },
     /// Take over the original system's connection_config.json
     ///
@@ -167,22 +444,58 @@ pub(crate) enum ConfigVerb {
         /// The file
         file: PathBuf,
     },
+    /// Write the JSON schema of the file, for editors
+    Schema,
+    /// Write a configuration file with every key and its default; needs no daemon
+    Init,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Order {
     /// Wait until it is done, at most this long: 30, 30s, 2m
-    #[arg(long, value_name = "SECONDS", value_parser = duration)]
+    #[arg(long, value_name = "SECONDS", value_parser = order_wait)]
     pub(crate) wait: Option<Duration>,
 }
 
 /// What `tunnelctl wait` waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Goal {
-    /// The tunnel is up
+    /// The tunnel is up.
     Tunnel,
-    /// Requests would be answered: a model server is connected
+    /// Requests would be answered: a model server is connected.
     Ready,
+    /// The connection with this id is up.
+    Connection(String),
+    /// A connection that is up has this model.
+    Model(String),
+}
+
+impl FromStr for Goal {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let named =
+            |prefix: &str| text.strip_prefix(prefix).filter(|name| !name.is_empty()).map(str::to_owned);
+        match text {
+            "ready" => Ok(Self::Ready),
+            "tunnel" => Ok(Self::Tunnel),
+            _ => named("connection=")
+                .map(Self::Connection)
+                .or_else(|| named("model=").map(Self::Model))
+                .ok_or("must be ready, tunnel, connection=ID or model=NAME"),
+        }
+    }
+}
+
+fn connection_id(text: &str) -> Result<String, &'static str> {
+    let fits = tunnel_api::config::is_connection_id(text);
+    fits.then(|| text.to_owned()).ok_or("must be 1 to 63 characters of A-Z, a-z, 0-9, ., _ and -")
+}
+
+/// Reads how long an order is waited for: the daemon waits for an hour at most.
+fn order_wait(text: &str) -> Result<Duration, String> {
+    let wait = duration(text)?;
+    if wait <= Duration::from_secs(3600) { Ok(wait) } else { Err("must be at most an hour".to_owned()) }
 }
 
 /// Reads `60s`, `2m`, `500ms`, `1h`, or a plain number of seconds.
@@ -228,6 +541,13 @@ mod tests {
     }
 
     #[test]
+    fn order_is_waited_for_as_long_as_the_daemon_does() {
+        assert_eq!(order_wait("1h"), Ok(Duration::from_secs(3600)));
+        assert_eq!(order_wait("3601"), Err("must be at most an hour".to_owned()));
+        assert!(order_wait("x").is_err());
+    }
+
+    #[test]
     fn socket_is_the_default_and_the_last_word_wins() {
         let socket = |line: &str| match Cli::parse_from(line.split(' ')).verb {
             Verb::Service(ServiceVerb::Install(install)) => install.socket(),
@@ -244,5 +564,15 @@ mod tests {
             assert!(Cli::try_parse_from(line.split(' ')).unwrap().global.json);
         }
         assert!(Cli::try_parse_from("tunnelctl --url https://x status".split(' ')).is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_with_a_way_that_works() {
+        let told = |line: &str| Cli::try_parse_from(line.split(' ')).unwrap_err().to_string();
+        let priority = told("tunnelctl connections add http://h --priority -1");
+        assert!(priority.contains("-1 is not in") && !priority.contains("tip:"), "{priority}");
+        for line in ["tunnelctl connections enable ", "tunnelctl connections test ", "tunnelctl ping "] {
+            assert!(told(line).contains("a value is required"), "{line}");
+        }
     }
 }

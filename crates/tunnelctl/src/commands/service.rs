@@ -1,6 +1,8 @@
 //! `tunnelctl service`: the daemon as a user service of systemd.
 
+mod boot;
 mod install;
+mod start;
 mod status;
 mod systemctl;
 mod uninstall;
@@ -9,23 +11,40 @@ mod unit;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use tunnel_client::Client;
 
 use crate::cli::ServiceVerb;
 use crate::output::Output;
+pub(super) use start::Unit;
+pub(super) use status::lingers;
 use systemctl::Systemctl;
+pub(super) use systemctl::{Properties, WANTED};
 
+/// How a running daemon is started anew, whoever started it.
+pub(super) const RESTART: &str =
+    "restart it: systemctl --user restart tunneld, or, where it is no service, end it and run: tunneld";
 /// The unit that runs the daemon, and the one that holds its sockets.
-const SERVICE: &str = "tunneld.service";
+pub(super) const SERVICE: &str = "tunneld.service";
 const SOCKET: &str = "tunneld.socket";
 /// The name that the original's unit had; now an alias of ours.
 const ALIAS: &str = "cloudtolocalllm-tunnel.service";
 
-pub(super) fn run(verb: &ServiceVerb, output: &Output) -> anyhow::Result<u8> {
+pub(super) async fn run(client: &Client, verb: &ServiceVerb, output: &Output) -> anyhow::Result<u8> {
     let places = Places::find(|name| std::env::var_os(name).map(PathBuf::from))?;
     let systemctl = Systemctl::find()?;
     match verb {
-        ServiceVerb::Install(wish) => install::install(wish, &places, &systemctl, output),
-        ServiceVerb::Uninstall { force } => uninstall::uninstall(*force, &places, &systemctl, output),
+        ServiceVerb::Install(wish) => {
+            let code = install::install(wish, &places, &systemctl, output)?;
+            boot::agree(client, true, output).await;
+            Ok(code)
+        }
+        ServiceVerb::Uninstall { force } => {
+            // One that does not run cannot be asked; its socket would start it.
+            if systemctl.show(SERVICE)?.is_active() {
+                boot::agree(client, false, output).await;
+            }
+            uninstall::uninstall(*force, &places, &systemctl, output)
+        }
         ServiceVerb::Status => status::show(&systemctl, output),
     }
 }

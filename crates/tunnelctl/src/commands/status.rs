@@ -4,20 +4,21 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::Value;
+use tokio::time::Instant;
 use tunnel_api::Status;
-use tunnel_client::{Client, Error, exit};
+use tunnel_client::{Client, Error, Update, exit};
 
-use crate::output::Output;
-use crate::output::screen::screen;
+use crate::output::screen::{lost, screen};
+use crate::output::{Beat, Look, Output, Pace};
 
-/// Time between two looks when watching.
-const PAUSE: Duration = Duration::from_millis(500);
+/// Least time between two drawings: more a second than this nobody can read.
+const LEAST: Duration = Duration::from_millis(50);
 
 pub(super) async fn show(client: &Client, output: &Output) -> anyhow::Result<u8> {
     if output.wants_json() {
         output.json(client.status_json().await?)?;
     } else {
-        output.answer(&screen(&client.status().await?, output.look(), Timestamp::now()))?;
+        output.screen(&screen(&client.status().await?, output.look(), Timestamp::now()))?;
     }
     Ok(exit::OK)
 }
@@ -26,39 +27,106 @@ pub(super) async fn show(client: &Client, output: &Output) -> anyhow::Result<u8>
 ///
 /// A daemon that goes away is waited for; one that was never there is an error.
 pub(super) async fn watch(client: &Client, output: &Output) -> anyhow::Result<u8> {
-    let lines = output.wants_json() || !output.is_terminal();
+    if output.wants_json() || !output.is_terminal() {
+        lines(client, output).await
+    } else {
+        draw(client, output).await
+    }
+}
+
+async fn lines(client: &Client, output: &Output) -> anyhow::Result<u8> {
+    let mut watch = client.watch();
     let mut shown: Option<Value> = None;
-    let mut away = false;
     loop {
-        match client.status_json().await {
-            Ok(status) => {
-                away = false;
-                let news = without_clock(&status);
-                if !lines {
-                    // Drawn each time: it tells how long ago things were.
-                    let status: Status = serde_json::from_value(status)?;
-                    output.redraw(&screen(&status, output.look(), Timestamp::now()))?;
-                } else if shown.as_ref() != Some(&news) {
-                    output.json_line(status)?;
+        match watch.next().await {
+            // Asked for as it is, with what a newer daemon adds.
+            Update::Status(_) => match client.status_json().await {
+                Ok(status) => {
+                    let news = without_clock(&status);
+                    if shown.as_ref() != Some(&news) {
+                        output.json_line(status)?;
+                        shown = Some(news);
+                    }
                 }
-                shown = Some(news);
-            }
-            Err(error) if shown.is_none() || !passes(&error) => return Err(error.into()),
-            Err(error) => {
-                if !away {
-                    output.talk(&error.to_string());
-                }
-                away = true;
+                // The watch tells it, too.
+                Err(error) if passes(&error) => {}
+                Err(error) => return Err(error.into()),
+            },
+            Update::Lost(error) if shown.is_none() || !passes(&error) => return Err(error.into()),
+            Update::Lost(error) => {
+                output.talk(&error.to_string());
                 // What it was before is no longer known to be so.
                 shown = Some(Value::Null);
             }
+            Update::Models(_)
+            | Update::Metrics(_)
+            | Update::Event(_)
+            | Update::Warning(_)
+            | Update::Call(_)
+            | Update::Answer(_) => {}
         }
-        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// What is on the screen.
+#[derive(Debug)]
+enum Shown {
+    Status(Box<Status>),
+    Lost { error: Error, since: Timestamp },
+}
+
+impl Shown {
+    fn text(&self, look: &Look, now: Timestamp) -> String {
+        match self {
+            Self::Status(status) => screen(status, look, now),
+            Self::Lost { error, since } => lost(error, *since, look, now),
+        }
+    }
+}
+
+async fn draw(client: &Client, output: &Output) -> anyhow::Result<u8> {
+    let mut watch = client.watch();
+    let mut pace = Pace::new()?;
+    let mut drawing = output.drawing();
+    let mut shown: Option<Shown> = None;
+    let mut drawn = Instant::now();
+    let mut due = false;
+    loop {
+        tokio::select! {
+            update = watch.next() => match update {
+                Update::Status(status) => {
+                    shown = Some(Shown::Status(status));
+                    due = true;
+                }
+                Update::Lost(error) if shown.is_none() || !passes(&error) => return Err(error.into()),
+                Update::Lost(error) => {
+                    shown = Some(Shown::Lost { error, since: Timestamp::now() });
+                    due = true;
+                }
+                Update::Models(_)
+                | Update::Metrics(_)
+                | Update::Event(_)
+                | Update::Warning(_)
+                | Update::Call(_)
+                | Update::Answer(_) => {}
+            },
+            beat = pace.next(&mut drawing) => match beat? {
+                Beat::End(code) => return Ok(code),
+                Beat::Draw => due = true,
+            },
+            () = tokio::time::sleep_until(drawn + LEAST), if due => {
+                if let Some(shown) = &shown {
+                    let text = shown.text(output.look(), Timestamp::now());
+                    drawing.draw(&text, &shown.text(output.look(), Timestamp::UNIX_EPOCH))?;
+                }
+                (drawn, due) = (Instant::now(), false);
+            }
+        }
     }
 }
 
 /// Tells whether the daemon may be back soon.
-fn passes(error: &Error) -> bool {
+pub(super) fn passes(error: &Error) -> bool {
     match error {
         Error::NotRunning { .. } | Error::Lost { .. } | Error::Timeout { .. } => true,
         Error::NotAllowed { .. }

@@ -15,7 +15,7 @@ pub(super) async fn show(client: &Client, output: &Output) -> anyhow::Result<u8>
     } else {
         output.answer(&format!("tunnelctl {own}\n"))?;
     }
-    let Version { tunnel_manager, api_version, build, git, protocol, timestamp: _ } = daemon?;
+    let Version { tunnel_manager, api_version, build, git, protocol, .. } = daemon?;
     if !output.wants_json() {
         output.answer(&format!(
             "tunneld   {tunnel_manager} ({build}, commit {git}; API {api_version}, protocol {protocol})\n"

@@ -1,5 +1,7 @@
 //! Colours and symbols, and plain text where they cannot be shown.
 
+use tunnel_api::Verdict;
+
 use crate::cli::Color;
 
 /// How text looks.
@@ -35,7 +37,9 @@ impl Look {
         let locale = set("LC_ALL").or_else(|| set("LC_CTYPE")).or_else(|| set("LANG")).unwrap_or_default();
         let locale = locale.to_ascii_lowercase();
         let utf8 = locale.contains("utf-8") || locale.contains("utf8");
-        Self { colour, symbols: terminal && utf8 }
+        // A dumb terminal may show anything; the kernel's console has a font of 512 glyphs without most symbols.
+        let plain = matches!(set("TERM").as_deref(), Some("dumb" | "linux"));
+        Self { colour, symbols: terminal && utf8 && !plain }
     }
 
     /// Returns the look without colours and symbols.
@@ -70,6 +74,33 @@ impl Look {
         }
     }
 
+    /// Returns how a check came out; all are [`Look::mark_width`] characters wide.
+    pub(crate) fn verdict(&self, verdict: Verdict) -> String {
+        let text = match (verdict, self.symbols) {
+            (Verdict::Pass, true) => "✓",
+            (Verdict::Warn, true) => "!",
+            (Verdict::Fail, true) => "✗",
+            (Verdict::Skip, true) => "–",
+            (Verdict::Unknown, true) => "?",
+            (Verdict::Pass, false) => "PASS",
+            (Verdict::Warn, false) => "WARN",
+            (Verdict::Fail, false) => "FAIL",
+            (Verdict::Skip, false) => "SKIP",
+            (Verdict::Unknown, false) => "????",
+        };
+        match verdict {
+            Verdict::Pass => self.paint("32", text),
+            Verdict::Warn => self.paint("33", text),
+            Verdict::Fail => self.bad(text),
+            Verdict::Skip | Verdict::Unknown => self.dim(text),
+        }
+    }
+
+    /// Returns how wide a mark is, and a verdict, without colours.
+    pub(crate) fn mark_width(&self) -> usize {
+        if self.symbols { 1 } else { 4 }
+    }
+
     /// Returns what stands before a line that goes on below a marked one of a list.
     pub(crate) fn indent(&self) -> &'static str {
         if self.symbols { "    " } else { "       " }
@@ -78,6 +109,11 @@ impl Look {
     /// Returns what stands before a next step.
     pub(crate) fn arrow(&self) -> &'static str {
         if self.symbols { "→" } else { "->" }
+    }
+
+    /// Returns what stands for the rest of a text that was shortened.
+    pub(crate) fn more(&self) -> &'static str {
+        if self.symbols { "…" } else { "..." }
     }
 
     pub(crate) fn bold(&self, text: &str) -> String {
@@ -136,6 +172,8 @@ mod tests {
         assert!(!look(Color::Never, true, &[("LANG", "C")]).symbols);
         assert!(!look(Color::Never, true, &[("LC_ALL", "C"), ("LANG", "C.UTF-8")]).symbols);
         assert!(!look(Color::Never, false, &[("LANG", "C.UTF-8")]).symbols);
+        assert!(!look(Color::Never, true, &[("LANG", "C.UTF-8"), ("TERM", "dumb")]).symbols);
+        assert!(look(Color::Never, true, &[("LANG", "C.UTF-8"), ("TERM", "xterm-256color")]).symbols);
     }
 
     #[test]

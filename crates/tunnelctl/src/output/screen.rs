@@ -1,12 +1,13 @@
 //! The status as one screen of text for people.
 
 use jiff::Timestamp;
-use tunnel_api::connection::{CLOUD_ID, ConnectionState, Quality};
 use tunnel_api::tunnel::Target;
 use tunnel_api::warning::{CONFIG_INVALID, NO_TOKEN, RESTART_REQUIRED};
 use tunnel_api::{Connection, Severity, Status, Tunnel, TunnelState, Warning};
+use tunnel_client::Error;
 
 use super::look::{Look, Mark, clean};
+use super::words::{connection_mark, milliseconds, span};
 
 /// Most model names that are listed for a connection.
 const MODELS_SHOWN: usize = 4;
@@ -32,6 +33,21 @@ pub(crate) fn screen(status: &Status, look: &Look, now: Timestamp) -> String {
     line(String::new());
     config(status, look, now).into_iter().for_each(&mut line);
     text
+}
+
+/// Returns what is shown of a daemon that has gone.
+pub(crate) fn lost(error: &Error, since: Timestamp, look: &Look, now: Timestamp) -> String {
+    format!(
+        "{mark} {name} does not answer, for {span}\n{indent}{error}\n{indent}{arrow} if it does not come back: {step}\n\n\
+         It is shown again as soon as it is back; Ctrl-C ends.\n",
+        mark = look.mark(Mark::Fail),
+        name = look.bold("tunneld"),
+        span = span(since, now),
+        indent = look.indent(),
+        error = clean(&error.to_string()),
+        arrow = look.arrow(),
+        step = look.bold("tunnelctl start"),
+    )
 }
 
 /// Returns what keeps the daemon as a whole from its work.
@@ -144,19 +160,6 @@ fn row(connection: &Connection) -> [String; 5] {
     ]
 }
 
-fn connection_mark(connection: &Connection) -> Mark {
-    match (connection.state, connection.quality) {
-        (ConnectionState::Connected, Quality::Poor | Quality::Critical) => Mark::Warn,
-        (ConnectionState::Connected, _) => Mark::Ok,
-        (ConnectionState::Connecting | ConnectionState::Unknown, _) => Mark::Warn,
-        // Down without an error is meant so; the cloud is down when the tunnel was stopped or has no token.
-        (ConnectionState::Disconnected, _) if connection.error.is_none() || connection.id == CLOUD_ID => {
-            Mark::Off
-        }
-        (ConnectionState::Disconnected | ConnectionState::Error, _) => Mark::Fail,
-    }
-}
-
 fn models_line(models: &[String]) -> String {
     let mut line = models.iter().take(MODELS_SHOWN).map(|model| clean(model)).collect::<Vec<_>>().join(", ");
     if models.len() > MODELS_SHOWN {
@@ -221,22 +224,6 @@ fn config(status: &Status, look: &Look, now: Timestamp) -> Vec<String> {
         lines.extend(next_step(warning(RESTART_REQUIRED), look));
     }
     lines
-}
-
-fn milliseconds(ms: f64) -> String {
-    if ms < 10.0 { format!("{ms:.1} ms") } else { format!("{ms:.0} ms") }
-}
-
-/// Returns the time between two moments in its two largest units, such as `3 h 12 min`.
-fn span(from: Timestamp, to: Timestamp) -> String {
-    let seconds = to.as_second().saturating_sub(from.as_second()).max(0);
-    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
-    match () {
-        () if days > 0 => format!("{days} d {} h", hours % 24),
-        () if hours > 0 => format!("{hours} h {} min", minutes % 60),
-        () if minutes > 0 => format!("{minutes} min {} s", seconds % 60),
-        () => format!("{seconds} s"),
-    }
 }
 
 #[cfg(test)]

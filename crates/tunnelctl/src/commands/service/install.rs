@@ -47,8 +47,7 @@ pub(super) fn install(
             "status": "success", "unit": SERVICE, "file": file, "socket": wish.socket(), "changed": changed,
         }))?;
     } else {
-        output
-            .done(&format!("tunneld runs and will at each login; see: tunnelctl service status ({file})"))?;
+        output.done(&format!("tunneld runs, and will at each login, by {file}; next: tunnelctl start"))?;
     }
     Ok(exit::OK)
 }

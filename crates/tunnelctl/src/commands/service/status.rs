@@ -97,7 +97,7 @@ fn since(unit: &Properties) -> Option<Timestamp> {
 }
 
 /// Tells whether the user's services run from boot on; `None` where that cannot be known.
-fn lingers(user: Option<&str>) -> Option<bool> {
+pub(in crate::commands) fn lingers(user: Option<&str>) -> Option<bool> {
     let user = user.filter(|user| !user.is_empty() && !user.contains('/'))?;
     Some(Path::new(LINGER).join(user).exists())
 }

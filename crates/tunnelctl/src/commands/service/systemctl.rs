@@ -6,13 +6,17 @@ use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, bail};
 
+/// Option of `systemctl show` that names the properties which are looked at.
+pub(in crate::commands) const WANTED: &str = "--property=LoadState,ActiveState,SubState,UnitFileState,MainPID,\
+     ActiveEnterTimestamp,StatusText,Result,ExecMainStatus,FragmentPath,NRestarts";
+
 /// A user manager that answers.
 #[derive(Debug)]
 pub(super) struct Systemctl(());
 
 /// What `systemctl show` tells of a unit.
 #[derive(Debug, Default)]
-pub(super) struct Properties(BTreeMap<String, String>);
+pub(in crate::commands) struct Properties(BTreeMap<String, String>);
 
 impl Systemctl {
     /// Makes sure that there is a user manager to talk to.
@@ -20,15 +24,15 @@ impl Systemctl {
         let systemctl = Self(());
         let output = match systemctl.output(&["show", "--property=Version"]) {
             Ok(output) => output,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => bail!(
-                "there is no systemctl here, so no user services; start tunneld by what starts your programs"
-            ),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                bail!("there is no systemctl here, so no user services; run it yourself: tunneld")
+            }
             Err(error) => return Err(error).context("running systemctl"),
         };
         if !output.status.success() {
             bail!(
                 "systemd's user manager does not answer ({}); log in as this user rather than through su or \
-                 sudo, or, on a machine without logins: loginctl enable-linger",
+                 sudo, or, on a machine without logins: loginctl enable-linger; or run it without systemd: tunneld",
                 complaint(&output)
             );
         }
@@ -46,8 +50,6 @@ impl Systemctl {
 
     /// Returns what systemd knows of a unit; also of one that does not exist.
     pub(super) fn show(&self, unit: &str) -> anyhow::Result<Properties> {
-        const WANTED: &str = "--property=LoadState,ActiveState,SubState,UnitFileState,MainPID,\
-                              ActiveEnterTimestamp,StatusText,Result,ExecMainStatus,FragmentPath,NRestarts";
         let output = self.output(&["show", unit, "--timestamp=unix", WANTED]).context("running systemctl")?;
         if !output.status.success() {
             bail!("systemctl --user show {unit} failed: {}", complaint(&output));
@@ -64,25 +66,25 @@ impl Systemctl {
 }
 
 impl Properties {
-    pub(super) fn parse(text: &str) -> Self {
+    pub(in crate::commands) fn parse(text: &str) -> Self {
         let pairs = text.lines().filter_map(|line| line.split_once('='));
         Self(pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
     }
 
     /// Returns a property; empty when it has none.
-    pub(super) fn get(&self, name: &str) -> &str {
+    pub(in crate::commands) fn get(&self, name: &str) -> &str {
         self.0.get(name).map_or("", String::as_str)
     }
 
-    pub(super) fn exists(&self) -> bool {
+    pub(in crate::commands) fn exists(&self) -> bool {
         self.get("LoadState") != "not-found"
     }
 
-    pub(super) fn is_active(&self) -> bool {
+    pub(in crate::commands) fn is_active(&self) -> bool {
         matches!(self.get("ActiveState"), "active" | "reloading" | "activating")
     }
 
-    pub(super) fn is_enabled(&self) -> bool {
+    pub(in crate::commands) fn is_enabled(&self) -> bool {
         matches!(self.get("UnitFileState"), "enabled" | "enabled-runtime")
     }
 }

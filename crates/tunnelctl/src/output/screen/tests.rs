@@ -1,4 +1,4 @@
-use tunnel_api::connection::ConnectionKind;
+use tunnel_api::connection::{CLOUD_ID, ConnectionKind, ConnectionState, Quality};
 use tunnel_api::status::{ConfigStatus, TunnelManager};
 use tunnel_api::warning::{CONNECTION_DOWN, TOKEN_EXPIRED};
 
@@ -30,6 +30,7 @@ fn up() -> Status {
         ..Connection::default()
     };
     Status {
+        gateway: None,
         tunnel_manager: TunnelManager { running: true, ..TunnelManager::default() },
         tunnel: Tunnel {
             target: Target::Up,
@@ -197,10 +198,16 @@ fn status_of_nothing_is_still_a_screen() {
 }
 
 #[test]
-fn spans_have_their_two_largest_units() {
-    for (seconds, text) in
-        [(-5, "0 s"), (59, "59 s"), (60, "1 min 0 s"), (3600, "1 h 0 min"), (90_061, "1 d 1 h")]
-    {
-        assert_eq!(span(at(0), at(seconds)), text);
-    }
+fn daemon_that_went_away_is_told_with_what_to_do() {
+    let error = Error::NotTunneld { door: "d".to_owned(), detail: "\x1b[2J".to_owned() };
+    assert_eq!(
+        lost(&error, at(0), &Look::plain(), at(61)),
+        "\
+FAIL tunneld does not answer, for 1 min 1 s
+       what answers at d is not tunneld: ?[2J; name the right address with --url
+       -> if it does not come back: tunnelctl start
+
+It is shown again as soon as it is back; Ctrl-C ends.
+"
+    );
 }
