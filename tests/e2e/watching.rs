@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use e2e::{Daemon, MODEL, Script, eventually, measured, scenario};
+use e2e::{
+    Daemon, DaemonOptions, MODEL, RelayOptions, Scope, Script, TokenRequest, eventually, measured, scenario,
+};
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -108,9 +110,34 @@ fn the_original_commands_are_answered() -> Result<()> {
         ensure!(status["status"]["cloud_proxy"]["state"] == "connected", "{status}");
         let auth = watcher.ask(json!({ "command": "AUTH_STATUS", "id": 1 })).await?;
         ensure!(auth["authenticated"] == true && auth["subject"] == "alice", "{auth}");
-        watcher.say(json!({ "command": "UPDATE_TOOLTIP", "id": 2, "text": "busy" })).await?;
-        let heard = tray.find("the tooltip", |message| message["command"] == "UPDATE_TOOLTIP").await?;
-        ensure!(heard["text"] == "busy", "{heard}");
+        // What is for the other clients reaches each of them, with what it carries and nothing else.
+        for (command, told) in [
+            (
+                json!({ "command": "UPDATE_TOOLTIP", "id": 2, "text": "busy" }),
+                json!({ "command": "UPDATE_TOOLTIP", "text": "busy" }),
+            ),
+            (
+                json!({ "command": "UPDATE_ICON", "id": 2, "state": "partial" }),
+                json!({ "command": "UPDATE_ICON", "state": "partial" }),
+            ),
+            (json!({ "command": "SHOW", "id": 2 }), json!({ "command": "SHOW" })),
+            (
+                json!({ "command": "SHOW", "id": 2, "from": "tray" }),
+                json!({ "command": "SHOW", "from": "tray" }),
+            ),
+            (json!({ "command": "HIDE", "id": 2 }), json!({ "command": "HIDE" })),
+            (json!({ "command": "SETTINGS", "id": 2 }), json!({ "command": "SETTINGS" })),
+            (json!({ "command": "QUIT", "id": 2 }), json!({ "command": "QUIT" })),
+        ] {
+            let answer = watcher.ask(command.clone()).await?;
+            ensure!(answer == json!({ "id": 2, "status": "success", "clients": 1 }), "{command}: {answer}");
+            let heard = tray.find("a call", |message| message["command"] == told["command"]).await?;
+            ensure!(heard == told, "{command}: {heard}");
+        }
+        for command in ["UPDATE_TOOLTIP", "UPDATE_ICON", "UPDATE_AUTH_TOKEN"] {
+            let answer = watcher.ask(json!({ "command": command, "id": 2 })).await?;
+            ensure!(answer["code"] == "bad_request" && answer["error"].is_string(), "{command}: {answer}");
+        }
         for (text, code) in [("nonsense", None), (r#"{"command": "NO_SUCH"}"#, Some("unknown_command"))] {
             watcher.socket.send(Message::text(text)).await?;
             let answer = watcher.find("an error", |message| message["error"].is_string()).await?;
@@ -139,6 +166,45 @@ fn the_original_commands_are_answered() -> Result<()> {
         let told =
             watcher.find("the change", |message| message["command"] == "CONNECTION_STATUS_CHANGED").await?;
         ensure!(told["connection_type"] == "cloud_proxy", "{told}");
+        ensure!(told["status"]["state"].is_string(), "{told}");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_token_that_comes_over_the_socket_is_dialled_with_and_forgotten_again() -> Result<()> {
+    scenario(async |lab| {
+        let relay = lab.relay(RelayOptions::default()).await?;
+        let options = DaemonOptions { relay: Some(relay.url()), ..DaemonOptions::default() };
+        let daemon = lab.daemon(options).await?;
+        let mut watcher = Watcher::connect(&daemon).await?;
+        let auth = watcher.ask(json!({ "command": "AUTH_STATUS", "id": 1 })).await?;
+        ensure!(
+            auth == json!({ "id": 1, "authenticated": false, "subject": null, "expires_at": null }),
+            "{auth}"
+        );
+        let token = relay.token(&TokenRequest::new("alice", Scope::Tunnel))?;
+        let stored = watcher.ask(json!({ "command": "UPDATE_AUTH_TOKEN", "id": 2, "token": token })).await?;
+        ensure!(stored == json!({ "id": 2, "status": "success" }), "{stored}");
+        daemon.wait_for_tunnel("connected", LIMIT).await?;
+        let auth = watcher.ask(json!({ "command": "AUTH_STATUS", "id": 3 })).await?;
+        ensure!(auth["authenticated"] == true && auth["subject"] == "alice", "{auth}");
+        let removed = watcher.ask(json!({ "command": "UPDATE_AUTH_TOKEN", "id": 4, "token": "" })).await?;
+        ensure!(removed == json!({ "id": 4, "status": "success" }), "{removed}");
+        daemon.wait_for_tunnel("disconnected", LIMIT).await?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_tray_takes_the_notifications_over_once_and_for_as_long_as_it_is_there() -> Result<()> {
+    scenario(async |lab| {
+        let world = lab.world().await?;
+        let mut tray = Watcher::connect(&world.daemon).await?;
+        for id in 1..=2 {
+            let answer = tray.ask(json!({ "command": "TAKE_NOTIFICATIONS", "id": id })).await?;
+            ensure!(answer == json!({ "id": id, "status": "success" }), "{answer}");
+        }
         Ok(())
     })
 }

@@ -5,7 +5,8 @@
 #   session.sh begin           as root. Says "ready PID" once systemd answers, and ends when its input does.
 #   /srv/session.sh enter ARG...    inside, as root: runs a program as the user, as a part of his session.
 #
-# Environment of begin: SESSION_BIN, a folder shown at /srv/bin; SESSION_PROGRAM, a file shown at /srv/program.
+# Environment of begin: SESSION_BIN, a folder shown at /srv/bin; SESSION_PROGRAM, a file shown at /srv/program;
+# SESSION_MODEL, a folder shown at /srv/model, if it is there.
 # Beyond bash it needs systemd, dbus, dbus-user-session, util-linux and iproute2.
 set -euo pipefail
 
@@ -87,6 +88,10 @@ inside() {
     if [[ -n ${SESSION_PROGRAM:-} ]]; then
         touch /srv/program
         mount --bind "$SESSION_PROGRAM" /srv/program
+    fi
+    if [[ -d ${SESSION_MODEL:-} ]]; then
+        mkdir /srv/model
+        mount --bind "$SESSION_MODEL" /srv/model
     fi
     for file in passwd group; do cp "/etc/$file" /srv/etc/; done
     echo "$user:x:$uid:$uid::$home:/bin/bash" >>/srv/etc/passwd

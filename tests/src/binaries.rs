@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 
-const PACKAGES: [&str; 3] = ["tunneld", "tunnel-relay", "tunnelctl"];
+const PACKAGES: [&str; 4] = ["tunneld", "tunnel-relay", "tunnelctl", "tunnel-tray"];
 
 /// Returns the path of the daemon, building the workspace's binaries if need be.
 pub fn tunneld() -> Result<PathBuf> {
@@ -25,6 +25,11 @@ pub fn tunnel_relay() -> Result<PathBuf> {
 /// Returns the path of the command line, building the workspace's binaries if need be.
 pub fn tunnelctl() -> Result<PathBuf> {
     binary("tunnelctl")
+}
+
+/// Returns the path of the tray, building the workspace's binaries if need be.
+pub fn tunnel_tray() -> Result<PathBuf> {
+    binary("tunnel-tray")
 }
 
 /// Returns the folder of this package: `tests/` of the workspace.

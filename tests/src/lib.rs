@@ -1,4 +1,4 @@
-//! The harness of the end-to-end tests: it starts the real `tunneld`, `tunnel-relay` and `tunnelctl` of this workspace on
+//! The harness of the end-to-end tests: it starts the real programs of this workspace on
 //! loopback, puts scripted peers around them, and lets a scenario play caller, backend and broken network.
 //!
 //! A scenario is an async closure that gets a [`Lab`]. What a lab starts ends with it, and the logs of its processes are
@@ -23,11 +23,17 @@
 //! | [`Tap`] | a TCP proxy that records when the server's bytes passed |
 //! | [`Caller`] | an HTTP/1.1 caller that sees when each chunk came and hangs up when told |
 //! | [`UserSession`] | a throw-away user with a real systemd, bus, journal and network of his own |
+//! | [`Terminal`] | a real terminal (tmux): keys in, screens out |
+//! | [`Desktop`], [`Tray`] | a session bus with a place for icons and notifications, and the real tray on it |
+//! | [`RestlessDaemon`] | the real daemon with changes of status put between its messages on `/ws` |
+//! | [`ScriptedDoor`] | an HTTP server that gives one answer |
+//! | [`Masks`], [`compare`] | what programs print, kept as files |
 //! | [`ModelServer`] | a real llama.cpp server, where `cargo xtask setup` has put one |
 //!
-//! Environment: `E2E_PROFILE=release` tests release builds; `E2E_BIN_DIR` names a folder with the three binaries (of that
+//! Environment: `E2E_PROFILE=release` tests release builds; `E2E_BIN_DIR` names a folder with the four binaries (of that
 //! profile) and skips building them; `SOAK=1` runs the full counts; `E2E_REQUIRE_REAL=1` makes a missing model server or client a
-//! failure; `E2E_SEED` repeats a random schedule; `E2E_FIGURES` names a file to which the measured lines are appended.
+//! failure; `E2E_SEED` repeats a random schedule; `E2E_FIGURES` names a file to which the measured lines are appended;
+//! `E2E_PICTURES` names a folder for pictures of the panel; `UPDATE_SNAPSHOTS=1` writes `snapshots/`, `UPDATE_DOCS=1` the documents.
 
 mod api_routes;
 pub mod binaries;
@@ -35,6 +41,7 @@ mod canary;
 mod client;
 mod content;
 mod daemon;
+mod desktop;
 mod fake_backend;
 mod figures;
 mod flaky_link;
@@ -47,7 +54,12 @@ pub mod ports;
 mod process;
 mod raw;
 mod relay;
+mod restless;
+mod scripted_door;
+mod snapshot;
 mod tap;
+mod terminal;
+mod tray;
 mod user_session;
 mod wait;
 
@@ -56,6 +68,7 @@ pub use canary::{keep_secret, look_for_secrets};
 pub use client::{Call, Caller, Chunk, Ending, Reply};
 pub use content::{Pattern, PatternCheck};
 pub use daemon::{Daemon, DaemonOptions};
+pub use desktop::{Desktop, MenuEntry, Notification, Picture, Tooltip, TrayItem};
 pub use fake_backend::script::{Api, Script, Sink};
 pub use fake_backend::{Connection, Exchange, FakeBackend, FakeBackendOptions, Flavor, MODEL};
 pub use figures::{Latencies, measured, skipped, soak, soak_count};
@@ -68,7 +81,12 @@ pub use own_network::in_own_network;
 pub use process::{Memory, Process};
 pub use raw::{raw, status_of};
 pub use relay::{Relay, RelayOptions, Scope, TokenRequest};
+pub use restless::RestlessDaemon;
+pub use scripted_door::ScriptedDoor;
+pub use snapshot::{Masks, Numbers, compare, compare_document};
 pub use tap::Tap;
+pub use terminal::{Size, Terminal};
+pub use tray::Tray;
 pub use user_session::UserSession;
 pub use wait::{eventually, poll_until};
 

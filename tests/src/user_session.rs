@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::{binaries, namespaces::forbidden};
+use crate::{binaries, model_server::ModelServer, namespaces::forbidden};
 
 const START_LIMIT: Duration = Duration::from_secs(30);
 
@@ -65,7 +65,8 @@ impl UserSession {
         )
     }
 
-    /// Begins a session in which the programs under test are at `/srv/bin` and this test program at `/srv/program`.
+    /// Begins a session in which the programs under test are at `/srv/bin`, this test program at
+    /// `/srv/program`, and the real model server, where it is installed, at `/srv/model`.
     pub fn begin() -> Result<Self> {
         let programs = binaries::tunneld()?;
         let programs = programs.parent().context("a program lies in a folder")?;
@@ -73,6 +74,7 @@ impl UserSession {
             .arg("begin")
             .env("SESSION_BIN", programs)
             .env("SESSION_PROGRAM", std::env::current_exe()?)
+            .env("SESSION_MODEL", ModelServer::dir())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
