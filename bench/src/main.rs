@@ -15,6 +15,7 @@ mod measure;
 mod process;
 mod proxy;
 mod report;
+mod status_command;
 mod targets;
 
 use std::fs;
@@ -32,6 +33,7 @@ use crate::machine::Machine;
 use crate::measure::{Lengths, Measure};
 use crate::process::Role;
 use crate::report::Table;
+use crate::status_command::StatusCommand;
 use crate::targets::{Peer, Scene, Target, Workshop};
 
 /// Measure the tunnel and the gateway beside their peers
@@ -210,6 +212,15 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         markdown.push_str(&table.markdown());
         tables.push(table.json());
     }
+    let status_command = if cli.columns.is_empty() && cli.peers.is_empty() {
+        let measured = StatusCommand::measure(&workshop, if cli.quick { 20 } else { 200 })?;
+        println!("{}", measured.markdown());
+        markdown.push_str(&measured.markdown());
+        measured.json()
+    } else {
+        // Somebody looks at something else.
+        serde_json::Value::Null
+    };
     let when = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let result = json!({
         "unix_time_s": when,
@@ -218,6 +229,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         "rounds": cli.rounds,
         "quick": cli.quick,
         "tables": tables,
+        "status_command": status_command,
     });
     fs::write(out.join("last.json"), serde_json::to_string_pretty(&result)?)?;
     fs::write(out.join("last.md"), markdown)?;

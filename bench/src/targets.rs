@@ -442,7 +442,7 @@ impl Start<'_> {
 }
 
 impl Workshop {
-    fn ours(&self, name: &str) -> anyhow::Result<PathBuf> {
+    pub(crate) fn ours(&self, name: &str) -> anyhow::Result<PathBuf> {
         let path = self.binaries.join(name);
         ensure!(path.is_file(), "{} is not built", path.display());
         Ok(path)
@@ -472,7 +472,7 @@ fn loopback(port: u16) -> SocketAddr {
 }
 
 /// Finds a port that nobody listens on now.
-fn free_port() -> anyhow::Result<u16> {
+pub(crate) fn free_port() -> anyhow::Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("looking for a free port")?;
     Ok(listener.local_addr()?.port())
 }

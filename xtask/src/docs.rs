@@ -5,9 +5,10 @@ use std::process::ExitCode;
 use crate::{run, talk, workspace};
 
 /// Package, and which of its tests hold documents.
-const WRITERS: [(&str, &[&str]); 2] = [
+const WRITERS: [(&str, &[&str]); 3] = [
     ("tunnel-api", &["--test", "config_reference"]),
     ("tunneld", &["--lib", "in_the_repository_is_current"]),
+    ("tunnelctl", &["--bin", "tunnelctl", "reference::"]),
 ];
 
 /// Writes all of them anew.

