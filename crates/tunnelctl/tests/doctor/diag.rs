@@ -76,7 +76,7 @@ fn scene() -> Scene {
                     "ollamaHost": "canaryhost.example.org", "logLevel": "INFO",
                     "connections": [{ "id": "b", "url": "http://canaryhost.example.org:1", "credential": "canarysecret" }] }),
         ),
-        ("GET /api/config/origins", json!({ "file": "/home/canaryuser/c.json", "files": [leaky("file")] })),
+        ("GET /api/config/origins", json!({ "files": [leaky("file"), "/home/canaryuser/c.json"] })),
         ("GET /api/auth", json!({ "authenticated": true, "subject": "canarysubject", "last_error": leaky("auth") })),
         ("POST /api/diagnosis", json!({ "checks": [{ "id": "relay_dns", "detail": leaky("check") }] })),
     ])
