@@ -429,7 +429,7 @@ never\t''"
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand doctor" -l json -d 'Answer in JSON, which is stable; text for people is not'
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand doctor" -s q -l quiet -d 'Say nothing but answers and errors'
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand doctor" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand diag" -s o -l output -d 'Where to write it; default: tunneld-diag-<time>.tar.gz in this directory' -r -F
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand diag" -s o -l output -d 'Where to write it; default: tunneld-diag-TIME.tar.gz in this directory' -r -F
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand diag" -l url -d 'Ask the daemon at this address, http://… or unix:///…' -r
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand diag" -l timeout -d 'Wait this long for each answer: 60s, 2m, 500ms, or seconds' -r
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand diag" -l color -d 'Use colour' -r -f -a "auto\t''

@@ -140,7 +140,7 @@ pub(crate) enum Verb {
     Doctor,
     /// Write an archive for a bug report, without secrets
     Diag {
-        /// Where to write it; default: tunneld-diag-<time>.tar.gz in this directory
+        /// Where to write it; default: tunneld-diag-TIME.tar.gz in this directory
         #[arg(long, short, value_name = "FILE")]
         output: Option<PathBuf>,
     },
