@@ -236,7 +236,7 @@ complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand requests; and not __
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand requests; and not __fish_seen_subcommand_from list cancel explain" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand requests; and not __fish_seen_subcommand_from list cancel explain" -f -a "list" -d 'Show the requests that run'
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand requests; and not __fish_seen_subcommand_from list cancel explain" -f -a "cancel" -d 'End a request; its caller is told'
-complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand requests; and not __fish_seen_subcommand_from list cancel explain" -f -a "explain" -d 'Show where a request that runs went, and why'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand requests; and not __fish_seen_subcommand_from list cancel explain" -f -a "explain" -d 'Show where a request that runs is, and since when'
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand requests; and __fish_seen_subcommand_from list" -l url -d 'Ask the daemon at this address, http://… or unix:///…' -r
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand requests; and __fish_seen_subcommand_from list" -l timeout -d 'Wait this long for each answer: 60s, 2m, 500ms, or seconds' -r
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand requests; and __fish_seen_subcommand_from list" -l color -d 'Use colour' -r -f -a "auto\t''

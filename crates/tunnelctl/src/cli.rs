@@ -287,7 +287,7 @@ pub(crate) enum RequestsVerb {
         /// Its id, as the list and the answer's X-Request-Id tell it
         id: String,
     },
-    /// Show where a request that runs went, and why
+    /// Show where a request that runs is, and since when
     ///
     /// Finished ones are not kept yet.
     Explain {

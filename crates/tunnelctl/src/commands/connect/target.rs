@@ -7,6 +7,7 @@ use tunnel_api::connection::ConnectionKind;
 use tunnel_api::{Config, Model, Status};
 
 use crate::cli::App;
+use crate::commands::service::RESTART;
 use crate::output::clean;
 
 /// Stands for a model where there is none: nobody takes it for a name.
@@ -169,7 +170,7 @@ fn gateway_moves(status: &Status, port: u16) -> Option<String> {
         Some(_) => {
             format!("this address holds until tunneld restarts; from then on the gateway is on port {port}")
         }
-        None => "the gateway's port holds after a restart: systemctl --user restart tunneld".to_owned(),
+        None => format!("the gateway's port holds after a restart; {RESTART}"),
     })
 }
 
