@@ -13,6 +13,7 @@ use tunnel_transport::{BadDial, CloseCode, Closed, DialKind, DialRequest, LinkSt
 
 use crate::auth::{self, Principal, Scope};
 use crate::body::RelayBody;
+use crate::client::Client;
 use crate::error::Refusal;
 use crate::listener::Connection;
 use crate::registry::{NewTunnel, Resume, Tunnel};
@@ -28,12 +29,13 @@ enum Arrival {
 }
 
 /// Answers a dial. The upgrade completes after the answer has been written.
-pub(crate) fn connect(
+pub(crate) async fn connect(
     connection: &Connection,
+    _client: &Client,
     mut request: Request<Incoming>,
 ) -> Result<Response<RelayBody>, Refusal> {
     let shared = &connection.shared;
-    let principal = shared.verifier.verify(auth::bearer(request.headers())?, auth::unix_now())?;
+    let principal = shared.authority.verify(auth::bearer(request.headers())?).await?;
     if !principal.scopes.has(Scope::Tunnel) {
         return Err(Refusal::Scope { needed: Scope::Tunnel, has: principal.scopes });
     }
@@ -78,7 +80,8 @@ fn open(
     let (response, session, driver) = shared.acceptor.open(request);
     let tokens = session.tokens();
     let new = NewTunnel { principal, device: dial.device, session };
-    let tunnel = shared.registry.announce(new)?;
+    let max_devices = shared.settings().tier(principal.tier.as_deref()).max_devices;
+    let tunnel = shared.registry.announce(new, max_devices)?;
     match arrival {
         Arrival::Fresh => shared.metrics.dials.inc(),
         Arrival::Beside => shared.metrics.migrations.inc(),
@@ -153,7 +156,7 @@ impl Watch {
                         Ok(()) => break,
                         Err(_) => return session.closed().await,
                     },
-                    token = next(&mut tokens) => match self.refreshed(&token) {
+                    token = next(&mut tokens) => match self.refreshed(&token).await {
                         Ok(until) => self.tunnel.extend(until),
                         Err(reason) => session.close(Closed::new(CloseCode::Token, reason)),
                     },
@@ -194,8 +197,8 @@ impl Watch {
     }
 
     /// Checks a refreshed token: it must be as good as the one that the session was opened with.
-    fn refreshed(&self, token: &SecretString) -> Result<u64, &'static str> {
-        let verified = self.shared.verifier.verify(token.expose_secret(), auth::unix_now());
+    async fn refreshed(&self, token: &SecretString) -> Result<u64, &'static str> {
+        let verified = self.shared.authority.verify(token.expose_secret()).await;
         let new = verified.map_err(|_| "the refreshed token is not valid")?;
         if new.subject != self.tunnel.subject {
             return Err("the refreshed token belongs to another subject");

@@ -1,5 +1,6 @@
 //! Who is calling: bearer tokens become [`Principal`]s.
 
+pub(crate) mod authority;
 mod cache;
 pub mod local_issuer;
 
@@ -18,12 +19,16 @@ pub use local_issuer::{Grant, IssuerError, LocalIssuer, Verifier};
 #[derive(Debug)]
 pub struct Principal {
     /// The tenant: devices and callers of one subject find each other, those of two subjects never do.
+    ///
+    /// Of a token of the relay's own it is `sub`; of another issuer's it begins with that issuer's name and a colon.
     pub subject: Arc<str>,
     /// What the token allows.
     pub scopes: Scopes,
     /// The only device the token holds for; `None`: every device of the subject.
     pub device: Option<DeviceName>,
-    /// The limits that apply, by name; `None`: the relay's defaults.
+    /// The only models the token holds for, `*` at the end standing for any rest; `None`: every model.
+    pub models: Option<Arc<[String]>>,
+    /// The limits that apply, by name; `None`: those of the tier `default`.
     pub tier: Option<String>,
     /// The token's own id (`jti`), for audit and revocation.
     pub token_id: String,
@@ -38,6 +43,7 @@ pub struct Principal {
 pub struct Scopes {
     tunnel: bool,
     inference: bool,
+    account: bool,
 }
 
 /// One thing that a token may allow.
@@ -47,6 +53,8 @@ pub enum Scope {
     Tunnel,
     /// A caller may send requests to the subject's desktops
     Inference,
+    /// Its holder is the subject in person: may make keys for apps, and revoke them
+    Account,
 }
 
 impl Scope {
@@ -55,6 +63,7 @@ impl Scope {
         match self {
             Self::Tunnel => "tunnel",
             Self::Inference => "inference",
+            Self::Account => "account",
         }
     }
 }
@@ -67,6 +76,7 @@ impl Scopes {
             match word {
                 "tunnel" => scopes.tunnel = true,
                 "inference" => scopes.inference = true,
+                "account" => scopes.account = true,
                 _ => {}
             }
         }
@@ -78,16 +88,28 @@ impl Scopes {
         match scope {
             Scope::Tunnel => self.tunnel,
             Scope::Inference => self.inference,
+            Scope::Account => self.account,
         }
+    }
+
+    /// Returns whether all of `self` is in `other`.
+    pub fn within(self, other: Self) -> bool {
+        [Scope::Tunnel, Scope::Inference, Scope::Account]
+            .into_iter()
+            .all(|scope| !self.has(scope) || other.has(scope))
     }
 
     /// Returns the space-separated list.
     pub fn as_str(self) -> &'static str {
-        match (self.tunnel, self.inference) {
-            (true, true) => "tunnel inference",
-            (true, false) => "tunnel",
-            (false, true) => "inference",
-            (false, false) => "",
+        match (self.tunnel, self.inference, self.account) {
+            (true, true, true) => "tunnel inference account",
+            (true, true, false) => "tunnel inference",
+            (true, false, true) => "tunnel account",
+            (false, true, true) => "inference account",
+            (true, false, false) => "tunnel",
+            (false, true, false) => "inference",
+            (false, false, true) => "account",
+            (false, false, false) => "",
         }
     }
 }
@@ -99,6 +121,7 @@ impl FromIterator<Scope> for Scopes {
             match scope {
                 Scope::Tunnel => set.tunnel = true,
                 Scope::Inference => set.inference = true,
+                Scope::Account => set.account = true,
             }
         }
         set
@@ -117,6 +140,12 @@ pub enum TokenError {
     /// The token's time is over.
     #[error("the token has expired")]
     Expired,
+    /// The token was revoked.
+    #[error("the token was revoked")]
+    Revoked,
+    /// The issuer's keys are not known yet, and cannot be had now: nothing can be said of the token.
+    #[error("the issuer of the token cannot be asked for its keys now")]
+    IssuerAway,
 }
 
 /// Takes the bearer token out of a request's headers.

@@ -78,6 +78,9 @@ pub struct TokenCreate {
     /// The only device the token holds for; without it, every device of the subject
     #[arg(long, value_name = "NAME")]
     pub device: Option<DeviceName>,
+    /// The only model the token holds for, `*` at the end standing for any rest; may be given several times
+    #[arg(long, value_name = "NAME")]
+    pub model: Vec<String>,
     /// Name of the limits that apply
     #[arg(long, value_name = "NAME")]
     pub tier: Option<String>,
@@ -99,6 +102,7 @@ impl Serve {
             data_dir: self.data_dir,
             grace: Duration::from_secs(self.grace),
             settings,
+            settings_file: self.config,
         })
         .await?;
         if let Some(path) = &self.addr_file {
@@ -116,6 +120,7 @@ impl TokenCreate {
             subject: self.subject,
             scopes: self.scope.into_iter().collect(),
             device: self.device,
+            models: (!self.model.is_empty()).then_some(self.model),
             tier: self.tier,
             ttl: self.ttl,
         };

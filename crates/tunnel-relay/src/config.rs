@@ -1,5 +1,10 @@
 //! The relay's settings: limits and times, all with defaults, from an optional TOML file.
 
+mod edge;
+mod issuer;
+mod tier;
+
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -7,21 +12,36 @@ use figment::Figment;
 use figment::providers::{Format as _, Toml};
 use figment::value::{Dict, Num, Value};
 
-/// Limits and times. The defaults need no file.
+pub use edge::{AcmeSettings, EdgeSettings, TlsSettings};
+pub use issuer::{IssuerSettings, KeySource, LoginSettings};
+pub use tier::{AddressLimits, Tier};
+
+/// Everything that an operator may decide. The defaults need no file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Most requests that one subject may have under way. Default 5000. Beyond: 429 `too_many_streams`.
-    pub max_streams_per_subject: usize,
-    /// Most devices that are known of one subject. Default 256; those that are away make room.
-    pub max_devices_per_subject: usize,
+    /// Tiers beside `default`, by name.
+    pub tiers: BTreeMap<String, Tier>,
+    /// The tier `default`. The keys `max_streams_per_subject` and `max_devices_per_subject` of earlier versions are its
+    /// `max_streams` and `max_devices`.
+    pub default_tier: Tier,
+    /// Limits of each address.
+    pub address: AddressLimits,
+    /// Issuers besides the relay's own.
+    pub issuers: Vec<IssuerSettings>,
+    /// How desktops log in; `None`: only with tokens that somebody hands them.
+    pub login: Option<LoginSettings>,
+    /// The public address.
+    pub edge: EdgeSettings,
+    /// Longest life of a key that a tenant makes for an app, in seconds. Default 31536000, a year.
+    pub max_key_ttl: Duration,
+    /// File of the audit log; `None`: `audit.jsonl` in the data directory.
+    pub audit_file: Option<PathBuf>,
     /// Longest wait for the head of a response, in seconds after the request was sent in full. Default 605: 5 more
     /// than the desktop allows its backend, a cold model takes minutes.
     pub first_byte_timeout: Duration,
     /// Longest silence of a device during a response, in seconds. Default 120. Time without a link, or in which the
     /// caller does not read, does not count. Until the first byte of the body it is at least `first_byte_timeout`.
     pub idle_timeout: Duration,
-    /// Longest wait for the head of a request on a connection, in seconds. Default 10.
-    pub header_read_timeout: Duration,
     /// How long a session is kept without a socket, in seconds. Default 60.
     pub session_grace: Duration,
     /// Most bytes that each end of a tunnel keeps for a resume. Default 4194304 (4 MiB), allocated as needed.
@@ -31,11 +51,16 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            max_streams_per_subject: 5_000,
-            max_devices_per_subject: 256,
+            tiers: BTreeMap::new(),
+            default_tier: Tier::default(),
+            address: AddressLimits::default(),
+            issuers: Vec::new(),
+            login: None,
+            edge: EdgeSettings::default(),
+            max_key_ttl: Duration::from_secs(365 * 24 * 60 * 60),
+            audit_file: None,
             first_byte_timeout: Duration::from_secs(605),
             idle_timeout: Duration::from_secs(120),
-            header_read_timeout: Duration::from_secs(10),
             session_grace: Duration::from_secs(60),
             replay_window_bytes: 4 * 1024 * 1024,
         }
@@ -89,13 +114,13 @@ const KEYS: [Key; 7] = [
         name: "max_streams_per_subject",
         min: 1,
         max: 1_000_000,
-        set: |settings, n| settings.max_streams_per_subject = usize::try_from(n).unwrap_or(usize::MAX),
+        set: |settings, n| settings.default_tier.max_streams = usize::try_from(n).unwrap_or(usize::MAX),
     },
     Key {
         name: "max_devices_per_subject",
         min: 1,
         max: 10_000,
-        set: |settings, n| settings.max_devices_per_subject = usize::try_from(n).unwrap_or(usize::MAX),
+        set: |settings, n| settings.default_tier.max_devices = usize::try_from(n).unwrap_or(usize::MAX),
     },
     Key {
         name: "first_byte_timeout_s",
@@ -113,7 +138,7 @@ const KEYS: [Key; 7] = [
         name: "header_read_timeout_s",
         min: 1,
         max: 3_600,
-        set: |settings, n| settings.header_read_timeout = Duration::from_secs(n),
+        set: |settings, n| settings.edge.header_read_timeout = Duration::from_secs(n),
     },
     Key {
         name: "session_grace_s",
@@ -130,6 +155,11 @@ const KEYS: [Key; 7] = [
 ];
 
 impl Settings {
+    /// Returns the tier of that name, or `default`.
+    pub fn tier(&self, name: Option<&str>) -> &Tier {
+        name.and_then(|name| self.tiers.get(name)).unwrap_or(&self.default_tier)
+    }
+
     /// Reads a TOML file over the defaults. All faults are reported at once.
     pub fn load(path: &Path) -> Result<Self, SettingsError> {
         let text = std::fs::read_to_string(path)
@@ -215,13 +245,13 @@ mod tests {
         let text = "max_streams_per_subject = 7\nmax_devices_per_subject = 2\nfirst_byte_timeout_s = 3\n\
                     idle_timeout_s = 4\nheader_read_timeout_s = 5\nsession_grace_s = 6\nreplay_window_bytes = 65536\n";
         let settings = Settings {
-            max_streams_per_subject: 7,
-            max_devices_per_subject: 2,
+            default_tier: Tier { max_streams: 7, max_devices: 2, ..Tier::default() },
+            edge: EdgeSettings { header_read_timeout: Duration::from_secs(5), ..EdgeSettings::default() },
             first_byte_timeout: Duration::from_secs(3),
             idle_timeout: Duration::from_secs(4),
-            header_read_timeout: Duration::from_secs(5),
             session_grace: Duration::from_secs(6),
             replay_window_bytes: 65_536,
+            ..Settings::default()
         };
         assert_eq!(load(text).unwrap(), settings);
         assert_eq!(text.lines().count(), KEYS.len());

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderName, HeaderValue, Response, StatusCode};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
 
 use crate::auth::{Scope, Scopes, TokenError};
@@ -56,6 +56,20 @@ pub(crate) enum Refusal {
     DeviceRequired { online: Vec<String> },
     /// The device is known and not connected.
     DeviceOffline { device: String, retry_after: Duration },
+    /// The subject or the address asks for more than it may.
+    RateLimited { what: &'static str, retry_after: Duration, headers: Box<HeaderMap> },
+    /// The body is longer than the tier allows.
+    BodyTooLarge { limit: u64 },
+    /// No device of the subject has the model.
+    ModelNotFound { model: String, devices: Vec<String> },
+    /// The token does not hold for the model, or the request names none that could be checked.
+    ModelNotAllowed { why: &'static str },
+    /// One of the relay's own resources was asked for something that it does not take.
+    BadRequest { why: String },
+    /// One of the relay's own resources was asked with a method that it does not take.
+    MethodNotAllowed { allow: &'static str },
+    /// There is no login here: no issuer is configured for it.
+    LoginUnavailable,
     /// The subject has too many requests under way.
     TooManyStreams { limit: usize },
     /// The subject has too many devices.
@@ -91,12 +105,24 @@ impl From<TokenError> for Refusal {
 impl Refusal {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
+            Self::Token(TokenError::IssuerAway) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Token(_) => StatusCode::UNAUTHORIZED,
-            Self::Scope { .. } | Self::OtherDevice { .. } => StatusCode::FORBIDDEN,
-            Self::UnknownDevice { .. } | Self::Reserved => StatusCode::NOT_FOUND,
-            Self::DeviceRequired { .. } | Self::BadUpload => StatusCode::BAD_REQUEST,
+            Self::Scope { .. } | Self::OtherDevice { .. } | Self::ModelNotAllowed { .. } => {
+                StatusCode::FORBIDDEN
+            }
+            Self::UnknownDevice { .. }
+            | Self::Reserved
+            | Self::ModelNotFound { .. }
+            | Self::LoginUnavailable => StatusCode::NOT_FOUND,
+            Self::DeviceRequired { .. } | Self::BadUpload | Self::BadRequest { .. } => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::DeviceOffline { .. } | Self::Draining { .. } => StatusCode::SERVICE_UNAVAILABLE,
-            Self::TooManyStreams { .. } | Self::TooManyDevices { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooManyStreams { .. } | Self::TooManyDevices { .. } | Self::RateLimited { .. } => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
             Self::TunnelLost { .. } | Self::StreamReset { .. } => StatusCode::BAD_GATEWAY,
             Self::FirstByteTimeout { .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::Unforwardable { status, .. } | Self::BadDial { status, .. } => *status,
@@ -110,6 +136,16 @@ impl Refusal {
             Self::Token(TokenError::Missing) => "token_missing",
             Self::Token(TokenError::Invalid) => "token_invalid",
             Self::Token(TokenError::Expired) => "token_expired",
+            // For whoever holds it there is no difference: it takes another one.
+            Self::Token(TokenError::Revoked) => "token_invalid",
+            Self::Token(TokenError::IssuerAway) => "issuer_unavailable",
+            Self::RateLimited { .. } => "rate_limited",
+            Self::BodyTooLarge { .. } => "body_too_large",
+            Self::ModelNotFound { .. } => "model_not_found",
+            Self::ModelNotAllowed { .. } => "not_allowed",
+            Self::BadRequest { .. } => "bad_request",
+            Self::MethodNotAllowed { .. } => "method_not_allowed",
+            Self::LoginUnavailable => "login_unavailable",
             Self::Scope { .. } | Self::OtherDevice { .. } => "not_allowed",
             Self::UnknownDevice { .. } => "unknown_device",
             Self::DeviceRequired { .. } => "device_required",
@@ -140,6 +176,33 @@ impl Refusal {
                 .into(),
             Self::Token(TokenError::Expired) => "The token has expired (judged by the relay's clock, see the Date \
                 header). Make a new one with: tunnel-relay token create"
+                .into(),
+            Self::Token(TokenError::Revoked) => "The token was revoked, by its owner or by the relay's operator. Make a \
+                new one with: tunnelctl keys create"
+                .into(),
+            Self::Token(TokenError::IssuerAway) => "The relay cannot check the token now: the issuer that it names does \
+                not hand its keys out. Send the request again after the time in Retry-After."
+                .into(),
+            Self::RateLimited { what, retry_after, .. } => format!(
+                "Too many requests: {what}. Send it again after {} s.",
+                retry_after.as_secs().max(1)
+            )
+            .into(),
+            Self::BodyTooLarge { limit } => format!(
+                "The request's body is longer than the {limit} bytes that this account may send at once."
+            )
+            .into(),
+            Self::ModelNotFound { model, devices } => format!(
+                "None of your devices that are connected ({}) has the model {model}. Load it on one of them, or name \
+                 a device: put /d/<device> in front of the path.",
+                devices.join(", ")
+            )
+            .into(),
+            Self::ModelNotAllowed { why } => (*why).into(),
+            Self::BadRequest { why } => why.clone().into(),
+            Self::MethodNotAllowed { allow } => format!("This address takes {allow} only.").into(),
+            Self::LoginUnavailable => "This relay has no login of its own. Its operator hands out tokens: tunnelctl \
+                login --token-stdin"
                 .into(),
             Self::Scope { needed, has } => {
                 let has = match has.as_str() {
@@ -223,9 +286,17 @@ impl Refusal {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::DeviceOffline { retry_after, .. } | Self::Draining { retry_after } => Some(*retry_after),
+            Self::RateLimited { retry_after, .. } => Some(*retry_after),
+            Self::Token(TokenError::IssuerAway) => Some(Duration::from_secs(5)),
             Self::TooManyStreams { .. } => Some(Duration::from_secs(1)),
             Self::TooManyDevices { .. } => Some(Duration::from_secs(60)),
             Self::Token(_)
+            | Self::BodyTooLarge { .. }
+            | Self::ModelNotFound { .. }
+            | Self::ModelNotAllowed { .. }
+            | Self::BadRequest { .. }
+            | Self::MethodNotAllowed { .. }
+            | Self::LoginUnavailable
             | Self::Scope { .. }
             | Self::OtherDevice { .. }
             | Self::UnknownDevice { .. }
@@ -275,11 +346,21 @@ impl Refusal {
             // RFC 6750 §3: without credentials no error code.
             let challenge = match error {
                 TokenError::Missing => "Bearer realm=\"tunnel-relay\"",
-                TokenError::Invalid | TokenError::Expired => {
+                TokenError::Invalid | TokenError::Expired | TokenError::Revoked => {
                     "Bearer realm=\"tunnel-relay\", error=\"invalid_token\""
                 }
+                TokenError::IssuerAway => "",
             };
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+            if !challenge.is_empty() {
+                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+            }
+        }
+        match self {
+            Self::RateLimited { headers: limits, .. } => headers.extend((**limits).clone()),
+            Self::MethodNotAllowed { allow } => {
+                headers.insert(ALLOW, HeaderValue::from_static(allow));
+            }
+            _ => {}
         }
         response
     }

@@ -14,6 +14,9 @@ use tunnel_transport::{ResponseBody, SendError};
 
 use crate::auth::{self, Scope};
 use crate::body::{Forwarded, IdleLimits, Length, Progress, RelayBody, Upload, overdue};
+use crate::choose;
+use crate::client::Client;
+use crate::config::Settings;
 use crate::error::{Dialect, Refusal, X_REQUEST_ID};
 use crate::headers::{self, TUNNEL_CALLER, TUNNEL_DEVICE};
 use crate::listener::Connection;
@@ -24,6 +27,7 @@ use crate::target::{self, Target};
 /// Forwards a request to the caller's device and passes the answer back as it comes.
 pub(crate) async fn forward(
     connection: &Connection,
+    client: &Client,
     mut request: Request<Incoming>,
     request_id: &HeaderValue,
 ) -> Response<RelayBody> {
@@ -32,7 +36,7 @@ pub(crate) async fn forward(
         Err(refusal) => return refuse(connection, &refusal, dialect(&request), request_id),
     };
     let dialect = dialect(&request);
-    match exchange(connection, request, asked.as_deref(), request_id).await {
+    match exchange(connection, client, request, asked.as_deref(), request_id).await {
         Ok(response) => response,
         Err(refusal) => refuse(connection, &refusal, dialect, request_id),
     }
@@ -71,10 +75,9 @@ fn aim(request: &mut Request<Incoming>) -> Result<Option<String>, Refusal> {
     }
     if let Some(prefixed) = target::split_device(uri) {
         *request.uri_mut() = Uri::from(prefixed.rest);
-        if target::target(request.uri().path()) == Target::Connect
-            || target::target(request.uri().path()) == Target::Reserved
-        {
-            return Err(Refusal::Reserved);
+        match target::target(request.uri().path()) {
+            Target::Connect | Target::Own(_) | Target::Reserved => return Err(Refusal::Reserved),
+            Target::Health | Target::Device => {}
         }
         return Ok(Some(prefixed.device));
     }
@@ -88,12 +91,13 @@ fn aim(request: &mut Request<Incoming>) -> Result<Option<String>, Refusal> {
 
 async fn exchange(
     connection: &Connection,
+    client: &Client,
     request: Request<Incoming>,
     asked: Option<&str>,
     request_id: &HeaderValue,
 ) -> Result<Response<RelayBody>, Refusal> {
     let shared = &*connection.shared;
-    let principal = shared.verifier.verify(auth::bearer(request.headers())?, auth::unix_now())?;
+    let principal = shared.authority.verify(auth::bearer(request.headers())?).await?;
     if !principal.scopes.has(Scope::Inference) {
         return Err(Refusal::Scope { needed: Scope::Inference, has: principal.scopes });
     }
@@ -104,10 +108,9 @@ async fn exchange(
             why: "This relay does not pass WebSockets on. Send the request as plain HTTP; streamed responses work.",
         });
     }
-    let permit = {
-        let named = request.headers().get(TUNNEL_DEVICE).map(|name| name.to_str().unwrap_or("?"));
-        shared.registry.admit(&principal, asked.or(named))?
-    };
+    let allowed = shared.limits.allow(&shared.settings(), &principal, client)?;
+    let named = request.headers().get(TUNNEL_DEVICE).map(|name| name.to_str().unwrap_or("?").to_owned());
+    let (permit, request) = choose::choose(shared, &principal, asked.or(named.as_deref()), request).await?;
 
     let is_head = request.method() == Method::HEAD;
     let (mut head, body) = request.into_parts();
@@ -119,7 +122,7 @@ async fn exchange(
     // Keeps HPACK from remembering what never comes again, at the cost of what does.
     once.set_sensitive(true);
     head.headers.insert(X_REQUEST_ID, once);
-    head.headers.insert(headers::FORWARDED, connection.forwarded.clone());
+    head.headers.insert(headers::FORWARDED, client.forwarded.clone());
     head.headers.insert(TUNNEL_CALLER, principal.caller.clone());
     // What hyper left there is for this connection.
     head.extensions.clear();
@@ -134,6 +137,7 @@ async fn exchange(
     let (mut head, body) = answer?.into_parts();
     headers::strip_response(&mut head.headers);
     head.headers.insert(X_REQUEST_ID, request_id.clone());
+    head.headers.extend(allowed.headers);
     head.version = Version::HTTP_11;
     let bodyless =
         is_head || head.status == StatusCode::NO_CONTENT || head.status == StatusCode::NOT_MODIFIED;
@@ -141,15 +145,19 @@ async fn exchange(
         if bodyless { Length::None } else { Length::AsSaid },
         &head.headers,
         body,
-        IdleLimits {
-            // A backend may send its headers at once and think only then.
-            first: shared.settings.first_byte_timeout.max(shared.settings.idle_timeout),
-            then: shared.settings.idle_timeout,
-        },
+        idle_limits(&shared.settings()),
         permit,
         Arc::clone(&shared.metrics),
     );
     Ok(Response::from_parts(head, RelayBody::Forwarded(body)))
+}
+
+fn idle_limits(settings: &Settings) -> IdleLimits {
+    IdleLimits {
+        // A backend may send its headers at once and think only then.
+        first: settings.first_byte_timeout.max(settings.idle_timeout),
+        then: settings.idle_timeout,
+    }
 }
 
 /// Sends a request and waits for the head of its response for as long as the device may take.
@@ -160,7 +168,7 @@ async fn send(
     connection: &Connection,
 ) -> Result<Response<ResponseBody>, Refusal> {
     let tunnel = permit.tunnel();
-    let limit = connection.shared.settings.first_byte_timeout;
+    let limit = connection.shared.settings().first_byte_timeout;
     let started = Instant::now();
     let mut answer = pin!(tunnel.session.send(request));
     let mut timer = pin!(tokio::time::sleep_until(started + limit));

@@ -11,10 +11,11 @@ use serde_json::json;
 
 use crate::auth::{self, TokenError};
 use crate::body::RelayBody;
+use crate::client::Client;
 use crate::error::{Dialect, Refusal, X_REQUEST_ID};
 use crate::listener::Connection;
 use crate::target::{Target, target};
-use crate::{attach, forward};
+use crate::{account, attach, forward};
 
 /// Answers one request.
 pub(crate) async fn handle(
@@ -23,11 +24,17 @@ pub(crate) async fn handle(
 ) -> Result<Response<RelayBody>, Infallible> {
     connection.mark_used();
     let request_id = request_id();
+    let client = Client::of(&connection, request.headers());
     let refuse = |refusal: &Refusal| forward::refuse(&connection, refusal, Dialect::Plain, &request_id);
     Ok(match target(request.uri().path()) {
-        Target::Device => forward::forward(&connection, request, &request_id).await,
-        Target::Connect => attach::connect(&connection, request).unwrap_or_else(|refusal| refuse(&refusal)),
-        Target::Health => health(&connection, &request, &request_id),
+        Target::Device => forward::forward(&connection, &client, request, &request_id).await,
+        Target::Connect => {
+            attach::connect(&connection, &client, request).await.unwrap_or_else(|refusal| refuse(&refusal))
+        }
+        Target::Health => health(&connection, request.method(), request.headers(), &request_id).await,
+        Target::Own(resource) => account::answer(&connection, &client, resource, request, &request_id)
+            .await
+            .unwrap_or_else(|refusal| refuse(&refusal)),
         Target::Reserved => refuse(&Refusal::Reserved),
     })
 }
@@ -45,12 +52,13 @@ fn request_id() -> HeaderValue {
 }
 
 /// Says that the relay is there, to anybody. A token is judged too, so that one `curl` tells both.
-fn health(
+async fn health(
     connection: &Connection,
-    request: &Request<Incoming>,
+    method: &Method,
+    headers: &HeaderMap,
     request_id: &HeaderValue,
 ) -> Response<RelayBody> {
-    let mut response = if matches!(*request.method(), Method::GET | Method::HEAD) {
+    let mut response = if matches!(*method, Method::GET | Method::HEAD) {
         let mut body = json!({
             "status": "ok",
             "service": "tunnel-relay",
@@ -58,7 +66,7 @@ fn health(
             "protocol": tunnel_transport::SUBPROTOCOL,
             "timestamp": jiff::Timestamp::now().to_string(),
         });
-        if let Some(token) = token_state(connection, request.headers()) {
+        if let Some(token) = token_state(connection, headers).await {
             body["token"] = token.into();
         }
         let mut response = Response::new(RelayBody::full(Bytes::from(body.to_string())));
@@ -75,13 +83,17 @@ fn health(
     response
 }
 
-fn token_state(connection: &Connection, headers: &HeaderMap) -> Option<&'static str> {
-    let verified =
-        auth::bearer(headers).and_then(|token| connection.shared.verifier.verify(token, auth::unix_now()));
+async fn token_state(connection: &Connection, headers: &HeaderMap) -> Option<&'static str> {
+    let verified = match auth::bearer(headers) {
+        Ok(token) => connection.shared.authority.verify(token).await,
+        Err(error) => Err(error),
+    };
     match verified {
         Ok(_) => Some("valid"),
         Err(TokenError::Missing) => None,
         Err(TokenError::Invalid) => Some("invalid"),
         Err(TokenError::Expired) => Some("expired"),
+        Err(TokenError::Revoked) => Some("revoked"),
+        Err(TokenError::IssuerAway) => Some("unknown"),
     }
 }

@@ -19,6 +19,7 @@
 //!     data_dir: "/var/lib/tunnel-relay".into(),
 //!     grace: Duration::from_secs(30),
 //!     settings: Settings::default(),
+//!     settings_file: None,
 //! })
 //! .await?;
 //! let callers_go_to = format!("http://{}", relay.listen_addr());
@@ -30,22 +31,30 @@
 //!
 //! What a request means is left to the desktop: nothing here knows of models or backends.
 
+mod account;
 mod admin;
 mod attach;
+mod audit;
 pub mod auth;
 mod body;
+mod choose;
 pub mod cli;
+mod client;
 mod config;
 mod error;
 mod forward;
 mod headers;
 mod ingress;
+mod limits;
 mod listener;
 mod metrics;
 mod registry;
 mod relay;
 mod target;
 
-pub use config::{Settings, SettingsError};
+pub use config::{
+    AcmeSettings, AddressLimits, EdgeSettings, IssuerSettings, KeySource, LoginSettings, Settings,
+    SettingsError, Tier, TlsSettings,
+};
 pub use listener::ListenError;
 pub use relay::{Relay, RelayConfig, StartError};

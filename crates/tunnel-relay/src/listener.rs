@@ -3,20 +3,19 @@
 mod port_owner;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use http::HeaderValue;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tracing::{debug, warn};
 
+use crate::ingress;
 use crate::relay::Shared;
-use crate::{headers, ingress};
 
 /// Longest wait after an accept that failed because something ran out.
 const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -31,8 +30,8 @@ const FIRST_REQUEST_WAIT: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) shared: Arc<Shared>,
-    /// The `forwarded` header for its requests.
-    pub(crate) forwarded: HeaderValue,
+    /// The address at the other end.
+    pub(crate) peer: IpAddr,
     /// The caller of HTTP/1.0 cannot tell a body that broke off from one that is complete, unless the connection is
     /// reset.
     pub(crate) body_ends_with_connection: AtomicBool,
@@ -145,14 +144,14 @@ async fn serve(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>) {
     let counted = Counted::new(&shared);
     let connection = Arc::new(Connection {
         shared: Arc::clone(&shared),
-        forwarded: headers::forwarded(peer.ip()),
+        peer: peer.ip(),
         body_ends_with_connection: AtomicBool::new(false),
         used: AtomicBool::new(false),
     });
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(shared.settings.header_read_timeout)
+        .header_read_timeout(shared.settings().edge.header_read_timeout)
         .max_header_size(HEAD_MAX_BYTES)
         // A request that comes while the relay drains is answered, and its connection closed.
         .keep_alive(!shared.draining.is_cancelled());

@@ -49,8 +49,6 @@ pub(crate) struct StreamPermit {
 #[derive(Debug)]
 pub(crate) struct Registry {
     directory: Mutex<Directory<Arc<Tunnel>>>,
-    max_streams: usize,
-    max_devices: usize,
 }
 
 /// What a new session is to be registered as.
@@ -75,14 +73,19 @@ const OFFLINE_RETRY_AFTER: Duration = Duration::from_secs(5);
 const REDIAL_WITHIN_MS: u64 = 2_000;
 
 impl Registry {
-    pub(crate) fn new(max_streams: usize, max_devices: usize) -> Self {
-        Self { directory: Mutex::default(), max_streams, max_devices }
+    pub(crate) fn new() -> Self {
+        Self { directory: Mutex::default() }
     }
 
     /// Finds the session for a request and admits the request to it.
     ///
     /// Both under one lock: a session that is replaced in between would otherwise close under the new request.
-    pub(crate) fn admit(&self, principal: &Principal, asked: Option<&str>) -> Result<StreamPermit, Refusal> {
+    pub(crate) fn admit(
+        &self,
+        principal: &Principal,
+        asked: Option<&str>,
+        max_streams: usize,
+    ) -> Result<StreamPermit, Refusal> {
         let wanted = match (asked, principal.device.as_ref().map(DeviceName::as_str)) {
             (Some(asked), Some(bound)) if asked != bound => {
                 return Err(Refusal::OtherDevice { asked: shown(asked), bound: bound.to_owned() });
@@ -92,7 +95,7 @@ impl Registry {
         };
         let directory = self.lock();
         match directory.find(&principal.subject, wanted) {
-            Lookup::Online(tunnel) => tunnel.admit(self.max_streams),
+            Lookup::Online(tunnel) => tunnel.admit(max_streams),
             Lookup::Offline(device) => {
                 Err(Refusal::DeviceOffline { device: device.to_string(), retry_after: OFFLINE_RETRY_AFTER })
             }
@@ -108,13 +111,13 @@ impl Registry {
 
     /// Makes a session known. It serves at once where its device has none; the session that is there is displaced
     /// only by [`Self::attached`], when the new one has proved to be alive.
-    pub(crate) fn announce(&self, new: NewTunnel<'_>) -> Result<Arc<Tunnel>, Refusal> {
+    pub(crate) fn announce(&self, new: NewTunnel<'_>, max_devices: usize) -> Result<Arc<Tunnel>, Refusal> {
         let NewTunnel { principal, device, session } = new;
         let now = Instant::now();
         let mut directory = self.lock();
         directory.sweep(now);
         let joining = Joining { subject: &principal.subject, device: device.clone(), id: session.id() };
-        let announced = directory.announce(joining, self.max_devices, |tenant_streams| {
+        let announced = directory.announce(joining, max_devices, |tenant_streams| {
             Arc::new(Tunnel {
                 session,
                 subject: Arc::clone(&principal.subject),
@@ -128,7 +131,7 @@ impl Registry {
                 epoch: now,
             })
         });
-        announced.map_err(|directory::Full| Refusal::TooManyDevices { limit: self.max_devices })
+        announced.map_err(|directory::Full| Refusal::TooManyDevices { limit: max_devices })
     }
 
     /// Lets a session take its device over from the one that serves it. The older of the two ends with code 4409,

@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::{ArcSwap, Guard};
 use http::{Method, Request};
 use http_body_util::Empty;
 use tokio::task::JoinSet;
@@ -16,8 +17,11 @@ use tracing::{debug, error, info, warn};
 use tunnel_transport::{Acceptor, AcceptorConfig, MIGRATE_PATH};
 
 use crate::admin;
-use crate::auth::{IssuerError, LocalIssuer, Verifier};
+use crate::audit::AuditLog;
+use crate::auth::authority::Authority;
+use crate::auth::{IssuerError, LocalIssuer};
 use crate::config::Settings;
+use crate::limits::Limits;
 use crate::listener::{self, ListenError};
 use crate::metrics::Metrics;
 use crate::registry::{Registry, Tunnel, restarting};
@@ -33,8 +37,10 @@ pub struct RelayConfig {
     pub data_dir: PathBuf,
     /// How long running streams may go on after [`Relay::shutdown`]. Default of the program: 30 s.
     pub grace: Duration,
-    /// Limits and times.
+    /// Limits, times, issuers and the like.
     pub settings: Settings,
+    /// Where they came from: read anew on SIGHUP and when it changes. None: they stay.
+    pub settings_file: Option<PathBuf>,
 }
 
 /// Why a relay did not start.
@@ -63,10 +69,15 @@ pub struct Relay {
 /// What all parts of a relay use.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) verifier: Verifier,
+    pub(crate) authority: Authority,
+    /// Signs keys for apps.
+    pub(crate) issuer: LocalIssuer,
+    pub(crate) limits: Limits,
+    pub(crate) audit: AuditLog,
     pub(crate) registry: Registry,
     pub(crate) acceptor: Acceptor,
-    pub(crate) settings: Settings,
+    /// Those in force.
+    settings: ArcSwap<Settings>,
     pub(crate) metrics: Arc<Metrics>,
     /// Cancelled by [`Relay::shutdown`]: no new tunnels, what runs may finish.
     pub(crate) draining: CancellationToken,
@@ -78,6 +89,13 @@ pub(crate) struct Shared {
     pub(crate) connections: TaskTracker,
     /// Two tasks for each tunnel.
     pub(crate) sessions: TaskTracker,
+}
+
+impl Shared {
+    /// Returns the settings in force. Not to be held over a wait: they may change.
+    pub(crate) fn settings(&self) -> Guard<Arc<Settings>> {
+        self.settings.load()
+    }
 }
 
 /// The part of the grace time over which desktops are asked to move, so that they do not all dial at once.
@@ -101,13 +119,16 @@ impl Relay {
         let admin_addr = admin_listener.local_addr().map_err(StartError::Address)?;
         let settings = config.settings;
         let shared = Arc::new(Shared {
-            verifier: issuer.verifier(),
-            registry: Registry::new(settings.max_streams_per_subject, settings.max_devices_per_subject),
+            authority: Authority::new(issuer.verifier()),
+            issuer,
+            limits: Limits::default(),
+            audit: AuditLog::default(),
+            registry: Registry::new(),
             acceptor: Acceptor::new(AcceptorConfig {
                 grace: settings.session_grace,
                 window: settings.replay_window_bytes,
             }),
-            settings,
+            settings: ArcSwap::from_pointee(settings),
             metrics: Arc::new(Metrics::new()),
             draining: CancellationToken::new(),
             drained: CancellationToken::new(),

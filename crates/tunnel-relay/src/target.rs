@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use http::Uri;
 use http::uri::PathAndQuery;
 
+use crate::account::Resource;
+
 /// Where a request goes.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Target {
@@ -12,6 +14,8 @@ pub(crate) enum Target {
     Connect,
     /// Somebody asks whether the relay is alive.
     Health,
+    /// Somebody asks the relay itself.
+    Own(Resource),
     /// A path that belongs to the tunnel itself and is never forwarded.
     Reserved,
     /// A request for a device.
@@ -30,8 +34,14 @@ pub(crate) fn target(path: &str) -> Target {
     match path {
         tunnel_transport::CONNECT_PATH => Target::Connect,
         "/health" => Target::Health,
-        _ if is_reserved(path) => Target::Reserved,
-        _ => Target::Device,
+        "/_tunnel/v1/login" => Target::Own(Resource::Login),
+        "/_tunnel/v1/devices" => Target::Own(Resource::Devices),
+        "/_tunnel/v1/tokens" => Target::Own(Resource::Tokens),
+        _ => match path.strip_prefix("/_tunnel/v1/tokens/") {
+            Some(id) => Target::Own(Resource::Token(id.to_owned())),
+            None if is_reserved(path) => Target::Reserved,
+            None => Target::Device,
+        },
     }
 }
 

@@ -46,6 +46,8 @@ pub struct Grant {
     pub scopes: Scopes,
     /// The only device that the token holds for; `None`: every device of the subject.
     pub device: Option<DeviceName>,
+    /// The only models that the token holds for; `None`: every model.
+    pub models: Option<Vec<String>>,
     /// Name of the limits that apply.
     pub tier: Option<String>,
     /// How long the token is valid.
@@ -59,6 +61,8 @@ struct Claims {
     scope: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     device: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    models: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tier: Option<String>,
     jti: String,
@@ -101,6 +105,7 @@ impl LocalIssuer {
             sub: grant.subject.clone(),
             scope: grant.scopes.as_str().to_owned(),
             device: grant.device.as_ref().map(ToString::to_string),
+            models: grant.models.clone(),
             tier: grant.tier.clone(),
             jti: format!("{:032x}", rand::random::<u128>()),
             iat: now,
@@ -209,6 +214,7 @@ impl Verifier {
             subject: claims.sub.into(),
             scopes,
             device,
+            models: claims.models.map(Into::into),
             tier: claims.tier,
             token_id: claims.jti,
             expires_at: claims.exp,

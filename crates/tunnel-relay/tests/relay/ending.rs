@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::Request;
 use tokio::net::TcpStream;
-use tunnel_relay::Settings;
+use tunnel_relay::{EdgeSettings, Settings};
 use tunnel_transport::{CloseCode, DialError};
 
 use crate::harness::{Desk, PATIENCE, TestRelay, eventually, raw, read};
@@ -109,7 +109,10 @@ async fn a_second_order_ends_at_once() {
 
 #[tokio::test]
 async fn a_caller_without_a_complete_head_is_let_go() {
-    let settings = Settings { header_read_timeout: Duration::from_millis(200), ..Settings::default() };
+    let settings = Settings {
+        edge: EdgeSettings { header_read_timeout: Duration::from_millis(200), ..EdgeSettings::default() },
+        ..Settings::default()
+    };
     let relay = TestRelay::with(settings, Duration::from_secs(5)).await;
     let begun = "GET / HTTP/1.1\r\nhost: x\r\nx-slow";
     let text = raw(relay.addr, begun, |_| {}).await.unwrap_or_else(|text| text);

@@ -56,6 +56,7 @@ impl TestRelay {
             data_dir: data_dir.clone(),
             grace,
             settings,
+            settings_file: None,
         })
         .await
         .unwrap();
@@ -94,6 +95,7 @@ impl TestRelay {
             subject: subject.into(),
             scopes: Scopes::parse(scope),
             device: device.map(|name| name.parse().unwrap()),
+            models: None,
             tier: None,
             ttl: Duration::from_secs(ttl),
         };

@@ -1,6 +1,6 @@
 use bytes::Bytes;
 use http::{Method, Request};
-use tunnel_relay::Settings;
+use tunnel_relay::{Settings, Tier};
 
 use crate::harness::{TestRelay, eventually, json_of, now, read};
 
@@ -65,7 +65,8 @@ async fn a_device_that_was_seen_is_offline_and_one_that_was_not_is_unknown() {
 
 #[tokio::test]
 async fn too_many_requests_at_once_are_refused_until_one_has_ended() {
-    let settings = Settings { max_streams_per_subject: 2, ..Settings::default() };
+    let settings =
+        Settings { default_tier: Tier { max_streams: 2, ..Tier::default() }, ..Settings::default() };
     let relay = TestRelay::with(settings, std::time::Duration::from_secs(5)).await;
     let _desk = relay.desk("alice", "desk").await;
     let _lap = relay.desk("alice", "lap").await;

@@ -22,6 +22,7 @@ fn grant() -> Grant {
         subject: "alice@example.org".into(),
         scopes: Scopes::parse("inference"),
         device: None,
+        models: None,
         tier: None,
         ttl: Duration::from_secs(60),
     }
