@@ -2,27 +2,32 @@
 
 mod edge;
 mod issuer;
+mod rules;
+mod show;
+mod table;
 mod tier;
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use figment::Figment;
 use figment::providers::{Format as _, Toml};
-use figment::value::{Dict, Num, Value};
+use figment::value::Dict;
 
 pub use edge::{AcmeSettings, EdgeSettings, TlsSettings};
 pub use issuer::{IssuerSettings, KeySource, LoginSettings};
+use table::{Faults, Table};
 pub use tier::{AddressLimits, Tier};
 
 /// Everything that an operator may decide. The defaults need no file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Tiers beside `default`, by name.
+    /// Tiers beside `default`, by name. What one does not say is as in [`Tier::default`], not as in the tier `default`.
     pub tiers: BTreeMap<String, Tier>,
-    /// The tier `default`. The keys `max_streams_per_subject` and `max_devices_per_subject` of earlier versions are its
-    /// `max_streams` and `max_devices`.
+    /// The tier `default`. The keys `max_streams_per_subject` and `max_devices_per_subject` are its `max_streams` and
+    /// `max_devices` under their first names.
     pub default_tier: Tier,
     /// Limits of each address.
     pub address: AddressLimits,
@@ -42,9 +47,10 @@ pub struct Settings {
     /// Longest silence of a device during a response, in seconds. Default 120. Time without a link, or in which the
     /// caller does not read, does not count. Until the first byte of the body it is at least `first_byte_timeout`.
     pub idle_timeout: Duration,
-    /// How long a session is kept without a socket, in seconds. Default 60.
+    /// How long a session is kept without a socket, in seconds. Default 60. Sessions that are up keep theirs.
     pub session_grace: Duration,
-    /// Most bytes that each end of a tunnel keeps for a resume. Default 4194304 (4 MiB), allocated as needed.
+    /// Most bytes that each end of a tunnel keeps for a resume. Default 4194304 (4 MiB), allocated as needed. Sessions
+    /// that are up keep theirs.
     pub replay_window_bytes: u64,
 }
 
@@ -101,58 +107,21 @@ fn list(faults: &[String]) -> String {
     faults.iter().map(|fault| format!("\n  {fault}")).collect()
 }
 
-/// One key: its name, the values it takes, and where they go.
-struct Key {
-    name: &'static str,
-    min: u64,
-    max: u64,
-    set: fn(&mut Settings, u64),
+impl SettingsError {
+    /// Returns what is wrong, one sentence each.
+    pub fn faults(&self) -> Vec<String> {
+        match self {
+            Self::Read { source, .. } => vec![format!("{self}: {source}")],
+            Self::Syntax { .. } => vec![self.to_string()],
+            Self::Faults { faults, .. } => faults.clone(),
+        }
+    }
 }
 
-const KEYS: [Key; 7] = [
-    Key {
-        name: "max_streams_per_subject",
-        min: 1,
-        max: 1_000_000,
-        set: |settings, n| settings.default_tier.max_streams = usize::try_from(n).unwrap_or(usize::MAX),
-    },
-    Key {
-        name: "max_devices_per_subject",
-        min: 1,
-        max: 10_000,
-        set: |settings, n| settings.default_tier.max_devices = usize::try_from(n).unwrap_or(usize::MAX),
-    },
-    Key {
-        name: "first_byte_timeout_s",
-        min: 1,
-        max: 86_400,
-        set: |settings, n| settings.first_byte_timeout = Duration::from_secs(n),
-    },
-    Key {
-        name: "idle_timeout_s",
-        min: 1,
-        max: 86_400,
-        set: |settings, n| settings.idle_timeout = Duration::from_secs(n),
-    },
-    Key {
-        name: "header_read_timeout_s",
-        min: 1,
-        max: 3_600,
-        set: |settings, n| settings.edge.header_read_timeout = Duration::from_secs(n),
-    },
-    Key {
-        name: "session_grace_s",
-        min: 1,
-        max: 3_600,
-        set: |settings, n| settings.session_grace = Duration::from_secs(n),
-    },
-    Key {
-        name: "replay_window_bytes",
-        min: 64 * 1024,
-        max: 64 * 1024 * 1024,
-        set: |settings, n| settings.replay_window_bytes = n,
-    },
-];
+/// Times are a day at most, as elsewhere: more is a typing error.
+const DAY: u64 = 24 * 60 * 60;
+/// Longest file that is read. Ten thousand tiers fit.
+const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
 
 impl Settings {
     /// Returns the tier of that name, or `default`.
@@ -162,118 +131,91 @@ impl Settings {
 
     /// Reads a TOML file over the defaults. All faults are reported at once.
     pub fn load(path: &Path) -> Result<Self, SettingsError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| SettingsError::Read { path: path.to_owned(), source })?;
-        let values: Dict = Figment::from(Toml::string(&text)).extract().map_err(|error| {
+        let text = read(path).map_err(|source| SettingsError::Read { path: path.to_owned(), source })?;
+        Self::parse(&text, path)
+    }
+
+    /// Takes the text of a file. `path` is named in errors, and relative paths in the text start at its directory.
+    pub(crate) fn parse(text: &str, path: &Path) -> Result<Self, SettingsError> {
+        let values: Dict = Figment::from(Toml::string(text)).extract().map_err(|error| {
             SettingsError::Syntax { path: path.to_owned(), detail: error.to_string().trim().to_owned() }
         })?;
-        Self::check(&values).map_err(|faults| SettingsError::Faults { path: path.to_owned(), faults })
+        let faults = Faults::default();
+        let base = path.parent().unwrap_or(Path::new(""));
+        let settings = Table::read_root(&values, base, &faults, |root| {
+            let settings = Self::take(root);
+            settings.check_login(&faults);
+            settings
+        });
+        match faults.into_list() {
+            faults if faults.is_empty() => Ok(settings),
+            faults => Err(SettingsError::Faults { path: path.to_owned(), faults }),
+        }
     }
 
-    fn check(values: &Dict) -> Result<Self, Vec<String>> {
-        let mut settings = Self::default();
-        let mut faults = Vec::new();
-        for (name, value) in values {
-            let Some(key) = KEYS.iter().find(|key| key.name == name) else {
-                faults.push(unknown(name));
-                continue;
-            };
-            match whole_number(value).filter(|n| (key.min..=key.max).contains(n)) {
-                Some(n) => (key.set)(&mut settings, n),
-                None => {
-                    faults.push(format!("{name}: must be a whole number from {} to {}", key.min, key.max))
-                }
+    fn take(root: &mut Table<'_>) -> Self {
+        let defaults = Self::default();
+        let mut tiers = tier::read_all(root);
+        Self {
+            default_tier: tiers.remove(tier::DEFAULT).unwrap_or_default(),
+            tiers,
+            address: root.table("address", AddressLimits::read).unwrap_or_default(),
+            issuers: issuer::read_all(root),
+            login: root.table("login", LoginSettings::read).flatten(),
+            edge: EdgeSettings::read(root),
+            max_key_ttl: root.seconds("max_key_ttl_s", 60..=3_650 * DAY).unwrap_or(defaults.max_key_ttl),
+            audit_file: root.table("audit", |audit| audit.file("file")).flatten(),
+            first_byte_timeout: root
+                .seconds("first_byte_timeout_s", 1..=DAY)
+                .unwrap_or(defaults.first_byte_timeout),
+            idle_timeout: root.seconds("idle_timeout_s", 1..=DAY).unwrap_or(defaults.idle_timeout),
+            session_grace: root.seconds("session_grace_s", 1..=3_600).unwrap_or(defaults.session_grace),
+            replay_window_bytes: root
+                .whole("replay_window_bytes", 64 * 1024..=64 * 1024 * 1024)
+                .unwrap_or(defaults.replay_window_bytes),
+        }
+    }
+
+    /// The issuer that desktops log in at must be one that says where.
+    fn check_login(&self, faults: &Faults) {
+        let Some(login) = &self.login else { return };
+        // An issuer with a fault of its own is not among them, and saying so would mislead.
+        if faults.any_of("issuers") {
+            return;
+        }
+        match self.issuers.iter().find(|issuer| issuer.name == login.issuer) {
+            Some(issuer) if issuer.keys == KeySource::Discovery => {}
+            Some(_) => faults.add(
+                "login.issuer",
+                "must be an issuer by discovery, one with neither jwks_url nor secret_file: only that one says where a \
+                 login begins",
+            ),
+            None => {
+                let names = self.issuers.iter().map(|issuer| issuer.name.as_str());
+                let there_are = match table::nearest(&login.issuer, names.clone()) {
+                    Some(name) => format!("did you mean {name}?"),
+                    None if self.issuers.is_empty() => "there are no [[issuers]]".to_owned(),
+                    None => format!("there are {}", names.collect::<Vec<_>>().join(", ")),
+                };
+                faults.add("login.issuer", format!("must be the name of one of the [[issuers]]; {there_are}"));
             }
         }
-        if faults.is_empty() { Ok(settings) } else { Err(faults) }
     }
 }
 
-fn whole_number(value: &Value) -> Option<u64> {
-    let Value::Num(_, number) = value else { return None };
-    // A float is no whole number even where it looks like one: `10.5` must not become 10.
-    if matches!(number, Num::F32(_) | Num::F64(_)) {
-        return None;
+/// Reads a file that may be anything: a device that never ends, or a pipe that nobody writes to, must not hold us.
+fn read(path: &Path) -> std::io::Result<String> {
+    let file = tunnel_runtime::files::open(path)?;
+    let mut text = String::new();
+    file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_FILE_BYTES {
+        return Err(std::io::Error::new(
+            std::io::ErrorKind::FileTooLarge,
+            format!("it is longer than {MAX_FILE_BYTES} bytes"),
+        ));
     }
-    number.to_i128().and_then(|n| u64::try_from(n).ok()).or_else(|| number.to_u128()?.try_into().ok())
-}
-
-fn unknown(name: &str) -> String {
-    let nearest = KEYS.iter().map(|key| (distance(name, key.name), key.name)).min();
-    let shown: String = name.chars().take(60).filter(|c| !c.is_control()).collect();
-    match nearest {
-        Some((distance, key)) if distance <= 1 + name.len() / 4 => {
-            format!("{shown}: there is no such key; did you mean {key}?")
-        }
-        _ => format!("{shown}: there is no such key; there are {}", KEYS.map(|key| key.name).join(", ")),
-    }
-}
-
-/// Levenshtein's distance between two short words.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.bytes().enumerate() {
-            let substituted = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
+    Ok(text)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn load(text: &str) -> Result<Settings, SettingsError> {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("relay.toml");
-        std::fs::write(&path, text).unwrap();
-        Settings::load(&path)
-    }
-
-    #[test]
-    fn an_empty_file_is_the_defaults() {
-        assert_eq!(load("# nothing\n").unwrap(), Settings::default());
-    }
-
-    #[test]
-    fn each_key_is_taken() {
-        let text = "max_streams_per_subject = 7\nmax_devices_per_subject = 2\nfirst_byte_timeout_s = 3\n\
-                    idle_timeout_s = 4\nheader_read_timeout_s = 5\nsession_grace_s = 6\nreplay_window_bytes = 65536\n";
-        let settings = Settings {
-            default_tier: Tier { max_streams: 7, max_devices: 2, ..Tier::default() },
-            edge: EdgeSettings { header_read_timeout: Duration::from_secs(5), ..EdgeSettings::default() },
-            first_byte_timeout: Duration::from_secs(3),
-            idle_timeout: Duration::from_secs(4),
-            session_grace: Duration::from_secs(6),
-            replay_window_bytes: 65_536,
-            ..Settings::default()
-        };
-        assert_eq!(load(text).unwrap(), settings);
-        assert_eq!(text.lines().count(), KEYS.len());
-    }
-
-    #[test]
-    fn five_faults_are_five_sentences() {
-        let text = "idle_timeout = 4\nsession_grace_s = 0\nfirst_byte_timeout_s = \"long\"\nheader_read_timeout_s = 1.5\n\
-                    colour = \"red\"\n";
-        let error = load(text).unwrap_err();
-        let SettingsError::Faults { faults, .. } = &error else { panic!("{error}") };
-        assert_eq!(faults.len(), 5, "{error}");
-        let text = error.to_string();
-        assert!(text.contains("did you mean idle_timeout_s?"), "{text}");
-        assert!(text.contains("session_grace_s: must be a whole number from 1 to 3600"), "{text}");
-        assert!(text.contains("colour: there is no such key"), "{text}");
-    }
-
-    #[test]
-    fn bad_syntax_and_a_missing_file_are_named() {
-        assert!(matches!(load("idle_timeout_s = ").unwrap_err(), SettingsError::Syntax { .. }));
-        let error = Settings::load(Path::new("/nonexistent/relay.toml")).unwrap_err();
-        assert!(error.to_string().contains("/nonexistent/relay.toml"));
-    }
-}
+mod tests;

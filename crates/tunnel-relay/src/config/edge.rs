@@ -6,6 +6,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 use url::Url;
 
+use super::table::Table;
+use super::{DAY, rules};
+
 /// How TLS is spoken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TlsSettings {
@@ -70,4 +73,91 @@ impl Default for EdgeSettings {
             unread_timeout: Duration::from_secs(300),
         }
     }
+}
+
+impl EdgeSettings {
+    /// Reads `[edge]`, `[tls]` and `[acme]`.
+    pub(super) fn read(root: &mut Table<'_>) -> Self {
+        let defaults = Self::default();
+        // Its first name, from when there was no `[edge]`.
+        const FIRST_NAME: &str = "header_read_timeout_s";
+        let first_named = root.seconds(FIRST_NAME, 1..=3_600);
+        let twice = root.has(FIRST_NAME);
+        let tls = read_tls(root);
+        let edge = root.table("edge", |edge| {
+            if twice && edge.has("header_read_timeout_s") {
+                edge.fault(
+                    "header_read_timeout_s",
+                    format!("says the same as {FIRST_NAME} above; keep one of them"),
+                );
+            }
+            Self {
+                tls: None,
+                trusted_proxies: edge.list("trusted_proxies", rules::network).unwrap_or_default(),
+                allowed_origins: edge.list("allowed_origins", rules::origin).unwrap_or_default(),
+                hsts_max_age: edge
+                    .seconds("hsts_max_age_s", 0..=10 * 365 * DAY)
+                    .unwrap_or(defaults.hsts_max_age),
+                tls_handshake_timeout: edge
+                    .seconds("tls_handshake_timeout_s", 1..=300)
+                    .unwrap_or(defaults.tls_handshake_timeout),
+                header_read_timeout: edge
+                    .seconds("header_read_timeout_s", 1..=3_600)
+                    .unwrap_or(defaults.header_read_timeout),
+                keep_alive_timeout: edge
+                    .seconds("keep_alive_timeout_s", 1..=DAY)
+                    .unwrap_or(defaults.keep_alive_timeout),
+                min_upload_bytes_per_second: edge
+                    .whole("min_upload_bytes_per_second", 0..=1_000_000_000)
+                    .unwrap_or(defaults.min_upload_bytes_per_second),
+                unread_timeout: edge.seconds("unread_timeout_s", 1..=DAY).unwrap_or(defaults.unread_timeout),
+            }
+        });
+        let mut edge = edge.unwrap_or_else(Self::default);
+        edge.tls = tls;
+        edge.header_read_timeout = first_named.unwrap_or(edge.header_read_timeout);
+        edge
+    }
+}
+
+/// Where certificates come from by default.
+pub(super) const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
+
+fn read_tls(root: &mut Table<'_>) -> Option<TlsSettings> {
+    let files = root.table("tls", |tls| {
+        let (certificate, key) = (tls.file("certificate"), tls.file("key"));
+        for name in ["certificate", "key"] {
+            tls.require(name, "is missing: [tls] needs certificate and key, each a PEM file");
+        }
+        Some(TlsSettings::Files { certificate: certificate?, key: key? })
+    });
+    let acme = root.table("acme", |acme| {
+        let domains = acme.list("domains", rules::domain);
+        acme.require("domains", "is missing: [acme] needs the names that the certificate is for");
+        if domains.as_ref().is_some_and(|domains| !(1..=100).contains(&domains.len())) {
+            acme.fault("domains", "must name 1 to 100 hosts");
+        }
+        let directory = acme.parsed("directory", rules::fetched_url);
+        Some(TlsSettings::Acme(AcmeSettings {
+            domains: domains?,
+            contact: acme.parsed("contact", rules::mailto),
+            directory: directory
+                .unwrap_or_else(|| Url::parse(LETS_ENCRYPT).expect("a constant address is valid")),
+            ca_file: acme.file("ca_file"),
+        }))
+    });
+    if files.is_some() && acme.is_some() {
+        root.fault(
+            "acme",
+            "stands beside [tls]; keep one: certificates come from files or from an authority",
+        );
+    }
+    #[cfg(not(feature = "acme"))]
+    if acme.is_some() {
+        root.fault(
+            "acme",
+            "is not in this build, which was made without the feature acme; use [tls] with files",
+        );
+    }
+    files.flatten().or(acme.flatten())
 }

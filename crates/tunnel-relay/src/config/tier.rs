@@ -1,10 +1,14 @@
 //! What one tenant may use: a tier, by name.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
+
+use super::table::Table;
 
 /// Limits of one tenant. A token names the tier; one that names none, or one that is not in the settings, has `default`.
 ///
-/// `None` is without a limit of its own: what the machine and the protocol allow.
+/// `None`, which is 0 in the file, is without a limit of its own: what the machine and the protocol allow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tier {
     /// Requests a minute, in the long run. Default: none.
@@ -58,4 +62,80 @@ impl Default for AddressLimits {
             refused_tokens_per_minute: NonZeroU32::new(60),
         }
     }
+}
+
+/// The name of the tier that applies where a token names none.
+pub(super) const DEFAULT: &str = "default";
+
+/// Requests a minute that a limit may allow at most: beyond, leave it out.
+const MAX_PER_MINUTE: u32 = 100_000_000;
+
+/// Reads all tiers, with what the file says of the tier `default` under its first names.
+pub(super) fn read_all(root: &mut Table<'_>) -> BTreeMap<String, Tier> {
+    let first_names = ["max_streams_per_subject", "max_devices_per_subject"];
+    let max_streams = root.count(first_names[0], STREAMS);
+    let max_devices = root.count(first_names[1], DEVICES);
+    let given = first_names.map(|name| root.has(name));
+    let mut tiers = root.named("tiers", |name, table| {
+        let shown = name.chars().all(|c| !c.is_control() && !c.is_whitespace());
+        if !shown || !(1..=64).contains(&name.chars().count()) {
+            table.fault_here("a tier's name must be 1 to 64 characters without spaces");
+        }
+        for ((key, given), first) in ["max_streams", "max_devices"].iter().zip(given).zip(first_names) {
+            if name == DEFAULT && given && table.has(key) {
+                table.fault(key, format!("says the same as {first}; keep one of them"));
+            }
+        }
+        Tier::read(table)
+    });
+    if max_streams.is_some() || max_devices.is_some() {
+        let tier = tiers.entry(DEFAULT.to_owned()).or_default();
+        tier.max_streams = max_streams.unwrap_or(tier.max_streams);
+        tier.max_devices = max_devices.unwrap_or(tier.max_devices);
+    }
+    tiers
+}
+
+const STREAMS: RangeInclusive<u32> = 1..=1_000_000;
+const DEVICES: RangeInclusive<u32> = 1..=10_000;
+
+impl Tier {
+    fn read(table: &mut Table<'_>) -> Self {
+        let defaults = Self::default();
+        let (requests_per_minute, burst) = read_rate(table);
+        Self {
+            requests_per_minute,
+            burst,
+            max_streams: table.count("max_streams", STREAMS).unwrap_or(defaults.max_streams),
+            max_devices: table.count("max_devices", DEVICES).unwrap_or(defaults.max_devices),
+            max_body_bytes: table.whole("max_body_bytes", 0..=1 << 40).filter(|n| *n > 0),
+            bytes_per_second: table.limit("bytes_per_second", u32::MAX).flatten(),
+        }
+    }
+}
+
+impl AddressLimits {
+    pub(super) fn read(table: &mut Table<'_>) -> Self {
+        let defaults = Self::default();
+        let (requests_per_minute, burst) = read_rate(table);
+        Self {
+            requests_per_minute,
+            burst,
+            max_connections: table
+                .count("max_connections", 1..=1_000_000)
+                .unwrap_or(defaults.max_connections),
+            refused_tokens_per_minute: table
+                .limit("refused_tokens_per_minute", MAX_PER_MINUTE)
+                .unwrap_or(defaults.refused_tokens_per_minute),
+        }
+    }
+}
+
+fn read_rate(table: &mut Table<'_>) -> (Option<NonZeroU32>, Option<NonZeroU32>) {
+    let requests_per_minute = table.limit("requests_per_minute", MAX_PER_MINUTE).flatten();
+    let burst = table.limit("burst", MAX_PER_MINUTE).flatten();
+    if burst.is_some() && !table.has("requests_per_minute") {
+        table.fault("burst", "means nothing without requests_per_minute; set that, too");
+    }
+    (requests_per_minute, burst)
 }
