@@ -5,6 +5,7 @@
 //! - [`telemetry`]: logs to the journal, to standard error or to a file, with a level that can be changed live;
 //! - [`Lifecycle`]: signals, an orderly end with a deadline, tasks that somebody waits for;
 //! - [`systemd`]: what the service manager is told, and the sockets that it passes;
+//! - [`file_watch`]: noticing that a file has changed, by whatever way;
 //! - [`files`]: opening a file without waiting for anybody;
 //! - [`metrics`]: the page of metrics, in the format that its reader wants.
 //!
@@ -24,6 +25,7 @@
 //! # }
 //! ```
 
+pub mod file_watch;
 pub mod files;
 pub mod layers;
 mod lifecycle;

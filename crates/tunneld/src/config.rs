@@ -8,7 +8,6 @@ mod parts;
 mod proxy;
 mod replace;
 mod source;
-mod watch;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -31,7 +30,6 @@ pub use self::error::LoadError;
 pub(crate) use self::handle::{Applied, ConfigHandle, Order, Task, TokenSink};
 pub(crate) use self::proxy::Proxies;
 pub(crate) use self::source::{Revision, Source};
-pub(crate) use self::watch::FileWatch;
 use crate::tunnel::Settings;
 
 /// What the command line and the environment say.

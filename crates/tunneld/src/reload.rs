@@ -14,17 +14,14 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use tunnel_api::config::Fault;
+use tunnel_runtime::file_watch::{Due, FileWatch};
 use tunnel_runtime::systemd;
 
 pub(crate) use self::consumers::Consumers;
 use crate::config::{
-    Applied, Change, ChangeError, ConfigState, FileWatch, LoadError, Loaded, Options, Order, Source, Task,
+    Applied, Change, ChangeError, ConfigState, LoadError, Loaded, Options, Order, Source, Task,
 };
 
-/// Silence after which a changed file is read: editors write in several steps.
-const SETTLED: Duration = Duration::from_millis(200);
-/// Longest wait for that silence; a file that never rests is read all the same.
-const AT_LATEST: Duration = Duration::from_secs(2);
 /// How often the file is looked at unasked, where nothing tells that it changed: a network's file system, no
 /// watches left, a directory above that was moved away.
 const LOOK: Duration = Duration::from_secs(30);
@@ -68,7 +65,7 @@ impl Reloader {
                     None => return,
                 },
                 () = events.notified() => due = Some(Due::after(due, Instant::now())),
-                () = at(due) => {
+                () = Due::reached(due) => {
                     due = None;
                     watch = self.look(watch).await.0;
                 }
@@ -190,28 +187,6 @@ impl Reloader {
             kept.status.last_error = Some(told);
             *state = Arc::new(kept);
         });
-    }
-}
-
-/// When a file that changes is to be read.
-#[derive(Debug, Clone, Copy)]
-struct Due {
-    at: Instant,
-    latest: Instant,
-}
-
-impl Due {
-    /// Returns when that is after a further event: later than before, but not for ever.
-    fn after(before: Option<Self>, now: Instant) -> Self {
-        let latest = before.map_or(now + AT_LATEST, |before| before.latest);
-        Self { at: (now + SETTLED).min(latest), latest }
-    }
-}
-
-async fn at(due: Option<Due>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due.at).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -287,14 +287,3 @@ async fn order_to_reload_tells_the_faults_of_the_file() {
     fs::write(running.path("c.json"), retries(0)).unwrap();
     assert!(matches!(running.handle.reload().await, Err(ChangeError::Invalid(faults)) if faults.len() == 1));
 }
-
-#[test]
-fn file_that_never_rests_is_read_all_the_same() {
-    let start = Instant::now();
-    let mut due = Due::after(None, start);
-    assert_eq!(due.at, start + SETTLED);
-    for step in 1..100 {
-        due = Due::after(Some(due), start + SETTLED / 2 * step);
-    }
-    assert_eq!(due.at, start + AT_LATEST);
-}

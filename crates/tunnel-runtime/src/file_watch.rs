@@ -1,5 +1,4 @@
-//! Notices that the configuration file may be another one: watches every directory that decides what its path
-//! leads to.
+//! Notices that a file may be another one: watches every directory that decides what its path leads to.
 //!
 //! A watch on the file itself would miss most saves: editors rename a new file over the old one, and a mounted
 //! ConfigMap swaps a link further up. What is watched instead are the directory that holds the file, the
@@ -14,17 +13,19 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use notify::event::{AccessKind, AccessMode, EventKind};
 use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tracing::debug;
 
 /// Symbolic links that are followed before it counts as a loop; the kernel's own limit.
 const MAX_LINKS: usize = 40;
 
 /// Watches the ways to some paths.
-pub(crate) struct FileWatch {
+pub struct FileWatch {
     /// None where the system has no watches left; whoever waits looks by itself now and then.
     watcher: Option<RecommendedWatcher>,
     /// Watched directories, each with the inode that it was at that time.
@@ -38,7 +39,7 @@ type Names = Arc<Mutex<HashSet<PathBuf>>>;
 
 impl FileWatch {
     /// Starts with nothing to watch. Has a thread of its own, which sleeps until the kernel tells something.
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         let (names, changed) = (Names::default(), Arc::new(Notify::new()));
         let handler = {
             let (names, changed) = (Arc::clone(&names), Arc::clone(&changed));
@@ -55,14 +56,14 @@ impl FileWatch {
     }
 
     /// Returns what is told after each event; several in a row may be one.
-    pub(crate) fn changed(&self) -> Arc<Notify> {
+    pub fn changed(&self) -> Arc<Notify> {
         Arc::clone(&self.changed)
     }
 
     /// Watches the ways to these paths as they are now, and nothing else. Looks at the file system.
     ///
     /// To be called before the files are read: what changes after that is told.
-    pub(crate) fn aim(&mut self, paths: &[PathBuf]) {
+    pub fn aim(&mut self, paths: &[PathBuf]) {
         let mut way = Way::default();
         paths.iter().for_each(|path| way.follow(path));
         // The directories themselves too: that one is deleted or moved away is told under its own name.
@@ -92,6 +93,34 @@ impl FileWatch {
                     debug!(directory = %directory.display(), %error, "cannot be watched, is looked at now and then");
                 }
             }
+        }
+    }
+}
+
+/// Silence after which a changed file is read: editors write in several steps.
+const SETTLED: Duration = Duration::from_millis(200);
+/// Longest wait for that silence; a file that never rests is read all the same.
+const AT_LATEST: Duration = Duration::from_secs(2);
+
+/// When a file that changes is to be read.
+#[derive(Debug, Clone, Copy)]
+pub struct Due {
+    at: Instant,
+    latest: Instant,
+}
+
+impl Due {
+    /// Returns when that is after a further event: later than before, but not for ever.
+    pub fn after(before: Option<Self>, now: Instant) -> Self {
+        let latest = before.map_or(now + AT_LATEST, |before| before.latest);
+        Self { at: (now + SETTLED).min(latest), latest }
+    }
+
+    /// Waits until a file is to be read; for ever where none is.
+    pub async fn reached(due: Option<Self>) {
+        match due {
+            Some(due) => tokio::time::sleep_until(due.at).await,
+            None => std::future::pending().await,
         }
     }
 }
@@ -251,5 +280,16 @@ mod tests {
         symlink("b", home.join("a")).unwrap();
         symlink("a", home.join("b")).unwrap();
         assert_eq!(way(&home.join("a")).1, [home.join("a"), home.join("b")]);
+    }
+
+    #[test]
+    fn file_that_never_rests_is_read_all_the_same() {
+        let start = Instant::now();
+        let mut due = Due::after(None, start);
+        assert_eq!(due.at, start + SETTLED);
+        for step in 1..100 {
+            due = Due::after(Some(due), start + SETTLED / 2 * step);
+        }
+        assert_eq!(due.at, start + AT_LATEST);
     }
 }
