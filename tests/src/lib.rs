@@ -36,6 +36,7 @@
 //! `E2E_PICTURES` names a folder for pictures of the panel; `UPDATE_SNAPSHOTS=1` writes `snapshots/`, `UPDATE_DOCS=1` the documents.
 
 mod api_routes;
+mod balancer;
 pub mod binaries;
 mod canary;
 mod client;
@@ -64,6 +65,7 @@ mod user_session;
 mod wait;
 
 pub use api_routes::ApiRoute;
+pub use balancer::{Balancer, Node};
 pub use canary::{keep_secret, look_for_secrets};
 pub use client::{Call, Caller, Chunk, Ending, Reply};
 pub use content::{Pattern, PatternCheck};

@@ -1,7 +1,7 @@
 //! Debian's packages: installed where a program must be part of the system, else only unpacked.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -226,4 +226,26 @@ pub(crate) fn remove(folder: &Path) -> anyhow::Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Finds a program of the system below `root`.
+pub(crate) fn find(root: &Path, program: &str) -> Option<PathBuf> {
+    ["usr/sbin", "usr/bin"].iter().map(|folder| root.join(folder).join(program)).find(|path| path.is_file())
+}
+
+/// Writes a script that runs an unpacked program with the libraries that were unpacked beside it.
+pub(crate) fn write_wrapper(root: &Path, program: &str) -> anyhow::Result<()> {
+    let Some(path) = find(root, program) else { bail!("the packages have no {program}") };
+    let triplet = format!("{}-linux-gnu", std::env::consts::ARCH);
+    let libraries = root.join("usr/lib").join(triplet);
+    fs::create_dir_all(root.join("run"))?;
+    let wrapper = root.join("run").join(program);
+    let text = format!(
+        "#!/bin/sh\n# Written by `cargo xtask`.\nLD_LIBRARY_PATH='{}' exec '{}' \"$@\"\n",
+        libraries.display(),
+        path.display()
+    );
+    fs::write(&wrapper, text)?;
+    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755))?;
+    Ok(())
 }

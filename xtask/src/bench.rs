@@ -1,11 +1,10 @@
 //! Prepares what the bench measures and runs it.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 
 use crate::apt::{self, Suite};
 use crate::{run, talk, workspace};
@@ -68,7 +67,7 @@ fn install() -> anyhow::Result<()> {
     }
     let root = folder().join("root");
     let missing: Vec<_> =
-        PACKAGES.into_iter().filter(|(program, _)| find(Path::new("/"), program).is_none()).collect();
+        PACKAGES.into_iter().filter(|(program, _)| apt::find(Path::new("/"), program).is_none()).collect();
     if missing.iter().all(|(program, _)| root.join("run").join(program).exists()) {
         return Ok(());
     }
@@ -79,28 +78,7 @@ fn install() -> anyhow::Result<()> {
     fs::create_dir_all(&root)?;
     apt::unpack(Suite::Own, &packages, &root)?;
     for (program, package) in missing {
-        write_wrapper(&root, program).with_context(|| format!("unpacking {package}"))?;
+        apt::write_wrapper(&root, program).with_context(|| format!("unpacking {package}"))?;
     }
-    Ok(())
-}
-
-fn find(root: &Path, program: &str) -> Option<PathBuf> {
-    ["usr/sbin", "usr/bin"].iter().map(|folder| root.join(folder).join(program)).find(|path| path.is_file())
-}
-
-/// Writes a script that runs an unpacked program with the libraries that were unpacked beside it.
-fn write_wrapper(root: &Path, program: &str) -> anyhow::Result<()> {
-    let Some(path) = find(root, program) else { bail!("the packages have no {program}") };
-    let triplet = format!("{}-linux-gnu", std::env::consts::ARCH);
-    let libraries = root.join("usr/lib").join(triplet);
-    fs::create_dir_all(root.join("run"))?;
-    let wrapper = root.join("run").join(program);
-    let text = format!(
-        "#!/bin/sh\n# Written by `cargo xtask bench`.\nLD_LIBRARY_PATH='{}' exec '{}' \"$@\"\n",
-        libraries.display(),
-        path.display()
-    );
-    fs::write(&wrapper, text)?;
-    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755))?;
     Ok(())
 }

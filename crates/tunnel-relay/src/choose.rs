@@ -7,9 +7,9 @@ use crate::auth::Principal;
 use crate::error::Refusal;
 use crate::registry::StreamPermit;
 use crate::relay::Shared;
+use crate::waiting;
 
 /// Finds the device for a request and admits the request to it. `asked` is the device that path or header names.
-#[expect(clippy::unused_async, reason = "the model may have to be read off the body")]
 pub(crate) async fn choose(
     shared: &Shared,
     principal: &Principal,
@@ -17,5 +17,6 @@ pub(crate) async fn choose(
     request: Request<Incoming>,
 ) -> Result<(StreamPermit, Request<Incoming>), Refusal> {
     let limit = shared.settings().tier(principal.tier.as_deref()).max_streams;
-    Ok((shared.registry.admit(principal, asked, limit)?, request))
+    let admit = || shared.registry.admit(principal, asked, limit);
+    Ok((waiting::admitted(shared, principal, asked, admit).await?, request))
 }

@@ -51,6 +51,9 @@ pub struct Serve {
     /// How long running streams may go on after the first signal
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=86_400))]
     pub grace: u64,
+    /// How long a balancer in front needs to notice that /readyz fails; 0 where there is none
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=3_600))]
+    pub drain_notice: u64,
     /// File that gets {"listen": "…", "admin": "…"} once both addresses are bound
     #[arg(long, value_name = "FILE")]
     pub addr_file: Option<PathBuf>,
@@ -101,6 +104,7 @@ impl Serve {
             admin_listen: self.admin_listen,
             data_dir: self.data_dir,
             grace: Duration::from_secs(self.grace),
+            drain_notice: Duration::from_secs(self.drain_notice),
             settings,
             settings_file: self.config,
         })

@@ -94,6 +94,8 @@ pub(crate) enum Refusal {
     SessionGone,
     /// The relay shuts down and takes no new tunnels.
     Draining { retry_after: Duration },
+    /// More desktops dial than the relay takes up at a time.
+    Busy { retry_after: Duration },
 }
 
 impl From<TokenError> for Refusal {
@@ -119,7 +121,9 @@ impl Refusal {
             }
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::DeviceOffline { .. } | Self::Draining { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::DeviceOffline { .. } | Self::Draining { .. } | Self::Busy { .. } => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::TooManyStreams { .. } | Self::TooManyDevices { .. } | Self::RateLimited { .. } => {
                 StatusCode::TOO_MANY_REQUESTS
             }
@@ -161,6 +165,7 @@ impl Refusal {
             Self::Replaced => "replaced",
             Self::SessionGone => "session_gone",
             Self::Draining { .. } => "draining",
+            Self::Busy { .. } => "busy",
         }
     }
 
@@ -280,12 +285,17 @@ impl Refusal {
             Self::Draining { .. } => "The relay is shutting down and takes no new tunnels. Dial again after the time \
                 in Retry-After."
                 .into(),
+            Self::Busy { .. } => "Many desktops dial this relay at the moment, as they do after a restart. Dial again after \
+                the time in Retry-After."
+                .into(),
         }
     }
 
     fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::DeviceOffline { retry_after, .. } | Self::Draining { retry_after } => Some(*retry_after),
+            Self::DeviceOffline { retry_after, .. }
+            | Self::Draining { retry_after }
+            | Self::Busy { retry_after } => Some(*retry_after),
             Self::RateLimited { retry_after, .. } => Some(*retry_after),
             Self::Token(TokenError::IssuerAway) => Some(Duration::from_secs(5)),
             Self::TooManyStreams { .. } => Some(Duration::from_secs(1)),

@@ -18,6 +18,7 @@
 //!     admin_listen: "127.0.0.1:0".into(),
 //!     data_dir: "/var/lib/tunnel-relay".into(),
 //!     grace: Duration::from_secs(30),
+//!     drain_notice: Duration::ZERO,
 //!     settings: Settings::default(),
 //!     settings_file: None,
 //! })
@@ -41,6 +42,8 @@ mod choose;
 pub mod cli;
 mod client;
 mod config;
+mod dial_pace;
+mod drain;
 mod error;
 mod forward;
 mod headers;
@@ -51,6 +54,7 @@ mod metrics;
 mod registry;
 mod relay;
 mod target;
+mod waiting;
 
 pub use config::{
     AcmeSettings, AddressLimits, EdgeSettings, IssuerSettings, KeySource, LoginSettings, Settings,

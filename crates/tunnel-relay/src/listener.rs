@@ -154,13 +154,13 @@ async fn serve(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>) {
         .header_read_timeout(shared.settings().edge.header_read_timeout)
         .max_header_size(HEAD_MAX_BYTES)
         // A request that comes while the relay drains is answered, and its connection closed.
-        .keep_alive(!shared.draining.is_cancelled());
+        .keep_alive(!shared.closing.is_cancelled());
     let service = {
         let connection = Arc::clone(&connection);
         service_fn(move |request| ingress::handle(Arc::clone(&connection), request))
     };
     let mut serving = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
-    let mut asked_to_finish = shared.draining.is_cancelled();
+    let mut asked_to_finish = shared.closing.is_cancelled();
     let cut = loop {
         tokio::select! {
             biased;
@@ -172,7 +172,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>) {
                     break error.is_user();
                 }
             },
-            () = shared.draining.cancelled(), if !asked_to_finish => {
+            () = shared.closing.cancelled(), if !asked_to_finish => {
                 asked_to_finish = true;
                 std::pin::Pin::new(&mut serving).graceful_shutdown();
             }

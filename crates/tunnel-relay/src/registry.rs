@@ -4,7 +4,7 @@ mod directory;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -49,6 +49,8 @@ pub(crate) struct StreamPermit {
 #[derive(Debug)]
 pub(crate) struct Registry {
     directory: Mutex<Directory<Arc<Tunnel>>>,
+    /// When the first session of this process was announced.
+    first: OnceLock<Instant>,
 }
 
 /// What a new session is to be registered as.
@@ -69,12 +71,16 @@ pub(crate) struct Counts {
 /// A caller that finds its device away may try again after this time: most links are back by then.
 const OFFLINE_RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// Desktops whose relay goes away dial again within this time, in milliseconds.
+/// Desktops whose relay goes away dial again within this time, in milliseconds, or within as much as this for each of
+/// them, whichever is longer: so that the next relay sees about 150 dials a second.
 const REDIAL_WITHIN_MS: u64 = 2_000;
+const REDIAL_EACH_MS: u64 = 7;
+/// Desktops take no order to stay away for longer.
+const REDIAL_WITHIN_MAX_MS: u64 = 60_000;
 
 impl Registry {
     pub(crate) fn new() -> Self {
-        Self { directory: Mutex::default() }
+        Self { directory: Mutex::default(), first: OnceLock::new() }
     }
 
     /// Finds the session for a request and admits the request to it.
@@ -109,11 +115,25 @@ impl Registry {
         }
     }
 
+    /// Tells whether the device of a request may be there soon: it went away less than `within` ago, or this relay has
+    /// its first desktops for so short a time that others may still be on their way.
+    pub(crate) fn expects(&self, principal: &Principal, asked: Option<&str>, within: Duration) -> bool {
+        if self.first.get().is_none_or(|first| first.elapsed() < within) {
+            return true;
+        }
+        let wanted = asked.or(principal.device.as_ref().map(DeviceName::as_str));
+        let now = Instant::now();
+        self.lock()
+            .away_since(&principal.subject, wanted)
+            .is_some_and(|since| now.duration_since(since) < within)
+    }
+
     /// Makes a session known. It serves at once where its device has none; the session that is there is displaced
     /// only by [`Self::attached`], when the new one has proved to be alive.
     pub(crate) fn announce(&self, new: NewTunnel<'_>, max_devices: usize) -> Result<Arc<Tunnel>, Refusal> {
         let NewTunnel { principal, device, session } = new;
         let now = Instant::now();
+        self.first.get_or_init(|| now);
         let mut directory = self.lock();
         directory.sweep(now);
         let joining = Joining { subject: &principal.subject, device: device.clone(), id: session.id() };
@@ -206,7 +226,7 @@ impl Tunnel {
     }
 
     fn close_retired(&self) {
-        self.session.close(restarting());
+        self.session.close(restarting(1));
     }
 
     /// Notes that the desktop has nowhere else to go.
@@ -242,10 +262,11 @@ impl Tunnel {
     }
 }
 
-/// What a session is told that the relay ends for its own reasons. The reason is a delay in milliseconds, drawn for
-/// each, so that the desktops of a relay that goes away do not all dial at once.
-pub(crate) fn restarting() -> Closed {
-    let delay_ms: u64 = rand::random_range(0..=REDIAL_WITHIN_MS);
+/// What a session is told that the relay ends for its own reasons, as one of `n`. The reason is a delay in
+/// milliseconds, drawn for each, so that the desktops of a relay that goes away do not all dial at once.
+pub(crate) fn restarting(n: usize) -> Closed {
+    let each = REDIAL_EACH_MS.saturating_mul(n as u64);
+    let delay_ms: u64 = rand::random_range(0..=each.clamp(REDIAL_WITHIN_MS, REDIAL_WITHIN_MAX_MS));
     Closed::new(CloseCode::Restarting, delay_ms.to_string())
 }
 

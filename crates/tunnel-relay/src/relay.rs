@@ -7,24 +7,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
-use http::{Method, Request};
-use http_body_util::Empty;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, error, info, warn};
-use tunnel_transport::{Acceptor, AcceptorConfig, MIGRATE_PATH};
+use tracing::{error, info};
+use tunnel_transport::{Acceptor, AcceptorConfig};
 
 use crate::admin;
 use crate::audit::AuditLog;
 use crate::auth::authority::Authority;
 use crate::auth::{IssuerError, LocalIssuer};
 use crate::config::Settings;
+use crate::dial_pace::DialPace;
+use crate::drain::{Patience, drain};
 use crate::limits::Limits;
 use crate::listener::{self, ListenError};
 use crate::metrics::Metrics;
-use crate::registry::{Registry, Tunnel, restarting};
+use crate::registry::Registry;
+use crate::waiting::WaitingRoom;
 
 /// What a relay needs to know to start.
 #[derive(Clone, Debug)]
@@ -37,6 +37,10 @@ pub struct RelayConfig {
     pub data_dir: PathBuf,
     /// How long running streams may go on after [`Relay::shutdown`]. Default of the program: 30 s.
     pub grace: Duration,
+    /// How long a balancer in front needs to notice that this relay is not ready any more: so long it goes on as before
+    /// until desktops are asked to move, and again until callers are let go. At most a quarter of `grace` each. Default
+    /// of the program: 0, there is none.
+    pub drain_notice: Duration,
     /// Limits, times, issuers and the like.
     pub settings: Settings,
     /// Where they came from: read anew on SIGHUP and when it changes. None: they stay.
@@ -75,12 +79,19 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) audit: AuditLog,
     pub(crate) registry: Registry,
+    /// Requests for devices that are about to come.
+    pub(crate) waiting: WaitingRoom,
+    pub(crate) dial_pace: DialPace,
     pub(crate) acceptor: Acceptor,
     /// Those in force.
     settings: ArcSwap<Settings>,
     pub(crate) metrics: Arc<Metrics>,
-    /// Cancelled by [`Relay::shutdown`]: no new tunnels, what runs may finish.
+    /// Cancelled by [`Relay::shutdown`]: no new tunnels, and desktops are about to be asked to move. Callers are served.
     pub(crate) draining: CancellationToken,
+    /// Cancelled when callers should go elsewhere: all desktops that can have moved. Those that come are served still.
+    pub(crate) callers_leave: CancellationToken,
+    /// Cancelled when each caller's connection is to end with the response that is under way.
+    pub(crate) closing: CancellationToken,
     /// Cancelled when the last caller's connection has ended: the public address closes.
     pub(crate) drained: CancellationToken,
     /// Cancelled by [`Relay::abort`] and at the end of the grace time: everything ends.
@@ -98,17 +109,6 @@ impl Shared {
     }
 }
 
-/// The part of the grace time over which desktops are asked to move, so that they do not all dial at once.
-const MIGRATE_WITHIN: f64 = 0.7;
-/// Least time between two desktops that are asked to move: few desktops need not wait for the spread.
-const MIGRATE_SPACING: Duration = Duration::from_millis(10);
-/// Longest wait for a desktop's answer to that.
-const MIGRATE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long streams that are cut off have to tell their callers.
-const LAST_WORDS: Duration = Duration::from_millis(500);
-/// How long a desktop that was asked may take until its second session is up, elsewhere.
-const MOVE_TIME: Duration = Duration::from_secs(3);
-
 impl Relay {
     /// Starts a relay: makes or reads the key, binds both addresses, accepts.
     pub async fn start(config: RelayConfig) -> Result<Self, StartError> {
@@ -124,6 +124,8 @@ impl Relay {
             limits: Limits::default(),
             audit: AuditLog::default(),
             registry: Registry::new(),
+            waiting: WaitingRoom::default(),
+            dial_pace: DialPace::default(),
             acceptor: Acceptor::new(AcceptorConfig {
                 grace: settings.session_grace,
                 window: settings.replay_window_bytes,
@@ -131,6 +133,8 @@ impl Relay {
             settings: ArcSwap::from_pointee(settings),
             metrics: Arc::new(Metrics::new()),
             draining: CancellationToken::new(),
+            callers_leave: CancellationToken::new(),
+            closing: CancellationToken::new(),
             drained: CancellationToken::new(),
             hard: CancellationToken::new(),
             connections: TaskTracker::new(),
@@ -152,7 +156,8 @@ impl Relay {
                 () = over.cancelled() => {}
             }
         });
-        tasks.spawn(drain(Arc::clone(&shared), config.grace));
+        let patience = Patience::new(config.grace, config.drain_notice);
+        tasks.spawn(drain(Arc::clone(&shared), patience));
         info!(listen = %listen_addr, admin = %admin_addr, "listening");
         Ok(Self { shared, listen_addr, admin_addr, tasks })
     }
@@ -206,73 +211,5 @@ impl Relay {
                 self.shared.draining.cancel();
             }
         }
-    }
-}
-
-/// Waits for the order to end, and carries it out.
-async fn drain(shared: Arc<Shared>, grace: Duration) {
-    shared.draining.cancelled().await;
-    let started = Instant::now();
-    let tunnels = shared.registry.tunnels();
-    info!(sessions = tunnels.len(), streams = shared.registry.counts().streams, "draining");
-    shared.connections.close();
-    tokio::select! {
-        () = finish(&shared, tunnels, grace) => info!("drained"),
-        () = tokio::time::sleep_until(started + grace) => {
-            let streams = shared.registry.counts().streams;
-            warn!(streams, grace_s = grace.as_secs(), "grace time is over, streams break off");
-        }
-        () = shared.hard.cancelled() => warn!("ending at once"),
-    }
-    shared.drained.cancel();
-    for tunnel in shared.registry.tunnels() {
-        tunnel.session.close(restarting());
-    }
-    // The desktops are told why, and callers whose stream was cut are told too.
-    shared.sessions.close();
-    let told = async {
-        shared.sessions.wait().await;
-        shared.connections.wait().await;
-    };
-    if tokio::time::timeout(LAST_WORDS, told).await.is_err() {
-        debug!(connections = shared.connections.len(), sessions = shared.sessions.len(), "cut off");
-    }
-    shared.hard.cancel();
-    shared.connections.wait().await;
-}
-
-/// Asks all desktops to move, and waits until no caller is left.
-async fn finish(shared: &Shared, tunnels: Vec<Arc<Tunnel>>, grace: Duration) {
-    let spread = grace.mul_f64(MIGRATE_WITHIN);
-    let spacing = spread.div_f64(tunnels.len().max(1) as f64).min(MIGRATE_SPACING);
-    let move_time = MOVE_TIME.min(grace.mul_f64(1.0 - MIGRATE_WITHIN));
-    let mut asked = JoinSet::new();
-    for tunnel in tunnels {
-        asked.spawn(async move { ask_to_move(&tunnel, move_time).await });
-        tokio::time::sleep(spacing).await;
-    }
-    while asked.join_next().await.is_some() {}
-    // Connections end with their last response, so this is also the last byte of the last stream.
-    shared.connections.wait().await;
-}
-
-/// Asks a desktop to dial a second session, which on another node, behind the same name, gets the new requests.
-///
-/// Where there is no other node the dial arrives here and is refused; then the session serves until the end.
-async fn ask_to_move(tunnel: &Tunnel, move_time: Duration) {
-    let mut request = Request::new(Empty::<bytes::Bytes>::new());
-    *request.method_mut() = Method::POST;
-    *request.uri_mut() = http::Uri::from_static(MIGRATE_PATH);
-    let device = &tunnel.device;
-    match tokio::time::timeout(MIGRATE_TIMEOUT, tunnel.session.send(request)).await {
-        Ok(Ok(response)) if response.status().is_success() => {}
-        Ok(Ok(response)) => return debug!(%device, status = %response.status(), "desktop stays"),
-        Ok(Err(error)) => return debug!(%device, %error, "desktop could not be asked to move"),
-        Err(_) => return debug!(%device, "desktop did not answer"),
-    }
-    tokio::select! {
-        () = tunnel.stays() => debug!(%device, "desktop has nowhere else to go"),
-        closed = tunnel.session.closed() => debug!(%device, %closed, "desktop moved"),
-        () = tokio::time::sleep(move_time) => tunnel.retire(),
     }
 }

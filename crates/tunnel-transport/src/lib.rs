@@ -15,6 +15,7 @@
 //! configuration files or databases. The protocol is described in `docs/protocol.md`.
 
 mod acceptor;
+mod backoff;
 mod closed;
 mod connector;
 mod dial_error;
@@ -35,6 +36,7 @@ pub use acceptor::{
     Acceptor, AcceptorConfig, BadDial, BodyError, DialKind, DialRequest, Driver, Gone, RelaySession,
     ResponseBody, Resumption, SendError,
 };
+pub use backoff::Backoff;
 pub use closed::{CloseCode, Closed, printable};
 pub use connector::{Connector, ConnectorConfig, Desktop, Server};
 pub use dial_error::{DialError, Retry};

@@ -156,6 +156,15 @@ impl<S: Clone> Directory<S> {
         }
     }
 
+    /// Returns when the named device went away, or the one that did last.
+    pub(super) fn away_since(&self, subject: &str, wanted: Option<&str>) -> Option<Instant> {
+        let devices = self.tenants.get(subject)?.devices.iter();
+        devices
+            .filter(|device| wanted.is_none_or(|name| device.name.as_str() == name))
+            .filter_map(Device::away_since)
+            .max()
+    }
+
     fn serving<'a>(&'a self, device: &'a Device) -> Lookup<'a, S> {
         match device.state {
             State::Online(id) => match self.sessions.get(&id) {

@@ -48,6 +48,11 @@ impl TestRelay {
     }
 
     pub(crate) async fn with(settings: Settings, grace: Duration) -> Self {
+        Self::behind_balancer(settings, grace, Duration::ZERO).await
+    }
+
+    /// A relay that gives a balancer so long to notice what its readiness says.
+    pub(crate) async fn behind_balancer(settings: Settings, grace: Duration, drain_notice: Duration) -> Self {
         let data = tempfile::tempdir().unwrap();
         let data_dir = data.path().join("relay");
         let relay = Relay::start(RelayConfig {
@@ -55,6 +60,7 @@ impl TestRelay {
             admin_listen: "127.0.0.1:0".into(),
             data_dir: data_dir.clone(),
             grace,
+            drain_notice,
             settings,
             settings_file: None,
         })
@@ -182,6 +188,8 @@ pub(crate) struct Seen {
     pub(crate) dropped: AtomicUsize,
     /// Whether it agrees to move.
     pub(crate) moves: AtomicBool,
+    /// Whether it has: then it says so when it is asked again.
+    pub(crate) moved: AtomicBool,
     /// Lets held responses go on.
     pub(crate) release: Notify,
 }
@@ -319,6 +327,9 @@ async fn script(request: Request<Incoming>, seen: Arc<Seen>) -> Result<Response<
         "/plain/broken" => answer(200, "text/plain", &["some"], End::Fail),
         "/empty" => answer(204, "text/plain", &[], End::Finish),
         "/never" => std::future::pending().await,
+        tunnel_transport::MIGRATE_PATH if seen.moved.load(Ordering::SeqCst) => {
+            answer(200, "text/plain", &[], End::Finish)
+        }
         tunnel_transport::MIGRATE_PATH if seen.moves.load(Ordering::SeqCst) => {
             answer(202, "text/plain", &[], End::Finish)
         }

@@ -8,9 +8,8 @@ use tokio_util::task::AbortOnDropHandle;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 use tunnel_api::Warning;
-use tunnel_transport::{Closed, Desktop, LinkState, Retry, Session, SessionId};
+use tunnel_transport::{Backoff, Closed, Desktop, LinkState, Retry, Session, SessionId};
 
-use super::backoff::Backoff;
 use super::dialler::{Dialler, Failure, Next};
 use super::service::TunnelService;
 

@@ -5,9 +5,8 @@ use std::pin::Pin;
 use std::time::Instant;
 
 use tracing::debug;
-use tunnel_transport::{Desktop, Retry, SessionId};
+use tunnel_transport::{Backoff, Desktop, Retry, SessionId};
 
-use super::backoff::Backoff;
 use super::dialler::{Dialler, Next};
 
 /// A move that is under way.

@@ -4,10 +4,10 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::debug;
 use tunnel_broker::{Broker, CallerLabel, Ingress};
-use tunnel_transport::{MIGRATE_PATH, SessionId};
+use tunnel_transport::{MIGRATE_PATH, Session, SessionId};
 
 /// The broker's answer, or one of our own.
 pub(super) type TunnelBody = Either<tunnel_broker::Body, Full<Bytes>>;
@@ -24,6 +24,8 @@ pub(super) struct TunnelService {
     pub(super) session: SessionId,
     /// Sessions that the relay has asked to move. Bounded: the relay asks again if it is not heard.
     pub(super) moves: mpsc::Sender<SessionId>,
+    /// The session that takes requests.
+    pub(super) serving: watch::Receiver<Option<Session>>,
 }
 
 impl TunnelService {
@@ -43,6 +45,8 @@ impl TunnelService {
             StatusCode::NOT_FOUND
         } else if method != Method::POST {
             StatusCode::METHOD_NOT_ALLOWED
+        } else if self.has_moved() {
+            StatusCode::OK
         } else {
             debug!(session = %self.session, "the relay asks to move to a second session");
             match self.moves.try_send(self.session) {
@@ -53,6 +57,13 @@ impl TunnelService {
         let mut response = Response::new(Either::Right(Full::default()));
         *response.status_mut() = status;
         response
+    }
+}
+
+impl TunnelService {
+    /// Tells whether another session is up in place of this one.
+    fn has_moved(&self) -> bool {
+        self.serving.borrow().as_ref().is_some_and(|serving| serving.id() != self.session)
     }
 }
 

@@ -3,15 +3,14 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 use tunnel_broker::Broker;
-use tunnel_transport::{CloseCode, Closed, Desktop, SessionId};
+use tunnel_transport::{Backoff, CloseCode, Closed, Desktop, Session, SessionId};
 
-use super::backoff::Backoff;
 use super::keeper::{Ended, Kept, Shown};
 use super::service::TunnelService;
 use super::settings::Settings;
@@ -32,6 +31,7 @@ pub(super) struct Sessions {
     past_resumes: u64,
     broker: Broker,
     moves: mpsc::Sender<SessionId>,
+    serving: watch::Receiver<Option<Session>>,
     tracker: TaskTracker,
 }
 
@@ -52,7 +52,13 @@ impl Settled {
 }
 
 impl Sessions {
-    pub(super) fn new(broker: Broker, moves: mpsc::Sender<SessionId>, tracker: TaskTracker) -> Self {
+    /// `serving` follows which of them takes requests.
+    pub(super) fn new(
+        broker: Broker,
+        moves: mpsc::Sender<SessionId>,
+        serving: watch::Receiver<Option<Session>>,
+        tracker: TaskTracker,
+    ) -> Self {
         Self {
             keepers: JoinSet::new(),
             by_task: HashMap::new(),
@@ -61,6 +67,7 @@ impl Sessions {
             past_resumes: 0,
             broker,
             moves,
+            serving,
             tracker,
         }
     }
@@ -72,6 +79,7 @@ impl Sessions {
             broker: self.broker.clone(),
             session: desktop.session.id(),
             moves: self.moves.clone(),
+            serving: self.serving.clone(),
         };
         let (kept, keeping) = Kept::start(desktop, shown, service, backoff, &self.tracker);
         let task = self.keepers.spawn(keeping);

@@ -12,9 +12,8 @@ use tracing::{debug, info, warn};
 use tunnel_api::warning::CLOCK_SKEW;
 use tunnel_api::{TunnelState, Warning};
 use tunnel_broker::Broker;
-use tunnel_transport::{CloseCode, Desktop, Retry, Session, SessionId};
+use tunnel_transport::{Backoff, CloseCode, Desktop, Retry, Session, SessionId};
 
-use super::backoff::Backoff;
 use super::dialler::{Dialler, Failure, Next};
 use super::ears::{Ears, Heard};
 use super::keeper::{Ended, Kept, STALE_ATTEMPT, Shown, Why};
@@ -111,7 +110,7 @@ impl Supervisor {
             dialler: Dialler::new(current, token.clone()),
             ears: Ears { settings, commands, wakes, soft },
             token,
-            sessions: Sessions::new(broker.clone(), moves, tracker),
+            sessions: Sessions::new(broker.clone(), moves, shows.session.subscribe(), tracker),
             broker,
             record,
             hard,

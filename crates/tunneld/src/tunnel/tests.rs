@@ -574,6 +574,8 @@ async fn asked_to_move_dials_a_second_session_beside_the_first() {
     let report = desktop.until("the move", |report| report.tunnel.reconnects == 1).await;
     assert_eq!(report.tunnel.state, TunnelState::Connected);
     assert_eq!(relay.dials()[1].1.kind, DialKind::Migrate { session: first.id() });
+    // Asked again, it says that it has moved.
+    assert_eq!(first.send(migrate()).await.unwrap().status(), StatusCode::OK);
     // Both serve until the relay ends the first, which changes nothing.
     assert!(first.send(get("/api/version")).await.is_ok());
     first.close(Closed::new(CloseCode::Restarting, "0"));

@@ -9,7 +9,7 @@ use rand::{Rng, RngExt};
 /// An outage begins with the first loss and ends only when a link has stayed up for
 /// [`Backoff::PROVEN`]: a relay that accepts and drops must not be hammered. There is no last attempt.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Backoff {
+pub struct Backoff {
     attempts: u32,
     outage_since: Option<Instant>,
     up_since: Option<Instant>,
@@ -17,9 +17,9 @@ pub(super) struct Backoff {
 
 impl Backoff {
     /// Upper bound of the first wait of an outage.
-    pub(super) const BASE: Duration = Duration::from_millis(250);
+    pub const BASE: Duration = Duration::from_millis(250);
     /// How long a link must stay up before its loss counts as a new outage.
-    pub(super) const PROVEN: Duration = Duration::from_secs(10);
+    pub const PROVEN: Duration = Duration::from_secs(10);
     /// Upper bound of a wait by the age of the outage; [`Backoff::LAST_CAP`] after the last row.
     const CAPS: [(Duration, Duration); 2] = [
         (Duration::from_secs(60), Duration::from_secs(2)),
@@ -28,14 +28,14 @@ impl Backoff {
     const LAST_CAP: Duration = Duration::from_secs(30);
 
     /// Notes that a link came up at `now`.
-    pub(super) fn up(&mut self, now: Instant) {
+    pub fn up(&mut self, now: Instant) {
         self.up_since = Some(now);
     }
 
     /// Notes that the link was lost at `now` and returns the wait before the first new attempt.
     ///
     /// Zero when the link had proven itself; a wait like any other in the same outage when it had not.
-    pub(super) fn lost(&mut self, now: Instant, rng: &mut impl Rng) -> Duration {
+    pub fn lost(&mut self, now: Instant, rng: &mut impl Rng) -> Duration {
         let up_since = self.up_since.take();
         if up_since.is_some_and(|up| now.saturating_duration_since(up) >= Self::PROVEN) {
             *self = Self { outage_since: Some(now), ..Self::default() };
@@ -45,7 +45,7 @@ impl Backoff {
     }
 
     /// Returns the wait after an attempt that failed at `now`: between zero and the bound, evenly.
-    pub(super) fn next(&mut self, now: Instant, rng: &mut impl Rng) -> Duration {
+    pub fn next(&mut self, now: Instant, rng: &mut impl Rng) -> Duration {
         let bound = self.bound(now);
         self.attempts = self.attempts.saturating_add(1);
         bound.mul_f64(rng.random_range(0.0..=1.0))
@@ -53,7 +53,7 @@ impl Backoff {
 
     /// Returns the wait when the relay asked for `after`: never less, with up to [`Backoff::BASE`] of jitter so
     /// that those who were told the same time do not come at the same time.
-    pub(super) fn asked(&mut self, after: Duration, now: Instant, rng: &mut impl Rng) -> Duration {
+    pub fn asked(&mut self, after: Duration, now: Instant, rng: &mut impl Rng) -> Duration {
         self.outage_since.get_or_insert(now);
         self.attempts = self.attempts.saturating_add(1);
         after + Self::BASE.mul_f64(rng.random_range(0.0..=1.0))
