@@ -50,6 +50,7 @@ mod listener;
 mod metrics;
 mod registry;
 mod relay;
+mod secret_file;
 mod target;
 
 pub use config::{
@@ -58,3 +59,4 @@ pub use config::{
 };
 pub use listener::ListenError;
 pub use relay::{Relay, RelayConfig, StartError};
+pub use secret_file::SecretFileError;
