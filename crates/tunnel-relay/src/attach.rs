@@ -1,5 +1,6 @@
 //! The tunnel endpoint: desktops dial, resume and migrate here.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,6 +12,7 @@ use tokio::sync::mpsc;
 use tracing::{Instrument as _, debug, info, info_span};
 use tunnel_transport::{BadDial, CloseCode, Closed, DialKind, DialRequest, LinkState, SessionId};
 
+use crate::audit::Event;
 use crate::auth::{self, Principal, Scope};
 use crate::body::RelayBody;
 use crate::client::Client;
@@ -31,7 +33,7 @@ enum Arrival {
 /// Answers a dial. The upgrade completes after the answer has been written.
 pub(crate) async fn connect(
     connection: &Connection,
-    _client: &Client,
+    client: &Client,
     mut request: Request<Incoming>,
 ) -> Result<Response<RelayBody>, Refusal> {
     let shared = &connection.shared;
@@ -63,9 +65,9 @@ pub(crate) async fn connect(
         turn.map_err(|retry_after| Refusal::Busy { retry_after })?;
     }
     let response = match dial.kind {
-        DialKind::Fresh => open(shared, &principal, dial, &mut request, Arrival::Fresh)?,
+        DialKind::Fresh => open(shared, &principal, client, dial, &mut request, Arrival::Fresh)?,
         // Also beside a session that is not known: it may live on the relay that this one replaces.
-        DialKind::Migrate { .. } => open(shared, &principal, dial, &mut request, Arrival::Beside)?,
+        DialKind::Migrate { .. } => open(shared, &principal, client, dial, &mut request, Arrival::Beside)?,
         DialKind::Resume { session, received } => {
             resume(shared, &principal, &dial, &mut request, session, received)?
         }
@@ -78,22 +80,28 @@ type Switching = Response<Empty<bytes::Bytes>>;
 fn open(
     shared: &Arc<Shared>,
     principal: &Arc<Principal>,
+    client: &Client,
     dial: DialRequest,
     request: &mut Request<Incoming>,
     arrival: Arrival,
 ) -> Result<Switching, Refusal> {
     let (response, session, driver) = shared.acceptor.open(request);
     let tokens = session.tokens();
-    let new = NewTunnel { principal, device: dial.device, session };
+    let agent = dial.agent.unwrap_or_default().into();
+    let new = NewTunnel { principal, device: dial.device, agent, session };
     let max_devices = shared.settings().tier(principal.tier.as_deref()).max_devices;
-    let tunnel = shared.registry.announce(new, max_devices)?;
+    let tunnel = shared.registry.announce(new, max_devices).inspect_err(|refusal| {
+        let (subject, client) = (Some(&*principal.subject), client.address);
+        shared.audit.note(&Event::LimitHit { subject, client, code: refusal.code() });
+    })?;
     match arrival {
         Arrival::Fresh => shared.metrics.dials.inc(),
         Arrival::Beside => shared.metrics.migrations.inc(),
     };
     let span = info_span!("session", session = %tunnel.session.id(), subject = %tunnel.subject, device = %tunnel.device);
     shared.sessions.spawn(async move { drop(driver.run().await) }.instrument(span.clone()));
-    let watch = Watch { shared: Arc::clone(shared), tunnel, agent: dial.agent.unwrap_or_default(), arrival };
+    let (principal, client) = (Arc::clone(principal), client.address);
+    let watch = Watch { shared: Arc::clone(shared), tunnel, principal, client, arrival };
     shared.sessions.spawn(watch.run(tokens).instrument(span));
     Ok(response)
 }
@@ -126,7 +134,9 @@ fn resume(
 struct Watch {
     shared: Arc<Shared>,
     tunnel: Arc<Tunnel>,
-    agent: String,
+    /// Who dialled, and from where.
+    principal: Arc<Principal>,
+    client: IpAddr,
     arrival: Arrival,
 }
 
@@ -136,6 +146,8 @@ impl Watch {
         let registered = Registered { shared: &self.shared, id };
         let closed = self.follow(tokens).await;
         drop(registered);
+        let (subject, device) = (&*self.tunnel.subject, self.tunnel.device.as_str());
+        self.shared.audit.note(&Event::TunnelDown { subject, device, code: closed.code.into() });
         info!(code = u16::from(closed.code), reason = %closed.reason, "session ended");
     }
 
@@ -182,21 +194,25 @@ impl Watch {
         let id = self.tunnel.session.id();
         if times_before > 0 {
             self.shared.metrics.resumes.inc();
-            info!(agent = self.agent, "session resumed");
+            info!(agent = &*self.tunnel.agent, "session resumed");
             return;
         }
+        let (subject, device) = (&*self.tunnel.subject, self.tunnel.device.as_str());
+        let token_id = &*self.principal.token_id;
+        self.shared.audit.note(&Event::TunnelUp { subject, device, token_id, client: self.client });
         // Only now: a dial whose answer never arrived must not end the session that works.
         match self.arrival {
             Arrival::Fresh => {
                 let took_over = self.shared.registry.take_over(id);
                 if took_over {
                     self.shared.metrics.takeovers.inc();
+                    self.shared.audit.note(&Event::Takeover { subject, device });
                 }
-                info!(agent = self.agent, took_over, "session opened");
+                info!(agent = &*self.tunnel.agent, took_over, "session opened");
             }
             Arrival::Beside => {
                 self.shared.registry.move_to(id);
-                info!(agent = self.agent, "session opened beside another");
+                info!(agent = &*self.tunnel.agent, "session opened beside another");
             }
         }
         self.shared.waiting.arrived(&self.tunnel.subject);

@@ -1,5 +1,8 @@
 //! The command line.
 
+mod admin;
+mod audit;
+
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -8,10 +11,18 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use serde_json::json;
+use tracing::warn;
 use tunnel_transport::DeviceName;
 
+use crate::admin::addresses_path;
 use crate::auth::{self, Grant, LocalIssuer, Scope};
 use crate::{Relay, RelayConfig, Settings};
+
+pub use admin::{Admin, AdminCommand, PageArgs};
+pub use audit::{AuditCommand, Hash, Kind, Verify};
+
+/// Where the system unit keeps the relay's data.
+const DATA_DIR: &str = "/var/lib/tunnel-relay";
 
 /// Pass requests from web callers to desktops behind their tunnels
 #[derive(Debug, Parser)]
@@ -31,6 +42,13 @@ pub enum Command {
         #[command(subcommand)]
         command: TokenCommand,
     },
+    /// Look at the audit log
+    Audit {
+        #[command(subcommand)]
+        command: AuditCommand,
+    },
+    /// Ask the relay that runs, or give it an order
+    Admin(Admin),
 }
 
 /// `tunnel-relay serve`.
@@ -39,10 +57,10 @@ pub struct Serve {
     /// HOST:PORT for callers and desktops; port 0 takes a free one
     #[arg(long, value_name = "ADDR")]
     pub listen: String,
-    /// HOST:PORT for /livez, /readyz and /metrics; keep it private
+    /// HOST:PORT for /livez, /readyz, /metrics and `tunnel-relay admin`; keep it private
     #[arg(long, value_name = "ADDR")]
     pub admin_listen: String,
-    /// Directory of the signing key; made at the first start
+    /// Directory of keys, audit log and addresses.json; made at the first start
     #[arg(long, value_name = "DIR")]
     pub data_dir: PathBuf,
     /// TOML file with limits and times; without it the defaults apply
@@ -102,13 +120,18 @@ impl Serve {
         let relay = Relay::start(RelayConfig {
             listen: self.listen,
             admin_listen: self.admin_listen,
-            data_dir: self.data_dir,
+            data_dir: self.data_dir.clone(),
             grace: Duration::from_secs(self.grace),
             drain_notice: Duration::from_secs(self.drain_notice),
             settings,
             settings_file: self.config,
         })
         .await?;
+        let for_operators = addresses_path(&self.data_dir);
+        if let Err(error) = write_addresses(&for_operators, &relay) {
+            // `tunnel-relay admin` has --url.
+            warn!(%error, file = %for_operators.display(), "the addresses cannot be written");
+        }
         if let Some(path) = &self.addr_file {
             write_addresses(path, &relay).with_context(|| format!("writing {}", path.display()))?;
         }

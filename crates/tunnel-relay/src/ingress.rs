@@ -25,7 +25,8 @@ pub(crate) async fn handle(
     connection.mark_used();
     let request_id = request_id();
     let client = Client::of(&connection, request.headers());
-    let refuse = |refusal: &Refusal| forward::refuse(&connection, refusal, Dialect::Plain, &request_id);
+    let refuse =
+        |refusal: &Refusal| forward::refuse(&connection, &client, None, refusal, Dialect::Plain, &request_id);
     Ok(match target(request.uri().path()) {
         Target::Device => forward::forward(&connection, &client, request, &request_id).await,
         Target::Connect => {

@@ -53,6 +53,7 @@ mod listener;
 mod metrics;
 mod registry;
 mod relay;
+mod secret_file;
 mod target;
 mod waiting;
 
@@ -62,3 +63,4 @@ pub use config::{
 };
 pub use listener::ListenError;
 pub use relay::{Relay, RelayConfig, StartError};
+pub use secret_file::SecretFileError;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Parser as _;
 use tokio::runtime::Builder;
-use tunnel_relay::cli::{Cli, Command, Serve, TokenCommand};
+use tunnel_relay::cli::{Admin, Cli, Command, Serve, TokenCommand};
 use tunnel_runtime::{LevelFilter, Lifecycle, systemd, telemetry};
 
 /// What the relay needs on top of the grace time to end by itself.
@@ -25,12 +25,19 @@ fn main() -> ExitCode {
             .run()
             .and_then(|token| writeln!(std::io::stdout(), "{token}").context("writing the token"))
             .map(|()| ExitCode::SUCCESS),
+        Command::Audit { command } => command.run(),
+        Command::Admin(admin) => ask(&admin),
     };
     ended.unwrap_or_else(|error| {
         // Nobody is left to tell when this fails too.
         let _gone = writeln!(std::io::stderr(), "tunnel-relay: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+fn ask(admin: &Admin) -> anyhow::Result<ExitCode> {
+    let runtime = Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
+    runtime.block_on(admin.run()).map(|()| ExitCode::SUCCESS)
 }
 
 fn run(serve: Serve) -> anyhow::Result<ExitCode> {
@@ -56,6 +63,12 @@ fn run(serve: Serve) -> anyhow::Result<ExitCode> {
                 relay.listen_addr(),
                 relay.admin_addr()
             ));
+            let (draining, asked) = (relay.draining(), soft.clone());
+            lifecycle.tracker().spawn(async move {
+                draining.cancelled().await;
+                // By an operator, too, this is an end that was asked for.
+                asked.cancel();
+            });
             lifecycle.spawn_critical("relay", relay.run(soft, hard));
             Ok(lifecycle.run().await.into())
         },

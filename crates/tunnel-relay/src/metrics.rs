@@ -1,15 +1,22 @@
 //! What the relay counts, for Prometheus.
 
+mod first_byte;
+mod words;
+
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry as Page;
 use tunnel_runtime::metrics::Exposition;
 
 use crate::registry::Counts;
+use first_byte::FirstByte;
+use words::Words;
 
 /// How a forwarded request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +68,15 @@ pub(crate) struct Metrics {
     streams: Gauge,
     devices: Gauge,
     pub(crate) connections: Gauge,
+    first_byte: FirstByte,
+    /// By the code of the answer.
+    pub(crate) refused_tokens: Words,
+    /// By the code of the answer.
+    pub(crate) limit_hits: Words,
+    /// Lines of the audit log that were handed to the system.
+    pub(crate) audit_lines: Counter,
+    /// Events that no line of the audit log tells of.
+    pub(crate) audit_lost: Counter,
 }
 
 impl Metrics {
@@ -82,6 +98,31 @@ impl Metrics {
         page.register("streams", "Requests under way now", streams.clone());
         page.register("devices_online", "Devices with a session now", devices.clone());
         page.register("connections", "Connections to the public address now", connections.clone());
+        let first_byte = FirstByte::default();
+        page.register(
+            "first_byte_seconds",
+            "Time from a request to the head of its response",
+            first_byte.clone(),
+        );
+        let refused_tokens = Words::register(
+            &mut page,
+            "refused_tokens",
+            "Tokens that were not taken, by the answer's code",
+            "code",
+            &["token_missing", "token_invalid", "token_expired"],
+        );
+        let limit_hits = Words::register(
+            &mut page,
+            "limit_hits",
+            "Requests over a limit, by the answer's code",
+            "code",
+            &["rate_limited", "too_many_streams", "too_many_devices", "body_too_large"],
+        );
+        let (audit_lines, audit_lost) = (Counter::default(), Counter::default());
+        page.register("audit_lines", "Lines that the audit log got", audit_lines.clone());
+        page.register("audit_lost", "Security events that are not in the audit log", audit_lost.clone());
+        let version = [("version", env!("CARGO_PKG_VERSION"))];
+        page.register("build", "The program's version", Info::new(version));
         let label = |(_, outcome)| OutcomeLabel { outcome };
         Self {
             ended: OUTCOMES.map(|outcome| requests.get_or_create_owned(&label(outcome))),
@@ -97,6 +138,11 @@ impl Metrics {
             streams,
             devices,
             connections,
+            first_byte,
+            refused_tokens,
+            limit_hits,
+            audit_lines,
+            audit_lost,
         }
     }
 
@@ -112,6 +158,11 @@ impl Metrics {
     /// Counts a request that the relay answered itself.
     pub(crate) fn refused(&self, code: &'static str) {
         self.requests.get_or_create(&OutcomeLabel { outcome: code }).inc();
+    }
+
+    /// Notes how long a caller waited for the head of a response.
+    pub(crate) fn first_byte(&self, waited: Duration) {
+        self.first_byte.observe(waited);
     }
 
     pub(crate) fn bytes_in(&self, n: usize) {
@@ -159,9 +210,34 @@ mod tests {
         }
         assert!(!page.contains("EOF"));
         for line in page.lines().filter(|line| !line.starts_with('#')) {
-            let name = line.split(['{', ' ']).next().unwrap();
+            let sample = line.split(['{', ' ']).next().unwrap();
+            let of_histogram = ["_bucket", "_sum", "_count"].iter().find_map(|end| sample.strip_suffix(end));
+            let name = of_histogram.unwrap_or(sample);
             assert!(page.contains(&format!("# TYPE {name} ")), "{name} has no type");
             assert!(page.contains(&format!("# HELP {name} ")), "{name} has no help");
+        }
+    }
+
+    #[test]
+    fn waits_are_in_the_bucket_that_they_belong_to() {
+        let metrics = Metrics::new();
+        for ms in [10, 50, 51, 400_000] {
+            metrics.first_byte(Duration::from_millis(ms));
+        }
+        metrics.refused_tokens.inc("token_expired");
+        let page = metrics.page(Counts::default(), Exposition::Text);
+        for line in [
+            "# TYPE tunnel_relay_first_byte_seconds histogram",
+            "tunnel_relay_first_byte_seconds_bucket{le=\"0.05\"} 2",
+            "tunnel_relay_first_byte_seconds_bucket{le=\"0.1\"} 3",
+            "tunnel_relay_first_byte_seconds_bucket{le=\"300.0\"} 3",
+            "tunnel_relay_first_byte_seconds_bucket{le=\"+Inf\"} 4",
+            "tunnel_relay_first_byte_seconds_count 4",
+            "tunnel_relay_first_byte_seconds_sum 400.111",
+            "tunnel_relay_refused_tokens_total{code=\"token_expired\"} 1",
+            "tunnel_relay_limit_hits_total{code=\"rate_limited\"} 0",
+        ] {
+            assert!(page.lines().any(|have| have == line), "{line} is missing in\n{page}");
         }
     }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tunnel_transport::{CloseCode, Closed, DeviceName, RelaySession, SessionId};
@@ -22,6 +23,11 @@ pub(crate) struct Tunnel {
     pub(crate) session: RelaySession,
     pub(crate) subject: Arc<str>,
     pub(crate) device: DeviceName,
+    /// What the desktop's program calls itself.
+    pub(crate) agent: Arc<str>,
+    /// The limits that the token names.
+    pub(crate) tier: Option<String>,
+    pub(crate) opened_at: Timestamp,
     /// Requests under way, of all devices of the subject.
     tenant_streams: Arc<AtomicUsize>,
     /// Requests under way on this session.
@@ -57,7 +63,16 @@ pub(crate) struct Registry {
 pub(crate) struct NewTunnel<'a> {
     pub(crate) principal: &'a Principal,
     pub(crate) device: DeviceName,
+    pub(crate) agent: Arc<str>,
     pub(crate) session: RelaySession,
+}
+
+/// What a subject has now.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TenantCounts {
+    pub(crate) devices: usize,
+    pub(crate) online: usize,
+    pub(crate) streams: usize,
 }
 
 /// How many there are now.
@@ -131,7 +146,7 @@ impl Registry {
     /// Makes a session known. It serves at once where its device has none; the session that is there is displaced
     /// only by [`Self::attached`], when the new one has proved to be alive.
     pub(crate) fn announce(&self, new: NewTunnel<'_>, max_devices: usize) -> Result<Arc<Tunnel>, Refusal> {
-        let NewTunnel { principal, device, session } = new;
+        let NewTunnel { principal, device, agent, session } = new;
         let now = Instant::now();
         self.first.get_or_init(|| now);
         let mut directory = self.lock();
@@ -142,6 +157,9 @@ impl Registry {
                 session,
                 subject: Arc::clone(&principal.subject),
                 device,
+                agent,
+                tier: principal.tier.clone(),
+                opened_at: Timestamp::now(),
                 tenant_streams,
                 streams: AtomicUsize::new(0),
                 retiring: AtomicBool::new(false),
@@ -191,6 +209,16 @@ impl Registry {
         self.lock().sessions().cloned().collect()
     }
 
+    /// Returns all subjects that are known.
+    pub(crate) fn subjects(&self) -> Vec<Arc<str>> {
+        self.lock().subjects().cloned().collect()
+    }
+
+    pub(crate) fn tenant(&self, subject: &str) -> Option<TenantCounts> {
+        let (devices, online, streams) = self.lock().tenant(subject)?;
+        Some(TenantCounts { devices, online, streams })
+    }
+
     pub(crate) fn counts(&self) -> Counts {
         let directory = self.lock();
         let mut counts = Counts { devices_online: directory.n_online(), ..Counts::default() };
@@ -215,6 +243,11 @@ impl Tunnel {
         }
         self.streams.fetch_add(1, Ordering::SeqCst);
         Ok(StreamPermit { tunnel: Arc::clone(self) })
+    }
+
+    /// Returns how many requests are under way on this session.
+    pub(crate) fn n_streams(&self) -> usize {
+        self.streams.load(Ordering::Relaxed)
     }
 
     /// Ends the session as soon as it has no stream, which may be now.

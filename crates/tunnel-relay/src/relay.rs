@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 use tunnel_transport::{Acceptor, AcceptorConfig};
 
-use crate::admin;
+use crate::admin::{self, AdminState};
 use crate::audit::AuditLog;
 use crate::auth::authority::Authority;
 use crate::auth::{IssuerError, LocalIssuer};
@@ -24,6 +24,7 @@ use crate::limits::Limits;
 use crate::listener::{self, ListenError};
 use crate::metrics::Metrics;
 use crate::registry::Registry;
+use crate::secret_file::SecretFileError;
 use crate::waiting::WaitingRoom;
 
 /// What a relay needs to know to start.
@@ -56,6 +57,9 @@ pub enum StartError {
     /// The signing key cannot be used.
     #[error(transparent)]
     Issuer(#[from] IssuerError),
+    /// The key of the audit log or the operators' token cannot be used.
+    #[error(transparent)]
+    Secret(#[from] SecretFileError),
     /// A socket does not say where it listens.
     #[error("could not read the address of a listening socket")]
     Address(#[source] std::io::Error),
@@ -78,6 +82,7 @@ pub(crate) struct Shared {
     pub(crate) issuer: LocalIssuer,
     pub(crate) limits: Limits,
     pub(crate) audit: AuditLog,
+    pub(crate) admin: AdminState,
     pub(crate) registry: Registry,
     /// Requests for devices that are about to come.
     pub(crate) waiting: WaitingRoom,
@@ -118,11 +123,14 @@ impl Relay {
         let listen_addr = listener.local_addr().map_err(StartError::Address)?;
         let admin_addr = admin_listener.local_addr().map_err(StartError::Address)?;
         let settings = config.settings;
+        let metrics = Arc::new(Metrics::new());
+        let audit = AuditLog::start(&config.data_dir, settings.audit_file.as_deref(), &metrics)?;
         let shared = Arc::new(Shared {
             authority: Authority::new(issuer.verifier()),
             issuer,
             limits: Limits::default(),
-            audit: AuditLog::default(),
+            audit,
+            admin: AdminState::open(&config.data_dir)?,
             registry: Registry::new(),
             waiting: WaitingRoom::default(),
             dial_pace: DialPace::default(),
@@ -131,7 +139,7 @@ impl Relay {
                 window: settings.replay_window_bytes,
             }),
             settings: ArcSwap::from_pointee(settings),
-            metrics: Arc::new(Metrics::new()),
+            metrics,
             draining: CancellationToken::new(),
             callers_leave: CancellationToken::new(),
             closing: CancellationToken::new(),
@@ -143,7 +151,7 @@ impl Relay {
         let mut tasks = JoinSet::new();
         tasks.spawn(listener::accept(listener, Arc::clone(&shared)));
         let over = shared.hard.clone();
-        let admin = axum::serve(admin_listener, admin::router(Arc::clone(&shared)))
+        let admin = axum::serve(admin_listener, admin::service(Arc::clone(&shared)))
             .with_graceful_shutdown(over.clone().cancelled_owned());
         tasks.spawn(async move {
             tokio::select! {
@@ -182,6 +190,11 @@ impl Relay {
         self.shared.draining.cancel();
     }
 
+    /// Returns a token that is cancelled when the orderly end begins, whoever asked for it: an operator may, too.
+    pub fn draining(&self) -> CancellationToken {
+        self.shared.draining.clone()
+    }
+
     /// Ends at once. Streams break off.
     pub fn abort(&self) {
         self.shared.draining.cancel();
@@ -211,5 +224,6 @@ impl Relay {
                 self.shared.draining.cancel();
             }
         }
+        self.shared.audit.finish().await;
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -298,6 +298,18 @@ impl<S: Clone> Directory<S> {
 
     pub(super) fn sessions(&self) -> impl Iterator<Item = &S> {
         self.sessions.values().map(|entry| &entry.session)
+    }
+
+    /// Returns all subjects that have a device, online or known.
+    pub(super) fn subjects(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.tenants.keys()
+    }
+
+    /// Returns how many devices a subject has, how many of them are online, and its requests under way.
+    pub(super) fn tenant(&self, subject: &str) -> Option<(usize, usize, usize)> {
+        let tenant = self.tenants.get(subject)?;
+        let online = tenant.devices.iter().filter(|device| device.is_online()).count();
+        Some((tenant.devices.len(), online, tenant.streams.load(Ordering::Relaxed)))
     }
 
     pub(super) fn n_online(&self) -> usize {

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -73,6 +74,10 @@ impl TestRelay {
             relay: Some(relay),
             _data: data,
         }
+    }
+
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self._data.path().join("relay")
     }
 
     pub(crate) fn relay(&self) -> &Relay {

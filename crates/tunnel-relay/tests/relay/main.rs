@@ -5,6 +5,8 @@
     reason = "a test that cannot go on fails; clippy knows only the test functions themselves"
 )]
 
+mod admin;
+mod audit;
 mod ending;
 mod forwarding;
 mod harness;
