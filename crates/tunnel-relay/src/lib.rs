@@ -29,7 +29,8 @@
 //! # }
 //! ```
 //!
-//! What a request means is left to the desktop: nothing here knows of models or backends.
+//! What a request means is left to the desktop. The relay looks for the model that it names, and only where that
+//! decides which of several desktops gets it, or whether the token holds for it.
 
 mod account;
 mod admin;
@@ -37,6 +38,7 @@ mod attach;
 mod audit;
 pub mod auth;
 mod body;
+mod caller_body;
 mod choose;
 pub mod cli;
 mod client;
@@ -47,7 +49,9 @@ mod headers;
 mod ingress;
 mod limits;
 mod listener;
+mod merge;
 mod metrics;
+mod presence;
 mod registry;
 mod relay;
 mod target;

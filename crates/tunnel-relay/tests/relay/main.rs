@@ -5,6 +5,7 @@
     reason = "a test that cannot go on fails; clippy knows only the test functions themselves"
 )]
 
+mod devices;
 mod ending;
 mod forwarding;
 mod harness;

@@ -1,9 +1,10 @@
 //! All sessions that are open: the one that takes new requests, and those that finish their streams.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -32,6 +33,7 @@ pub(super) struct Sessions {
     past_resumes: u64,
     broker: Broker,
     moves: mpsc::Sender<SessionId>,
+    settings: watch::Receiver<Arc<Settings>>,
     tracker: TaskTracker,
 }
 
@@ -52,7 +54,12 @@ impl Settled {
 }
 
 impl Sessions {
-    pub(super) fn new(broker: Broker, moves: mpsc::Sender<SessionId>, tracker: TaskTracker) -> Self {
+    pub(super) fn new(
+        broker: Broker,
+        moves: mpsc::Sender<SessionId>,
+        settings: watch::Receiver<Arc<Settings>>,
+        tracker: TaskTracker,
+    ) -> Self {
         Self {
             keepers: JoinSet::new(),
             by_task: HashMap::new(),
@@ -61,6 +68,7 @@ impl Sessions {
             past_resumes: 0,
             broker,
             moves,
+            settings,
             tracker,
         }
     }
@@ -70,7 +78,8 @@ impl Sessions {
         self.opened += 1;
         let service = TunnelService {
             broker: self.broker.clone(),
-            session: desktop.session.id(),
+            session: desktop.session.clone(),
+            settings: self.settings.clone(),
             moves: self.moves.clone(),
         };
         let (kept, keeping) = Kept::start(desktop, shown, service, backoff, &self.tracker);

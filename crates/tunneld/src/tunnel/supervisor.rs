@@ -109,9 +109,9 @@ impl Supervisor {
         Self {
             wanted,
             dialler: Dialler::new(current, token.clone()),
+            sessions: Sessions::new(broker.clone(), moves, settings.clone(), tracker),
             ears: Ears { settings, commands, wakes, soft },
             token,
-            sessions: Sessions::new(broker.clone(), moves, tracker),
             broker,
             record,
             hard,
