@@ -183,6 +183,11 @@ pub struct Config {
     #[cfg_attr(feature = "schema", schemars(schema_with = "schema::device_name"))]
     pub device_name: Option<String>,
 
+    /// Whether this machine is asked first where several of yours can answer a request. Default false.
+    ///
+    /// A machine that has the request's model in memory comes before it. Of several, the one that connected last counts.
+    pub preferred_device: bool,
+
     /// Thresholds that turn into warnings, events and notifications.
     pub alerts: Alerts,
 
@@ -319,6 +324,7 @@ impl Default for Config {
             queue: Queue::default(),
             remote_paths: RemotePaths::Inference,
             device_name: None,
+            preferred_device: false,
             alerts: Alerts::default(),
             metrics_update_interval: Duration::from_secs(5),
             proxy_url: None,

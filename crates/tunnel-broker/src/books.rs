@@ -2,7 +2,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::mpsc;
+use tokio::sync::futures::Notified;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use crate::finished::Finished;
@@ -17,6 +18,8 @@ pub(crate) struct Books {
     started: Instant,
     measures: AtomicBool,
     running: AtomicUsize,
+    /// Told of each change of that count.
+    load: Notify,
     inner: Mutex<Inner>,
     /// Where records go; empty until somebody wants them.
     reader: OnceLock<mpsc::Sender<Finished>>,
@@ -37,6 +40,7 @@ impl Books {
             started: Instant::now(),
             measures: AtomicBool::new(true),
             running: AtomicUsize::new(0),
+            load: Notify::new(),
             inner: Mutex::default(),
             reader: OnceLock::new(),
             dropped: AtomicU64::new(0),
@@ -57,9 +61,15 @@ impl Books {
         self.running.load(Ordering::Relaxed)
     }
 
+    /// Waits for the next change of that count, from this call on.
+    pub(crate) fn load_changes(&self) -> Notified<'_> {
+        self.load.notified()
+    }
+
     /// Lists a request; returns its place.
     pub(crate) fn begin(&self, track: &Arc<Track>) -> usize {
         self.running.fetch_add(1, Ordering::Relaxed);
+        self.load.notify_waiters();
         let mut inner = self.inner();
         let track = Some(Arc::clone(track));
         match inner.free.pop() {
@@ -77,6 +87,7 @@ impl Books {
     /// Strikes a request off the list, and enters what it brought.
     pub(crate) fn end(&self, place: usize, brought: Option<(Finished, Instant)>) {
         self.running.fetch_sub(1, Ordering::Relaxed);
+        self.load.notify_waiters();
         let mut inner = self.inner();
         let track = inner.tracks[place].take();
         inner.free.push(place);

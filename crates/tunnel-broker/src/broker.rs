@@ -216,6 +216,11 @@ impl Broker {
         self.shared.books.in_flight()
     }
 
+    /// Waits until the count of requests that run has changed since this call.
+    pub fn load_changes(&self) -> impl Future<Output = ()> + Send + '_ {
+        self.shared.books.load_changes()
+    }
+
     /// Returns the requests that run, the oldest first.
     pub fn requests(&self) -> Vec<RunningRequest> {
         self.shared.books.requests()

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use http::HeaderValue;
+use tunnel_sniff::with_tag;
 
 use crate::config::BackendKind;
 
@@ -75,12 +76,6 @@ fn insert(map: &mut HashMap<Box<str>, Vec<Served>>, name: &str, served: &Served)
     }
 }
 
-/// Adds `:latest` to a name without a tag. A colon before the last slash is a registry's port.
-fn with_tag(name: &str) -> String {
-    let last = name.rsplit('/').next().unwrap_or(name);
-    if last.contains(':') { name.to_owned() } else { format!("{name}:latest") }
-}
-
 /// Splits `<id>/<model>`; None when there is no slash or nothing beside it.
 pub(crate) fn split_pin(name: &str) -> Option<(&str, &str)> {
     name.split_once('/').filter(|(id, model)| !id.is_empty() && !model.is_empty())
@@ -117,12 +112,6 @@ mod tests {
         assert_eq!(backends("SmolLM2:135M"), [0]);
         assert_eq!(backends("Qwen/Qwen2"), [1]);
         assert!(backends("qwen/qwen2").is_empty());
-    }
-
-    #[test]
-    fn a_port_in_a_registry_name_is_no_tag() {
-        assert_eq!(with_tag("host:5000/me/x"), "host:5000/me/x:latest");
-        assert_eq!(with_tag("host:5000/me/x:1"), "host:5000/me/x:1");
     }
 
     #[test]

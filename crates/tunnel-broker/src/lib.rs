@@ -61,7 +61,6 @@ mod prefix;
 mod prober;
 mod route;
 mod rule;
-mod scan;
 mod shared;
 mod status;
 mod table;

@@ -2,14 +2,14 @@ use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
+use tunnel_sniff::{Gather, ModelScan, decode};
 
 use crate::body::BoxError;
 use crate::error::Failure;
-use crate::scan::{ModelScan, decode};
 use crate::upload::Rest;
 
 /// The most of a body that is held in order to find its model and to be able to send it again.
@@ -72,7 +72,7 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let mut reader = Reader { read: Read::default(), scan: ModelScan::default(), trailers: None };
+    let mut reader = Reader { read: Gather::default(), scan: ModelScan::default(), trailers: None };
     if body.is_end_stream() {
         return Ok(reader.whole());
     }
@@ -121,7 +121,7 @@ where
 }
 
 struct Reader {
-    read: Read,
+    read: Gather,
     scan: ModelScan,
     trailers: Option<HeaderMap>,
 }
@@ -155,51 +155,6 @@ fn named(scan: &ModelScan, text: &[u8]) -> Option<NamedModel> {
     let name = decode(text.get(span.clone())?)?.into_owned();
     // Ollama takes an empty name for none, and says so better than we could.
     (!name.is_empty()).then_some(NamedModel { name, span })
-}
-
-/// Bytes in one piece; not copied as long as there is one piece only.
-enum Read {
-    One(Bytes),
-    Many(BytesMut),
-}
-
-impl Default for Read {
-    fn default() -> Self {
-        Self::One(Bytes::new())
-    }
-}
-
-impl Read {
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Self::One(bytes) => bytes,
-            Self::Many(bytes) => bytes,
-        }
-    }
-
-    fn len(&self) -> usize {
-        self.bytes().len()
-    }
-
-    fn push(&mut self, data: Bytes) {
-        match self {
-            Self::One(bytes) if bytes.is_empty() => *self = Self::One(data),
-            Self::One(bytes) => {
-                let mut many = BytesMut::with_capacity((bytes.len() + data.len()) * 2);
-                many.extend_from_slice(bytes);
-                many.extend_from_slice(&data);
-                *self = Self::Many(many);
-            }
-            Self::Many(bytes) => bytes.extend_from_slice(&data),
-        }
-    }
-
-    fn freeze(self) -> Bytes {
-        match self {
-            Self::One(bytes) => bytes,
-            Self::Many(bytes) => bytes.freeze(),
-        }
-    }
 }
 
 fn boxed<B>(body: B) -> Rest

@@ -1,5 +1,7 @@
 //! What a tenant asks the relay itself, under `/_tunnel/v1`: how to log in, its devices, keys for its apps.
 
+mod devices;
+
 use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 
@@ -22,13 +24,15 @@ pub(crate) enum Resource {
 }
 
 /// Answers a request for one of them.
-#[expect(clippy::unused_async, reason = "tokens are verified")]
 pub(crate) async fn answer(
-    _connection: &Connection,
-    _client: &Client,
-    _resource: Resource,
-    _request: Request<Incoming>,
-    _request_id: &HeaderValue,
+    connection: &Connection,
+    client: &Client,
+    resource: Resource,
+    request: Request<Incoming>,
+    request_id: &HeaderValue,
 ) -> Result<Response<RelayBody>, Refusal> {
-    Err(Refusal::Reserved)
+    match resource {
+        Resource::Devices => devices::answer(connection, client, request, request_id).await,
+        Resource::Login | Resource::Tokens | Resource::Token(_) => Err(Refusal::Reserved),
+    }
 }

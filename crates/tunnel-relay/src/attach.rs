@@ -18,6 +18,7 @@ use crate::body::RelayBody;
 use crate::client::Client;
 use crate::error::Refusal;
 use crate::listener::Connection;
+use crate::presence::Follower;
 use crate::registry::{NewTunnel, Resume, Tunnel};
 use crate::relay::Shared;
 
@@ -155,12 +156,14 @@ impl Watch {
         let session = &self.tunnel.session;
         let mut link = session.link();
         let mut n_attached = 0_u64;
+        let mut presence = Follower::default();
         loop {
             let state = link.borrow_and_update().clone();
             match state {
                 LinkState::Attached { .. } => {
                     self.attached(n_attached);
                     n_attached += 1;
+                    presence.begin(&self.tunnel);
                 }
                 LinkState::Detached { .. } if n_attached > 0 => debug!("link down"),
                 LinkState::Detached { .. } => {}
@@ -177,6 +180,7 @@ impl Watch {
                         Ok(until) => self.tunnel.extend(until),
                         Err(reason) => session.close(Closed::new(CloseCode::Token, reason)),
                     },
+                    () = presence.run() => {}
                     // A resume only ever moves the end away, so it is enough to look again when the time is up.
                     () = tokio::time::sleep(time_left(self.tunnel.expires_at())) => {
                         if time_left(self.tunnel.expires_at()).is_zero() {

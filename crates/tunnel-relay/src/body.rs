@@ -10,11 +10,11 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use serde_json::json;
 use tokio::time::{Instant, Sleep};
 use tunnel_transport::{BodyError, ResponseBody};
 
+use crate::caller_body::{BodyFault, CallerBody};
 use crate::error::openai_error;
 use crate::metrics::{Metrics, Outcome};
 use crate::registry::{StreamPermit, Tunnel};
@@ -377,7 +377,7 @@ pub(crate) fn overdue(tunnel: &Tunnel, since: Instant, limit: Duration) -> Optio
 /// A request body on its way from a caller to a device.
 #[derive(Debug)]
 pub(crate) struct Upload {
-    body: Incoming,
+    body: CallerBody,
     /// `None` for requests without a body, which is most.
     progress: Option<Arc<Progress>>,
     metrics: Arc<Metrics>,
@@ -392,7 +392,7 @@ pub(crate) struct Progress {
 }
 
 impl Upload {
-    pub(crate) fn new(body: Incoming, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(body: CallerBody, metrics: Arc<Metrics>) -> Self {
         let progress = (!body.is_end_stream()).then(|| {
             Arc::new(Progress {
                 started: Instant::now(),
@@ -422,12 +422,12 @@ impl Progress {
 
 impl Body for Upload {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyFault;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         if let (Poll::Ready(Some(frame)), Some(progress)) = (&polled, &self.progress) {
             let ms = u64::try_from(progress.started.elapsed().as_millis()).unwrap_or(u64::MAX);

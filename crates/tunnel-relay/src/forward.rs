@@ -15,12 +15,13 @@ use tunnel_transport::{ResponseBody, SendError};
 use crate::audit::Event;
 use crate::auth::{self, Scope};
 use crate::body::{Forwarded, IdleLimits, Length, Progress, RelayBody, Upload, overdue};
-use crate::choose;
+use crate::choose::{self, Choice};
 use crate::client::Client;
 use crate::config::Settings;
 use crate::error::{Dialect, Refusal, X_REQUEST_ID};
 use crate::headers::{self, TUNNEL_CALLER, TUNNEL_DEVICE};
 use crate::listener::Connection;
+use crate::merge;
 use crate::metrics::{Metrics, Outcome};
 use crate::registry::{StreamPermit, Tunnel};
 use crate::target::{self, Target};
@@ -135,9 +136,26 @@ async fn exchange(
     }
     let allowed = shared.limits.allow(&shared.settings(), &principal, client)?;
     let named = request.headers().get(TUNNEL_DEVICE).map(|name| name.to_str().unwrap_or("?").to_owned());
-    let (permit, request) = choose::choose(shared, &principal, asked.or(named.as_deref()), request).await?;
-
     let is_head = request.method() == Method::HEAD;
+    let attempt = Attempt { metrics: &shared.metrics, settled: false };
+    let chosen = choose::choose(shared, &principal, asked.or(named.as_deref()), request).await;
+    let (permit, request) = match chosen {
+        Ok(Choice::Device(permit, request)) => (permit, request),
+        Ok(Choice::Lists(listing, permits)) => {
+            let asking = merge::Asking { listing, principal: &principal, client, request_id };
+            let merged = merge::answer(asking, permits).await;
+            attempt.settle();
+            let mut merged = merged?;
+            shared.metrics.count(Outcome::Ok);
+            merged.headers_mut().extend(allowed.headers);
+            return Ok(if is_head { merged.map(|_| RelayBody::empty()) } else { merged });
+        }
+        Err(refusal) => {
+            attempt.settle();
+            return Err(refusal);
+        }
+    };
+
     let (mut head, body) = request.into_parts();
     if head.version == Version::HTTP_10 {
         connection.body_ends_with_connection.store(true, Ordering::Relaxed);
@@ -156,12 +174,12 @@ async fn exchange(
 
     let upload = Upload::new(body, Arc::clone(&shared.metrics));
     let progress = upload.progress();
-    let attempt = Attempt { metrics: &shared.metrics, settled: false };
     let answer = send(&permit, Request::from_parts(head, upload), progress.as_deref(), connection).await;
     attempt.settle();
     let (mut head, body) = answer?.into_parts();
     headers::strip_response(&mut head.headers);
     head.headers.insert(X_REQUEST_ID, request_id.clone());
+    head.headers.insert(TUNNEL_DEVICE, permit.tunnel().device_header.clone());
     head.headers.extend(allowed.headers);
     head.version = Version::HTTP_11;
     let bodyless =

@@ -30,7 +30,8 @@
 //! # }
 //! ```
 //!
-//! What a request means is left to the desktop: nothing here knows of models or backends.
+//! What a request means is left to the desktop. The relay looks for the model that it names, and only where that
+//! decides which of several desktops gets it, or whether the token holds for it.
 
 mod account;
 mod admin;
@@ -38,6 +39,7 @@ mod attach;
 mod audit;
 pub mod auth;
 mod body;
+mod caller_body;
 mod choose;
 pub mod cli;
 mod client;
@@ -50,7 +52,9 @@ mod headers;
 mod ingress;
 mod limits;
 mod listener;
+mod merge;
 mod metrics;
+mod presence;
 mod registry;
 mod relay;
 mod secret_file;

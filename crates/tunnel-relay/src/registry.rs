@@ -1,12 +1,15 @@
 //! Which device is reached through which session, on this node.
 
 mod directory;
+mod load;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
+use http::HeaderValue;
 use jiff::Timestamp;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -14,9 +17,12 @@ use tunnel_transport::{CloseCode, Closed, DeviceName, RelaySession, SessionId};
 
 use crate::auth::Principal;
 use crate::error::Refusal;
+use crate::presence::Presence;
 
 pub(crate) use directory::Resume;
 use directory::{Directory, Fate, Joining, Lookup, Promoted};
+use load::TenantLoad;
+pub(crate) use load::{Held, Slot};
 
 /// A session of a desktop and what the relay counts on it.
 pub(crate) struct Tunnel {
@@ -28,8 +34,12 @@ pub(crate) struct Tunnel {
     /// The limits that the token names.
     pub(crate) tier: Option<String>,
     pub(crate) opened_at: Timestamp,
-    /// Requests under way, of all devices of the subject.
-    tenant_streams: Arc<AtomicUsize>,
+    /// The device's name as answers carry it.
+    pub(crate) device_header: HeaderValue,
+    /// What all devices of the subject use together.
+    load: Arc<TenantLoad>,
+    /// What the desktop says that it has. None: it says nothing, or has not yet.
+    presence: ArcSwapOption<Presence>,
     /// Requests under way on this session.
     streams: AtomicUsize,
     /// Another session has taken over the new requests: close when the last stream has ended.
@@ -47,6 +57,25 @@ pub(crate) struct Tunnel {
 #[derive(Debug)]
 pub(crate) struct StreamPermit {
     tunnel: Arc<Tunnel>,
+    /// Whether it counts against the tenant's limit. Of the streams of one listing that goes to all devices, one does.
+    counts: bool,
+}
+
+/// Where a request may go.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// To one device only.
+    One(StreamPermit),
+    /// Nothing but the request itself tells to which of these.
+    Several { online: Vec<Arc<Tunnel>>, slot: Slot },
+}
+
+/// A device as its owner sees it.
+#[derive(Debug)]
+pub(crate) struct KnownDevice {
+    pub(crate) name: DeviceName,
+    /// The session that serves it; `None`: it is offline.
+    pub(crate) tunnel: Option<Arc<Tunnel>>,
 }
 
 /// The sessions of this node.
@@ -101,12 +130,12 @@ impl Registry {
     /// Finds the session for a request and admits the request to it.
     ///
     /// Both under one lock: a session that is replaced in between would otherwise close under the new request.
-    pub(crate) fn admit(
+    pub(crate) fn find(
         &self,
         principal: &Principal,
         asked: Option<&str>,
         max_streams: usize,
-    ) -> Result<StreamPermit, Refusal> {
+    ) -> Result<Found, Refusal> {
         let wanted = match (asked, principal.device.as_ref().map(DeviceName::as_str)) {
             (Some(asked), Some(bound)) if asked != bound => {
                 return Err(Refusal::OtherDevice { asked: shown(asked), bound: bound.to_owned() });
@@ -116,16 +145,21 @@ impl Registry {
         };
         let directory = self.lock();
         match directory.find(&principal.subject, wanted) {
-            Lookup::Online(tunnel) => tunnel.admit(max_streams),
-            Lookup::Offline(device) => {
-                Err(Refusal::DeviceOffline { device: device.to_string(), retry_after: OFFLINE_RETRY_AFTER })
+            Lookup::Online(tunnel) => {
+                tunnel.load.claim(max_streams)?;
+                Ok(Found::One(tunnel.permit(true)))
             }
-            Lookup::Several(online) => Err(Refusal::DeviceRequired { online }),
+            Lookup::Offline(device) => Err(offline(device.to_string())),
+            Lookup::Several(online) => {
+                // Cannot fail: there are several.
+                let Some(first) = online.first() else { return Err(offline(String::new())) };
+                let slot = Slot::claim(&first.load, max_streams)?;
+                Ok(Found::Several { slot, online: online.into_iter().cloned().collect() })
+            }
             // The issuer wrote this name into the token, so the device is known even if it has not called yet.
-            Lookup::Unknown(_) if principal.device.is_some() => Err(Refusal::DeviceOffline {
-                device: wanted.map(shown).unwrap_or_default(),
-                retry_after: OFFLINE_RETRY_AFTER,
-            }),
+            Lookup::Unknown(_) if principal.device.is_some() => {
+                Err(offline(wanted.map(shown).unwrap_or_default()))
+            }
             Lookup::Unknown(known) => Err(Refusal::UnknownDevice { asked: wanted.map(shown), known }),
         }
     }
@@ -143,6 +177,48 @@ impl Registry {
             .is_some_and(|since| now.duration_since(since) < within)
     }
 
+    /// Admits a request to the device that was chosen for it: to the session that serves it by now.
+    pub(crate) fn admit(&self, chosen: &Tunnel, slot: Slot) -> Result<StreamPermit, Refusal> {
+        match self.lock().find(&chosen.subject, Some(chosen.device.as_str())) {
+            Lookup::Online(tunnel) => {
+                slot.hand_over();
+                Ok(tunnel.permit(true))
+            }
+            Lookup::Offline(_) | Lookup::Unknown(_) | Lookup::Several(_) => {
+                Err(offline(chosen.device.to_string()))
+            }
+        }
+    }
+
+    /// Admits one request to each of several devices; those that have gone meanwhile are left out.
+    pub(crate) fn admit_all(&self, chosen: &[Arc<Tunnel>], slot: Slot) -> Vec<StreamPermit> {
+        let directory = self.lock();
+        let serving =
+            |chosen: &Arc<Tunnel>| match directory.find(&chosen.subject, Some(chosen.device.as_str())) {
+                Lookup::Online(tunnel) => Some(tunnel),
+                Lookup::Offline(_) | Lookup::Unknown(_) | Lookup::Several(_) => None,
+            };
+        let mut slot = Some(slot);
+        let admit = |tunnel: &Arc<Tunnel>| {
+            let counted = slot.take();
+            let counts = counted.is_some();
+            if let Some(slot) = counted {
+                slot.hand_over();
+            }
+            tunnel.permit(counts)
+        };
+        chosen.iter().filter_map(serving).map(admit).collect()
+    }
+
+    /// Returns the devices that are known of a subject, by name; of one device if the token is bound to it.
+    pub(crate) fn devices(&self, principal: &Principal) -> Vec<KnownDevice> {
+        let directory = self.lock();
+        let devices = directory.devices(&principal.subject);
+        let visible =
+            devices.filter(|(name, _)| principal.device.as_ref().is_none_or(|bound| bound == *name));
+        visible.map(|(name, tunnel)| KnownDevice { name: name.clone(), tunnel: tunnel.cloned() }).collect()
+    }
+
     /// Makes a session known. It serves at once where its device has none; the session that is there is displaced
     /// only by [`Self::attached`], when the new one has proved to be alive.
     pub(crate) fn announce(&self, new: NewTunnel<'_>, max_devices: usize) -> Result<Arc<Tunnel>, Refusal> {
@@ -152,15 +228,18 @@ impl Registry {
         let mut directory = self.lock();
         directory.sweep(now);
         let joining = Joining { subject: &principal.subject, device: device.clone(), id: session.id() };
-        let announced = directory.announce(joining, max_devices, |tenant_streams| {
+        let announced = directory.announce(joining, max_devices, |load| {
             Arc::new(Tunnel {
                 session,
                 subject: Arc::clone(&principal.subject),
+                // Cannot fail: letters, digits and hyphens.
+                device_header: HeaderValue::from_str(device.as_str()).expect("a device name is ASCII"),
                 device,
                 agent,
                 tier: principal.tier.clone(),
                 opened_at: Timestamp::now(),
-                tenant_streams,
+                load,
+                presence: ArcSwapOption::empty(),
                 streams: AtomicUsize::new(0),
                 retiring: AtomicBool::new(false),
                 stays: CancellationToken::new(),
@@ -235,14 +314,35 @@ impl Registry {
 }
 
 impl Tunnel {
-    fn admit(self: &Arc<Self>, max_streams: usize) -> Result<StreamPermit, Refusal> {
-        let before = self.tenant_streams.fetch_add(1, Ordering::Relaxed);
-        if before >= max_streams {
-            self.tenant_streams.fetch_sub(1, Ordering::Relaxed);
-            return Err(Refusal::TooManyStreams { limit: max_streams });
-        }
+    fn permit(self: &Arc<Self>, counts: bool) -> StreamPermit {
         self.streams.fetch_add(1, Ordering::SeqCst);
-        Ok(StreamPermit { tunnel: Arc::clone(self) })
+        StreamPermit { tunnel: Arc::clone(self), counts }
+    }
+
+    /// Returns what the desktop said last of its models.
+    pub(crate) fn presence(&self) -> Option<Arc<Presence>> {
+        self.presence.load_full()
+    }
+
+    /// Notes what the desktop says of its models; `None`: nothing that could be understood.
+    pub(crate) fn set_presence(&self, presence: Option<Presence>) {
+        self.presence.store(presence.map(Arc::new));
+    }
+
+    /// Returns how many requests the desktop works on, its own gateway's included as far as it tells.
+    pub(crate) fn in_flight(&self) -> usize {
+        let told = self.presence.load().as_ref().map_or(0, |presence| presence.in_flight as usize);
+        told.max(self.streams.load(Ordering::Relaxed))
+    }
+
+    /// Returns when the session was opened.
+    pub(crate) fn opened(&self) -> (Instant, Timestamp) {
+        (self.epoch, self.opened_at)
+    }
+
+    /// Begins to count bytes that are held for the tenant.
+    pub(crate) fn hold(&self) -> Held {
+        Held::none(&self.load)
     }
 
     /// Returns how many requests are under way on this session.
@@ -322,7 +422,9 @@ impl StreamPermit {
 impl Drop for StreamPermit {
     fn drop(&mut self) {
         let tunnel = &self.tunnel;
-        tunnel.tenant_streams.fetch_sub(1, Ordering::Relaxed);
+        if self.counts {
+            tunnel.load.release();
+        }
         let last = tunnel.streams.fetch_sub(1, Ordering::SeqCst) == 1;
         if last && tunnel.retiring.load(Ordering::SeqCst) {
             tunnel.close_retired();
@@ -330,7 +432,11 @@ impl Drop for StreamPermit {
     }
 }
 
+pub(crate) fn offline(device: String) -> Refusal {
+    Refusal::DeviceOffline { device, retry_after: OFFLINE_RETRY_AFTER }
+}
+
 /// Shows a name that a caller sent: short, and without anything that could move a terminal's cursor.
-fn shown(name: &str) -> String {
+pub(crate) fn shown(name: &str) -> String {
     name.chars().take(63).map(|c| if c.is_ascii_graphic() { c } else { '?' }).collect()
 }

@@ -9,7 +9,6 @@ use tokio::sync::Notify;
 
 use crate::auth::Principal;
 use crate::error::Refusal;
-use crate::registry::StreamPermit;
 use crate::relay::Shared;
 
 /// Longest wait, as for a session whose link is down.
@@ -47,12 +46,12 @@ struct Place<'a> {
 /// Admits a request, where its device is expected as soon as it is there.
 ///
 /// A caller that hangs up drops the future, and with it its place.
-pub(crate) async fn admitted(
+pub(crate) async fn admitted<T>(
     shared: &Shared,
     principal: &Principal,
     asked: Option<&str>,
-    admit: impl Fn() -> Result<StreamPermit, Refusal>,
-) -> Result<StreamPermit, Refusal> {
+    admit: impl Fn() -> Result<T, Refusal>,
+) -> Result<T, Refusal> {
     let refusal = match admit() {
         Err(refusal @ (Refusal::DeviceOffline { .. } | Refusal::UnknownDevice { .. })) => refusal,
         other => return other,

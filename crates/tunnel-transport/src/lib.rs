@@ -51,6 +51,8 @@ pub use tls::{TlsError, tls_config};
 pub const CONNECT_PATH: &str = "/_tunnel/v1/connect";
 /// What a relay that drains asks its desktops, as a `POST` on the tunnel: please dial a second session.
 pub const MIGRATE_PATH: &str = "/_tunnel/v1/migrate";
+/// Where a relay asks a desktop, by a `GET` on the tunnel, for its models and its load.
+pub const PRESENCE_PATH: &str = "/_tunnel/v1/presence";
 /// The WebSocket subprotocol.
 pub const SUBPROTOCOL: &str = "tunnel.v1";
 

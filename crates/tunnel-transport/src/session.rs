@@ -324,6 +324,14 @@ impl Session {
         self.shared.drain.cancel();
     }
 
+    /// Waits until [`Self::drain`] is called, or the session is over: what has no end of its own ends then.
+    pub async fn draining(&self) {
+        tokio::select! {
+            () = self.shared.drain.cancelled() => {}
+            _ = self.closed() => {}
+        }
+    }
+
     /// Doubts the socket: a ping goes out at once, and without its pong the socket is dead within seconds.
     ///
     /// For a caller who knows that the path may have changed under it: the network did, or the machine slept, which

@@ -5,6 +5,7 @@ mod dialler;
 mod ears;
 mod keeper;
 mod moving;
+mod presence;
 mod service;
 mod sessions;
 mod settings;

@@ -107,6 +107,11 @@ impl Config {
             queue: queue(&mut top, default.queue),
             remote_paths: remote_paths::remote_paths(&mut top, default.remote_paths),
             device_name: top.read("deviceName", default.device_name, rule::optional(rule::device_name)),
+            preferred_device: top.read(
+                "preferredDevice",
+                default.preferred_device,
+                rule::flag("Preferred device"),
+            ),
             alerts: alerts(&mut top, default.alerts),
             metrics_update_interval: top.read(
                 "metricsUpdateInterval",

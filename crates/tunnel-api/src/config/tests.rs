@@ -41,6 +41,7 @@ fn what_is_written_is_read_again() {
         "queue": { "maxWaiting": 0 },
         "remotePaths": ["POST /api/chat", "* /v1/*"],
         "deviceName": "desk-1",
+        "preferredDevice": true,
         "alerts": { "errorRatePercent": 2.5 },
         "routingPolicy": "localOnly",
         "logLevel": "DEBUG",

@@ -101,7 +101,7 @@ async fn close(State(shared): Relay, Path(id): Path<String>) -> Answer {
     };
     // The id stays out of the log: whoever knows it and a token of the subject could resume the session.
     shared.audit.note(&Event::Admin { action: "close_session", subject: Some(&tunnel.subject), detail: "" });
-    tunnel.session.close(restarting());
+    tunnel.session.close(restarting(1));
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 

@@ -2,11 +2,12 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tunnel_transport::{DeviceName, SessionId};
+
+use super::load::TenantLoad;
 
 /// A device that has been away for so long is no longer known.
 const KNOWN_FOR: Duration = Duration::from_secs(24 * 60 * 60);
@@ -33,7 +34,7 @@ pub(super) struct Directory<S> {
 struct Tenant {
     /// Few, so that looking through them is quicker than hashing.
     devices: Vec<Device>,
-    streams: Arc<AtomicUsize>,
+    load: Arc<TenantLoad>,
 }
 
 #[derive(Debug)]
@@ -84,8 +85,8 @@ pub(super) struct Full;
 pub(super) enum Lookup<'a, S> {
     Online(&'a S),
     Offline(&'a DeviceName),
-    /// Several devices are online and none was named.
-    Several(Vec<String>),
+    /// Several devices are online and none was named: their sessions, by the devices' names.
+    Several(Vec<&'a S>),
     /// With the names that the subject does have.
     Unknown(Vec<String>),
 }
@@ -148,7 +149,9 @@ impl<S: Clone> Directory<S> {
         let mut online = tenant.devices.iter().filter(|device| device.is_online());
         match (online.next(), online.next()) {
             (Some(device), None) => self.serving(device),
-            (Some(_), Some(_)) => Lookup::Several(tenant.names(Device::is_online)),
+            (Some(_), Some(_)) => {
+                Lookup::Several(tenant.devices.iter().filter_map(|device| self.session_of(device)).collect())
+            }
             (None, _) => match tenant.last_seen() {
                 Some(device) => Lookup::Offline(&device.name),
                 None => Lookup::Unknown(Vec::new()),
@@ -166,23 +169,30 @@ impl<S: Clone> Directory<S> {
     }
 
     fn serving<'a>(&'a self, device: &'a Device) -> Lookup<'a, S> {
+        self.session_of(device).map_or(Lookup::Offline(&device.name), Lookup::Online)
+    }
+
+    fn session_of(&self, device: &Device) -> Option<&S> {
         match device.state {
-            State::Online(id) => match self.sessions.get(&id) {
-                Some(entry) => Lookup::Online(&entry.session),
-                None => Lookup::Offline(&device.name),
-            },
-            State::Offline { .. } => Lookup::Offline(&device.name),
+            State::Online(id) => self.sessions.get(&id).map(|entry| &entry.session),
+            State::Offline { .. } => None,
         }
+    }
+
+    /// Returns the devices that are known of a subject, by name, and the sessions of those that are online.
+    pub(super) fn devices(&self, subject: &str) -> impl Iterator<Item = (&DeviceName, Option<&S>)> {
+        let devices = self.tenants.get(subject).into_iter().flat_map(|tenant| &tenant.devices);
+        devices.map(|device| (&device.name, self.session_of(device)))
     }
 
     /// Makes a session known. It serves its device at once when no other does.
     ///
-    /// `session` is given the count of the subject's requests, which lives as long as one of its devices is known.
+    /// `session` is given the count of what the subject uses, which lives as long as one of its devices is known.
     pub(super) fn announce(
         &mut self,
         joining: Joining<'_>,
         max_devices: usize,
-        session: impl FnOnce(Arc<AtomicUsize>) -> S,
+        session: impl FnOnce(Arc<TenantLoad>) -> S,
     ) -> Result<S, Full> {
         let Joining { subject, device, id } = joining;
         let tenant = self.tenants.entry(Arc::clone(subject)).or_default();
@@ -197,7 +207,7 @@ impl<S: Clone> Directory<S> {
                 tenant.devices.sort_by(|a, b| a.name.cmp(&b.name));
             }
         }
-        let session = session(Arc::clone(&tenant.streams));
+        let session = session(Arc::clone(&tenant.load));
         self.dials += 1;
         let entry = Entry {
             subject: Arc::clone(subject),
@@ -309,7 +319,7 @@ impl<S: Clone> Directory<S> {
     pub(super) fn tenant(&self, subject: &str) -> Option<(usize, usize, usize)> {
         let tenant = self.tenants.get(subject)?;
         let online = tenant.devices.iter().filter(|device| device.is_online()).count();
-        Some((tenant.devices.len(), online, tenant.streams.load(Ordering::Relaxed)))
+        Some((tenant.devices.len(), online, tenant.load.streams()))
     }
 
     pub(super) fn n_online(&self) -> usize {
@@ -434,7 +444,7 @@ mod tests {
         assert_eq!(books.find("bob", Some("desk")), Lookup::Unknown(vec![]));
 
         books.dial("alice", "lap", "B");
-        assert_eq!(books.find("alice", None), Lookup::Several(vec!["desk".into(), "lap".into()]));
+        assert_eq!(books.find("alice", None), Lookup::Several(vec![&"A", &"B"]));
         assert_eq!(books.find("alice", Some("lap")), Lookup::Online(&"B"));
 
         books.directory.remove(desk, books.now);

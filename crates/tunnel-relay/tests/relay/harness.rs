@@ -191,6 +191,12 @@ pub(crate) struct Desk {
 pub(crate) struct Seen {
     pub(crate) paths: Mutex<Vec<String>>,
     pub(crate) dropped: AtomicUsize,
+    /// What it says when it is asked for its models. None: it is too old to know the question.
+    pub(crate) presence: Mutex<Option<String>>,
+    /// What it answers with 200 under a path.
+    pub(crate) answers: Mutex<std::collections::HashMap<String, String>>,
+    /// Bodies that came in full.
+    pub(crate) bodies: Mutex<Vec<Bytes>>,
     /// Whether it agrees to move.
     pub(crate) moves: AtomicBool,
     /// Whether it has: then it says so when it is asked again.
@@ -201,8 +207,13 @@ pub(crate) struct Seen {
 
 impl Desk {
     pub(crate) async fn new(relay: &TestRelay, desktop: Desktop) -> Self {
+        Self::saying(relay, desktop, Seen::default()).await
+    }
+
+    /// The same, with what it is to say.
+    pub(crate) async fn saying(relay: &TestRelay, desktop: Desktop, seen: Seen) -> Self {
         let Desktop { session, server } = desktop;
-        let seen = Arc::new(Seen::default());
+        let seen = Arc::new(seen);
         let served = Arc::clone(&seen);
         let mut serving = JoinSet::new();
         serving.spawn(server.serve(service_fn(move |request| script(request, Arc::clone(&served)))));
@@ -312,10 +323,25 @@ impl Drop for Handling {
     }
 }
 
+/// What a desktop says of its models: what its test has it say, and then nothing more; without that it is an old one.
+fn presence(seen: &Arc<Seen>) -> Response<Script> {
+    let said = seen.presence.lock().unwrap().clone();
+    let (status, frames) = match said {
+        Some(lines) => (200, [Bytes::from(lines)].into()),
+        None => (404, VecDeque::new()),
+    };
+    let end = if status == 200 { End::Hang } else { End::Finish };
+    let script = Script { frames, end, seen: Arc::clone(seen), released: None, ended: true };
+    Response::builder().status(status).header("content-type", "application/x-ndjson").body(script).unwrap()
+}
+
 /// What the desktops of these tests answer.
 async fn script(request: Request<Incoming>, seen: Arc<Seen>) -> Result<Response<Script>, Infallible> {
     let (head, body) = request.into_parts();
     let path = head.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
+    if head.uri.path() == tunnel_transport::PRESENCE_PATH {
+        return Ok(presence(&seen));
+    }
     seen.paths.lock().unwrap().push(path.clone());
     let mut handling = Handling(Some(Arc::clone(&seen)));
     let answer = |status: u16, content_type: &str, frames: &[&str], end: End| {
@@ -340,7 +366,19 @@ async fn script(request: Request<Incoming>, seen: Arc<Seen>) -> Result<Response<
         }
         tunnel_transport::MIGRATE_PATH => answer(503, "text/plain", &[], End::Finish),
         _ => {
-            let body = body.collect().await.map(|body| body.to_bytes().len()).unwrap_or_default();
+            let scripted = seen.answers.lock().unwrap().get(head.uri.path()).cloned();
+            if let Some(text) = scripted {
+                handling.0 = None;
+                return Ok(answer(200, "application/json", &[&text], End::Finish));
+            }
+            let body = match body.collect().await {
+                Ok(body) => {
+                    let body = body.to_bytes();
+                    seen.bodies.lock().unwrap().push(body.clone());
+                    body.len()
+                }
+                Err(_) => 0,
+            };
             let headers: Value = head
                 .headers
                 .iter()

@@ -7,6 +7,7 @@
 
 mod admin;
 mod audit;
+mod devices;
 mod ending;
 mod forwarding;
 mod harness;

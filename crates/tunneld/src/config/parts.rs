@@ -24,6 +24,7 @@ pub(super) fn tunnel(config: &Config, proxies: Proxies) -> Result<Settings, Faul
         enabled: config.enable_cloud_proxy,
         relay,
         device,
+        preferred: config.preferred_device,
         connect_timeout: config.connection_timeout,
         ca_file: config.ca_file.clone(),
         proxy: proxies.to(&config.cloud_proxy_url).cloned(),

@@ -210,6 +210,7 @@ mod tests {
             enabled: true,
             relay: RelayUrl::parse("https://relay.example").unwrap(),
             device: "desk".parse().unwrap(),
+            preferred: false,
             connect_timeout: Duration::from_secs(5),
             ca_file: None,
             proxy: None,

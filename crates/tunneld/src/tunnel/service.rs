@@ -1,5 +1,7 @@
 //! What the relay's requests meet on the desktop: our own few paths, then the broker.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{Either, Full};
@@ -7,10 +9,13 @@ use hyper::body::Incoming;
 use tokio::sync::{mpsc, watch};
 use tracing::debug;
 use tunnel_broker::{Broker, CallerLabel, Ingress};
-use tunnel_transport::{MIGRATE_PATH, Session, SessionId};
+use tunnel_transport::{MIGRATE_PATH, PRESENCE_PATH, Session, SessionId};
+
+use super::presence::{self, PresenceBody};
+use super::settings::Settings;
 
 /// The broker's answer, or one of our own.
-pub(super) type TunnelBody = Either<tunnel_broker::Body, Full<Bytes>>;
+pub(super) type TunnelBody = Either<tunnel_broker::Body, Either<Full<Bytes>, PresenceBody>>;
 
 /// Paths that only the relay itself asks for; it never forwards a caller's request to them.
 const OWN_PATHS: &str = "/_tunnel/";
@@ -21,7 +26,8 @@ const TUNNEL_CALLER: HeaderName = HeaderName::from_static("tunnel-caller");
 #[derive(Debug, Clone)]
 pub(super) struct TunnelService {
     pub(super) broker: Broker,
-    pub(super) session: SessionId,
+    pub(super) session: Session,
+    pub(super) settings: watch::Receiver<Arc<Settings>>,
     /// Sessions that the relay has asked to move. Bounded: the relay asks again if it is not heard.
     pub(super) moves: mpsc::Sender<SessionId>,
     /// The session that takes requests.
@@ -41,20 +47,27 @@ impl TunnelService {
     }
 
     fn own(&self, method: &Method, path: &str) -> Response<TunnelBody> {
-        let status = if path != MIGRATE_PATH {
+        if path == PRESENCE_PATH && method == Method::GET {
+            let (broker, settings) = (self.broker.clone(), self.settings.clone());
+            return presence::tell(broker, settings, self.session.clone())
+                .map(|body| Either::Right(Either::Right(body)));
+        }
+        let status = if path == PRESENCE_PATH {
+            StatusCode::METHOD_NOT_ALLOWED
+        } else if path != MIGRATE_PATH {
             StatusCode::NOT_FOUND
         } else if method != Method::POST {
             StatusCode::METHOD_NOT_ALLOWED
         } else if self.has_moved() {
             StatusCode::OK
         } else {
-            debug!(session = %self.session, "the relay asks to move to a second session");
-            match self.moves.try_send(self.session) {
+            debug!(session = %self.session.id(), "the relay asks to move to a second session");
+            match self.moves.try_send(self.session.id()) {
                 Ok(()) => StatusCode::ACCEPTED,
                 Err(_) => StatusCode::SERVICE_UNAVAILABLE,
             }
         };
-        let mut response = Response::new(Either::Right(Full::default()));
+        let mut response = Response::new(Either::Right(Either::Left(Full::default())));
         *response.status_mut() = status;
         response
     }
@@ -63,7 +76,7 @@ impl TunnelService {
 impl TunnelService {
     /// Tells whether another session is up in place of this one.
     fn has_moved(&self) -> bool {
-        self.serving.borrow().as_ref().is_some_and(|serving| serving.id() != self.session)
+        self.serving.borrow().as_ref().is_some_and(|serving| serving.id() != self.session.id())
     }
 }
 

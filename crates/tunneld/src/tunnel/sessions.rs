@@ -1,6 +1,7 @@
 //! All sessions that are open: the one that takes new requests, and those that finish their streams.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -32,6 +33,7 @@ pub(super) struct Sessions {
     broker: Broker,
     moves: mpsc::Sender<SessionId>,
     serving: watch::Receiver<Option<Session>>,
+    settings: watch::Receiver<Arc<Settings>>,
     tracker: TaskTracker,
 }
 
@@ -57,6 +59,7 @@ impl Sessions {
         broker: Broker,
         moves: mpsc::Sender<SessionId>,
         serving: watch::Receiver<Option<Session>>,
+        settings: watch::Receiver<Arc<Settings>>,
         tracker: TaskTracker,
     ) -> Self {
         Self {
@@ -68,6 +71,7 @@ impl Sessions {
             broker,
             moves,
             serving,
+            settings,
             tracker,
         }
     }
@@ -77,7 +81,8 @@ impl Sessions {
         self.opened += 1;
         let service = TunnelService {
             broker: self.broker.clone(),
-            session: desktop.session.id(),
+            session: desktop.session.clone(),
+            settings: self.settings.clone(),
             moves: self.moves.clone(),
             serving: self.serving.clone(),
         };

@@ -16,6 +16,8 @@ pub(crate) struct Settings {
     pub(crate) relay: RelayUrl,
     /// `deviceName`, the host name by default.
     pub(crate) device: DeviceName,
+    /// `preferredDevice`: told to the relay over the tunnel.
+    pub(crate) preferred: bool,
     /// `connectionTimeout`: longest wait for the connection to the relay.
     pub(crate) connect_timeout: Duration,
     /// `caFile`: trusted besides the system's certificates.

@@ -108,9 +108,15 @@ impl Supervisor {
         Self {
             wanted,
             dialler: Dialler::new(current, token.clone()),
+            sessions: Sessions::new(
+                broker.clone(),
+                moves,
+                shows.session.subscribe(),
+                settings.clone(),
+                tracker,
+            ),
             ears: Ears { settings, commands, wakes, soft },
             token,
-            sessions: Sessions::new(broker.clone(), moves, shows.session.subscribe(), tracker),
             broker,
             record,
             hard,

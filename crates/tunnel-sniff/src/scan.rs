@@ -9,7 +9,7 @@ use std::ops::Range;
 /// does not validate: of a text that is not JSON it finds something or nothing, and the backend says what is
 /// wrong. Of several `model` members the last counts, as for Go and for serde_json.
 #[derive(Debug, Default)]
-pub(crate) struct ModelScan {
+pub struct ModelScan {
     /// The first byte that has not been looked at.
     at: usize,
     state: State,
@@ -18,8 +18,18 @@ pub(crate) struct ModelScan {
     /// Whether the last byte read was the backslash of an escape.
     escape: bool,
     depth: u32,
-    key_is_model: bool,
+    key: Key,
     model: Option<Range<usize>>,
+    name: Option<Range<usize>>,
+}
+
+/// What the key that was read last says of its value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Key {
+    #[default]
+    Other,
+    Model,
+    Name,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,7 +50,7 @@ enum State {
 
 impl ModelScan {
     /// Looks at what `text` has gained since the last call.
-    pub(crate) fn scan(&mut self, text: &[u8]) {
+    pub fn scan(&mut self, text: &[u8]) {
         while self.at < text.len() && self.state != State::End {
             match self.state {
                 State::InKey | State::InValue | State::InNested => self.string(text),
@@ -54,14 +64,19 @@ impl ModelScan {
     }
 
     /// Tells whether the object has ended, or the text is not an object: more text changes nothing.
-    pub(crate) fn is_done(&self) -> bool {
+    pub fn is_done(&self) -> bool {
         self.state == State::End
     }
 
     /// Returns where the value stands in the text, its quotes included. None while no `model` that is a
     /// string has been seen.
-    pub(crate) fn span(&self) -> Option<Range<usize>> {
+    pub fn span(&self) -> Option<Range<usize>> {
         self.model.clone()
+    }
+
+    /// Returns the same for `name`, which Ollama's `/api/show` and `/api/delete` take where there is no `model`.
+    pub fn name_span(&self) -> Option<Range<usize>> {
+        self.name.clone()
     }
 
     /// Moves over one byte outside of strings and of nested values.
@@ -92,15 +107,21 @@ impl ModelScan {
         };
     }
 
+    fn found(&mut self, span: Option<Range<usize>>) {
+        match self.key {
+            Key::Other => {}
+            Key::Model => self.model = span,
+            Key::Name => self.name = span,
+        }
+    }
+
     fn open(&mut self, at: usize, state: State) -> State {
         self.start = at;
         state
     }
 
     fn not_a_string(&mut self) {
-        if self.key_is_model {
-            self.model = None;
-        }
+        self.found(None);
     }
 
     /// Moves to the end of the string, or of the text.
@@ -122,14 +143,12 @@ impl ModelScan {
         let span = self.start..self.at;
         self.state = match self.state {
             State::InKey => {
-                self.key_is_model = is_model(&text[span]);
+                self.key = Key::of(&text[span]);
                 State::Colon
             }
             State::InNested => State::Nested,
             _ => {
-                if self.key_is_model {
-                    self.model = Some(span);
-                }
+                self.found(Some(span));
                 State::Comma
             }
         };
@@ -157,17 +176,25 @@ impl ModelScan {
     }
 }
 
-fn is_model(quoted: &[u8]) -> bool {
-    // The longest spelling, each letter as `\u006d`.
-    const LONGEST: usize = 5 * 6 + 2;
-    quoted == b"\"model\""
-        || (quoted.len() <= LONGEST
-            && quoted.contains(&b'\\')
-            && decode(quoted).is_some_and(|key| key == "model"))
+impl Key {
+    fn of(quoted: &[u8]) -> Self {
+        // The longest spelling, each letter as `\u006d`.
+        const LONGEST: usize = 5 * 6 + 2;
+        match quoted {
+            b"\"model\"" => Self::Model,
+            b"\"name\"" => Self::Name,
+            _ if quoted.len() > LONGEST || !quoted.contains(&b'\\') => Self::Other,
+            _ => match decode(quoted).as_deref() {
+                Some("model") => Self::Model,
+                Some("name") => Self::Name,
+                _ => Self::Other,
+            },
+        }
+    }
 }
 
 /// Reads a JSON string, quotes included. None when it is not one.
-pub(crate) fn decode(quoted: &[u8]) -> Option<Cow<'_, str>> {
+pub fn decode(quoted: &[u8]) -> Option<Cow<'_, str>> {
     let inner = quoted.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
     // Most names need no unescaping: no copy then.
     if inner.iter().all(|b| matches!(b, 0x20..=0x7e) && *b != b'\\' && *b != b'"') {
@@ -208,6 +235,16 @@ mod tests {
         ] {
             assert_eq!(model_of(text.as_bytes()).as_deref(), model, "{text}");
         }
+    }
+
+    #[test]
+    fn a_name_is_found_beside_a_model() {
+        let text = br#"{"x":{"name":"no"},"name":"n","model":"m"}"#;
+        let mut scan = ModelScan::default();
+        scan.scan(text);
+        let read =
+            |span: Option<Range<usize>>| span.and_then(|span| decode(&text[span]).map(Cow::into_owned));
+        assert_eq!((read(scan.name_span()).as_deref(), read(scan.span()).as_deref()), (Some("n"), Some("m")));
     }
 
     #[test]
