@@ -19,7 +19,8 @@ use tunnel_transport::{Acceptor, AcceptorConfig, MIGRATE_PATH};
 use crate::admin;
 use crate::audit::AuditLog;
 use crate::auth::authority::Authority;
-use crate::auth::{IssuerError, LocalIssuer};
+use crate::auth::revoked::Revocations;
+use crate::auth::{IssuerError, LocalIssuer, PrivateFileError};
 use crate::config::Settings;
 use crate::limits::Limits;
 use crate::listener::{self, ListenError};
@@ -52,6 +53,9 @@ pub enum StartError {
     /// The signing key cannot be used.
     #[error(transparent)]
     Issuer(#[from] IssuerError),
+    /// The list of revoked tokens cannot be read.
+    #[error(transparent)]
+    Revoked(#[from] PrivateFileError),
     /// A socket does not say where it listens.
     #[error("could not read the address of a listening socket")]
     Address(#[source] std::io::Error),
@@ -69,7 +73,7 @@ pub struct Relay {
 /// What all parts of a relay use.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) authority: Authority,
+    pub(crate) authority: Arc<Authority>,
     /// Signs keys for apps.
     pub(crate) issuer: LocalIssuer,
     pub(crate) limits: Limits,
@@ -113,13 +117,14 @@ impl Relay {
     /// Starts a relay: makes or reads the key, binds both addresses, accepts.
     pub async fn start(config: RelayConfig) -> Result<Self, StartError> {
         let issuer = LocalIssuer::open(&config.data_dir)?;
+        let revocations = Revocations::open(&config.data_dir)?;
         let listener = listener::bind(&config.listen, "--listen").await?;
         let admin_listener = listener::bind(&config.admin_listen, "--admin-listen").await?;
         let listen_addr = listener.local_addr().map_err(StartError::Address)?;
         let admin_addr = admin_listener.local_addr().map_err(StartError::Address)?;
         let settings = config.settings;
         let shared = Arc::new(Shared {
-            authority: Authority::new(issuer.verifier()),
+            authority: Arc::new(Authority::new(issuer.verifier(), revocations, &settings)),
             issuer,
             limits: Limits::default(),
             audit: AuditLog::default(),
@@ -137,6 +142,7 @@ impl Relay {
             sessions: TaskTracker::new(),
         });
         let mut tasks = JoinSet::new();
+        tasks.spawn(Arc::clone(&shared.authority).run(shared.hard.clone()));
         tasks.spawn(listener::accept(listener, Arc::clone(&shared)));
         let over = shared.hard.clone();
         let admin = axum::serve(admin_listener, admin::router(Arc::clone(&shared)))
