@@ -273,7 +273,9 @@ struct Waiting<'a>(&'a RemoteKeys);
 
 impl<'a> Waiting<'a> {
     fn join(keys: &'a RemoteKeys) -> Option<Self> {
-        keys.schedule().join().then_some(Self(keys))
+        // Not made before it is known that there is room: dropped, it would give back what it never had.
+        let room = keys.schedule().join();
+        room.then(|| Self(keys))
     }
 }
 

@@ -8,6 +8,10 @@
 mod ending;
 mod forwarding;
 mod harness;
+#[path = "../support/identity.rs"]
+mod identity;
+mod issuers;
 mod program;
 mod refusing;
+mod tokens;
 mod tunnels;

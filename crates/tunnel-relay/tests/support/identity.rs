@@ -167,7 +167,7 @@ fn rsa_components(der: &[u8]) -> (Vec<u8>, Vec<u8>) {
         let (length, at) = match der[1] {
             short @ 0..0x80 => (usize::from(short), 2),
             0x81 => (usize::from(der[2]), 3),
-            _ => (usize::from(der[2]) << 8 | usize::from(der[3]), 4),
+            _ => ((usize::from(der[2]) << 8) | usize::from(der[3]), 4),
         };
         (&der[at..at + length], &der[at + length..])
     }

@@ -26,7 +26,7 @@ const AUDIENCE: &str = "https://relay.example";
 struct Bench {
     authority: Arc<Authority>,
     local: LocalIssuer,
-    dir: tempfile::TempDir,
+    _dir: tempfile::TempDir,
 }
 
 impl Bench {
@@ -42,7 +42,7 @@ impl Bench {
         let revocations = Revocations::open(dir.path()).unwrap();
         let authority =
             Authority::with_cool_down(local.verifier(), revocations, &settings(issuers), cool_down);
-        Self { authority: Arc::new(authority), local, dir }
+        Self { authority: Arc::new(authority), local, _dir: dir }
     }
 
     async fn verify(&self, token: &str) -> Result<Arc<Principal>, TokenError> {

@@ -8,8 +8,8 @@ use tokio::time::Instant;
 /// Least time between two fetches that only keep fresh what is known, where the last one failed.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
 
-/// Most requests that wait for a key at once. Beyond, they are told to come again.
-const WAITING_MAX: usize = 1_024;
+/// Most requests that wait for a key of one issuer at once. Beyond, they are told to come again.
+const WAITING_MAX: usize = 4_096;
 
 /// Most ids that are remembered as not the issuer's. Beyond, such a token waits for the next fetch like a new one.
 const ABSENT_MAX: usize = 1_024;
