@@ -1,5 +1,6 @@
 //! The tunnel endpoint: desktops dial, resume and migrate here.
 
+use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -9,11 +10,11 @@ use http_body_util::Empty;
 use hyper::body::Incoming;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::mpsc;
-use tracing::{Instrument as _, debug, info, info_span};
+use tracing::{Instrument as _, debug, info, info_span, warn};
 use tunnel_transport::{BadDial, CloseCode, Closed, DialKind, DialRequest, LinkState, SessionId};
 
 use crate::audit::Event;
-use crate::auth::{self, Principal, Scope};
+use crate::auth::{self, Principal, Scope, TokenError};
 use crate::body::RelayBody;
 use crate::client::Client;
 use crate::error::Refusal;
@@ -109,7 +110,7 @@ fn open(
 
 fn resume(
     shared: &Arc<Shared>,
-    principal: &Principal,
+    principal: &Arc<Principal>,
     dial: &DialRequest,
     request: &mut Request<Incoming>,
     session: SessionId,
@@ -126,7 +127,7 @@ fn resume(
         // resumed since. A session that nobody can resume ends with its grace time.
         return Err(Refusal::SessionGone);
     };
-    tunnel.extend(principal.expires_at);
+    tunnel.extend(principal);
     shared.sessions.spawn(resumption.run());
     Ok(response)
 }
@@ -145,14 +146,18 @@ impl Watch {
     async fn run(self, tokens: Option<mpsc::Receiver<SecretString>>) {
         let id = self.tunnel.session.id();
         let registered = Registered { shared: &self.shared, id };
-        let closed = self.follow(tokens).await;
+        // A token may have to wait for its issuer's keys, which must not keep the session from being looked after.
+        let closed = tokio::select! {
+            closed = self.follow() => closed,
+            never = self.take_refreshed(tokens) => match never {},
+        };
         drop(registered);
         let (subject, device) = (&*self.tunnel.subject, self.tunnel.device.as_str());
         self.shared.audit.note(&Event::TunnelDown { subject, device, code: closed.code.into() });
         info!(code = u16::from(closed.code), reason = %closed.reason, "session ended");
     }
 
-    async fn follow(&self, mut tokens: Option<mpsc::Receiver<SecretString>>) -> Closed {
+    async fn follow(&self) -> Closed {
         let session = &self.tunnel.session;
         let mut link = session.link();
         let mut n_attached = 0_u64;
@@ -170,24 +175,24 @@ impl Watch {
                 LinkState::Closed(closed) => return closed,
             }
             loop {
-                tokio::select! {
+                let bearer = self.tunnel.bearer();
+                let mut holder = self.shared.authority.holder(&bearer);
+                let reason = tokio::select! {
                     // The sender lives in the session, which `self` holds.
                     changed = link.changed() => match changed {
                         Ok(()) => break,
                         Err(_) => return session.closed().await,
                     },
-                    token = next(&mut tokens) => match self.refreshed(&token).await {
-                        Ok(until) => self.tunnel.extend(until),
-                        Err(reason) => session.close(Closed::new(CloseCode::Token, reason)),
-                    },
-                    () = presence.run() => {}
-                    // A resume only ever moves the end away, so it is enough to look again when the time is up.
-                    () = tokio::time::sleep(time_left(self.tunnel.expires_at())) => {
-                        if time_left(self.tunnel.expires_at()).is_zero() {
-                            session.close(Closed::new(CloseCode::Token, "the token has expired"));
-                            return session.closed().await;
-                        }
-                    }
+                    () = presence.run() => continue,
+                    () = std::future::poll_fn(|cx| holder.poll_over(cx)) => "the token was revoked",
+                    () = tokio::time::sleep(time_left(bearer.expires_at)) => "the token has expired",
+                };
+                // A resume or a refresh may have brought another token meanwhile; and a long time left comes in pieces.
+                let bearer = self.tunnel.bearer();
+                let holder = self.shared.authority.holder(&bearer);
+                if time_left(bearer.expires_at).is_zero() || holder.is_over() {
+                    session.close(Closed::new(CloseCode::Token, reason));
+                    return session.closed().await;
                 }
             }
         }
@@ -222,10 +227,29 @@ impl Watch {
         self.shared.waiting.arrived(&self.tunnel.subject);
     }
 
-    /// Checks a refreshed token: it must be as good as the one that the session was opened with.
-    async fn refreshed(&self, token: &SecretString) -> Result<u64, &'static str> {
-        let verified = self.shared.authority.verify(token.expose_secret()).await;
-        let new = verified.map_err(|_| "the refreshed token is not valid")?;
+    /// Takes refreshed tokens as they come.
+    async fn take_refreshed(&self, mut tokens: Option<mpsc::Receiver<SecretString>>) -> Infallible {
+        loop {
+            let token = next(&mut tokens).await;
+            match self.refreshed(&token).await {
+                Ok(Some(bearer)) => self.tunnel.extend(&bearer),
+                // The session lives on with the token that it has, and the desktop refreshes again before that ends.
+                Ok(None) => warn!("a refreshed token cannot be checked: its issuer is away"),
+                Err(reason) => self.tunnel.session.close(Closed::new(CloseCode::Token, reason)),
+            }
+        }
+    }
+
+    /// Checks a refreshed token: it must be as good as the one that the session was opened with. `None`: nothing can be
+    /// said of it now.
+    async fn refreshed(&self, token: &SecretString) -> Result<Option<Arc<Principal>>, &'static str> {
+        let new = match self.shared.authority.verify(token.expose_secret()).await {
+            Ok(new) => new,
+            Err(TokenError::IssuerAway) => return Ok(None),
+            Err(TokenError::Revoked) => return Err("the refreshed token was revoked"),
+            Err(TokenError::Expired) => return Err("the refreshed token has expired"),
+            Err(TokenError::Invalid | TokenError::Missing) => return Err("the refreshed token is not valid"),
+        };
         if new.subject != self.tunnel.subject {
             return Err("the refreshed token belongs to another subject");
         }
@@ -236,7 +260,7 @@ impl Watch {
             return Err("the refreshed token holds for another device");
         }
         debug!("token refreshed");
-        Ok(new.expires_at)
+        Ok(Some(new))
     }
 }
 

@@ -2,16 +2,29 @@
 
 pub(crate) mod authority;
 mod cache;
+mod claims;
+mod fetch;
+mod issuer;
+mod jwt;
+mod key;
 pub mod local_issuer;
+mod private_file;
+mod remote_keys;
+pub(crate) mod revoked;
+mod shared_secret;
+pub(crate) mod standing;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
 use tunnel_transport::DeviceName;
 
-pub use local_issuer::{Grant, IssuerError, LocalIssuer, Verifier};
+pub use local_issuer::{Grant, Issued, IssuerError, LocalIssuer, Verifier};
+pub use private_file::PrivateFileError;
+use standing::Origin;
 
 /// What a verified token says about its holder.
 ///
@@ -36,6 +49,10 @@ pub struct Principal {
     pub expires_at: u64,
     /// The `tunnel-caller` header for requests of this principal, made once.
     pub(crate) caller: HeaderValue,
+    /// What it was verified against, for as long as that is trusted.
+    pub(crate) origin: Arc<Origin>,
+    /// At which change of what is revoked it was last found good; 0: never yet.
+    pub(crate) checked: AtomicU64,
 }
 
 /// A set of scopes.
@@ -134,8 +151,8 @@ pub enum TokenError {
     /// There is no `Authorization: Bearer` header.
     #[error("no bearer token was sent")]
     Missing,
-    /// The token is not one that this relay signed, or not yet valid.
-    #[error("the token was not issued by this relay or is damaged")]
+    /// The token is not one of the relay or of an issuer that it trusts, or not yet valid.
+    #[error("the token was not issued by this relay or one that it trusts, or is damaged")]
     Invalid,
     /// The token's time is over.
     #[error("the token has expired")]
@@ -164,6 +181,11 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str, TokenError> {
     }
     let token = token.trim();
     if token.is_empty() { Err(TokenError::Missing) } else { Ok(token) }
+}
+
+fn sha256(bytes: &[u8]) -> cache::Digest {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    digest.as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
 /// Returns the wall clock in whole seconds since 1970, as tokens count.

@@ -14,6 +14,7 @@ use serde_json::json;
 use tokio::time::{Instant, Sleep};
 use tunnel_transport::{BodyError, ResponseBody};
 
+use crate::auth::standing::Holder;
 use crate::caller_body::{BodyFault, CallerBody};
 use crate::error::openai_error;
 use crate::metrics::{Metrics, Outcome};
@@ -37,6 +38,8 @@ pub(crate) enum BrokenOff {
     TunnelLost,
     #[error("the device sent nothing for {}s", .0.as_secs())]
     Idle(Duration),
+    #[error("the caller's token was revoked")]
+    Revoked,
 }
 
 impl RelayBody {
@@ -100,6 +103,8 @@ pub(crate) struct Forwarded {
     /// Made when the device first keeps the caller waiting, and moved only when it fires.
     timer: Option<Pin<Box<Sleep>>>,
     permit: StreamPermit,
+    /// The caller's token.
+    holder: Holder,
     metrics: Arc<Metrics>,
     outcome: Option<Outcome>,
 }
@@ -196,6 +201,10 @@ impl LastWords {
                 "tunnel_lost",
                 format!("The connection to the device {device} was lost in the middle of the response."),
             ),
+            BrokenOff::Revoked => (
+                "token_invalid",
+                "The token of this request was revoked in the middle of the response.".to_owned(),
+            ),
             BrokenOff::Idle(limit) => (
                 "idle_timeout",
                 format!(
@@ -232,6 +241,7 @@ impl Forwarded {
         body: ResponseBody,
         idle: IdleLimits,
         permit: StreamPermit,
+        holder: Holder,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
@@ -250,6 +260,7 @@ impl Forwarded {
             waiting_since: None,
             timer: None,
             permit,
+            holder,
             metrics,
             outcome: None,
         }
@@ -272,6 +283,9 @@ impl Forwarded {
                 return Poll::Ready(Some(Err(broken)));
             }
             State::Done => return Poll::Ready(None),
+        }
+        if self.holder.is_over() {
+            return self.break_off(BrokenOff::Revoked, cx);
         }
         match Pin::new(&mut self.body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
@@ -296,6 +310,7 @@ impl Forwarded {
             }
             Poll::Ready(Some(Err(BodyError::Reset(_)))) => self.break_off(BrokenOff::Reset, cx),
             Poll::Ready(Some(Err(BodyError::Lost(_)))) => self.break_off(BrokenOff::TunnelLost, cx),
+            Poll::Pending if self.holder.poll_over(cx).is_ready() => self.break_off(BrokenOff::Revoked, cx),
             Poll::Pending => match self.poll_idle(cx) {
                 Poll::Ready(()) => self.break_off(BrokenOff::Idle(self.idle_limit), cx),
                 Poll::Pending => Poll::Pending,
@@ -328,6 +343,7 @@ impl Forwarded {
             BrokenOff::Reset => Outcome::BrokenOff,
             BrokenOff::TunnelLost => Outcome::TunnelLost,
             BrokenOff::Idle(_) => Outcome::IdleTimeout,
+            BrokenOff::Revoked => Outcome::Revoked,
         });
         let device = self.permit.tunnel().device.as_str();
         match self.last_words.about(broken, device, self.at) {

@@ -68,6 +68,8 @@ pub(crate) enum Refusal {
     BadRequest { why: String },
     /// One of the relay's own resources was asked with a method that it does not take.
     MethodNotAllowed { allow: &'static str },
+    /// A token could not be put on the list of those that are revoked, or not for good.
+    NotRevoked { why: String },
     /// There is no login here: no issuer is configured for it.
     LoginUnavailable,
     /// The subject has too many requests under way.
@@ -121,9 +123,10 @@ impl Refusal {
             }
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::DeviceOffline { .. } | Self::Draining { .. } | Self::Busy { .. } => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::DeviceOffline { .. }
+            | Self::Draining { .. }
+            | Self::Busy { .. }
+            | Self::NotRevoked { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::TooManyStreams { .. } | Self::TooManyDevices { .. } | Self::RateLimited { .. } => {
                 StatusCode::TOO_MANY_REQUESTS
             }
@@ -150,6 +153,7 @@ impl Refusal {
             Self::BadRequest { .. } => "bad_request",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
             Self::LoginUnavailable => "login_unavailable",
+            Self::NotRevoked { .. } => "not_revoked",
             Self::Scope { .. } | Self::OtherDevice { .. } => "not_allowed",
             Self::UnknownDevice { .. } => "unknown_device",
             Self::DeviceRequired { .. } => "device_required",
@@ -173,14 +177,16 @@ impl Refusal {
     fn sentence(&self) -> Cow<'static, str> {
         match self {
             Self::Token(TokenError::Missing) => "No token was sent. Put one into the header \"Authorization: Bearer \
-                <token>\"; most clients call it the API key. Make one with: tunnel-relay token create --data-dir DIR \
-                --subject NAME --scope inference"
+                <token>\"; most clients call it the API key. Make one with: tunnelctl keys create; or have the relay's \
+                operator make one with: tunnel-relay token create"
                 .into(),
-            Self::Token(TokenError::Invalid) => "The token is not one of this relay: it is damaged, or another relay \
-                issued it. Copy it again in full, or make a new one with: tunnel-relay token create"
+            Self::Token(TokenError::Invalid) => "The token is not one that this relay takes: it is damaged, made for \
+                something else, or neither this relay nor an issuer that it trusts has made it. Copy it again in full, \
+                log in again with: tunnelctl login; or have the relay's operator make one with: tunnel-relay token create"
                 .into(),
             Self::Token(TokenError::Expired) => "The token has expired (judged by the relay's clock, see the Date \
-                header). Make a new one with: tunnel-relay token create"
+                header). Log in again with: tunnelctl login; make a new key with: tunnelctl keys create; or have the relay's \
+                operator make a token with: tunnel-relay token create"
                 .into(),
             Self::Token(TokenError::Revoked) => "The token was revoked, by its owner or by the relay's operator. Make a \
                 new one with: tunnelctl keys create"
@@ -206,6 +212,9 @@ impl Refusal {
             Self::ModelNotAllowed { why } => (*why).into(),
             Self::BadRequest { why } => why.clone().into(),
             Self::MethodNotAllowed { allow } => format!("This address takes {allow} only.").into(),
+            Self::NotRevoked { why } => {
+                format!("Not done for good: {why}. Tell the relay's operator; its log says more.").into()
+            }
             Self::LoginUnavailable => "This relay has no login of its own. Its operator hands out tokens: tunnelctl \
                 login --token-stdin"
                 .into(),
@@ -307,6 +316,7 @@ impl Refusal {
             | Self::BadRequest { .. }
             | Self::MethodNotAllowed { .. }
             | Self::LoginUnavailable
+            | Self::NotRevoked { .. }
             | Self::Scope { .. }
             | Self::OtherDevice { .. }
             | Self::UnknownDevice { .. }

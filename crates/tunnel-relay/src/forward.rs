@@ -13,7 +13,8 @@ use tracing::debug;
 use tunnel_transport::{ResponseBody, SendError};
 
 use crate::audit::Event;
-use crate::auth::{self, Scope};
+use crate::auth::standing::Holder;
+use crate::auth::{self, Scope, TokenError};
 use crate::body::{Forwarded, IdleLimits, Length, Progress, RelayBody, Upload, overdue};
 use crate::choose::{self, Choice};
 use crate::client::Client;
@@ -25,6 +26,9 @@ use crate::merge;
 use crate::metrics::{Metrics, Outcome};
 use crate::registry::{StreamPermit, Tunnel};
 use crate::target::{self, Target};
+
+/// How often a request that waits for its response is asked whether its token was revoked.
+const TOKEN_CHECKED_EVERY: Duration = Duration::from_secs(1);
 
 /// Forwards a request to the caller's device and passes the answer back as it comes.
 pub(crate) async fn forward(
@@ -174,7 +178,9 @@ async fn exchange(
 
     let upload = Upload::new(body, Arc::clone(&shared.metrics));
     let progress = upload.progress();
-    let answer = send(&permit, Request::from_parts(head, upload), progress.as_deref(), connection).await;
+    let holder = shared.authority.holder(&principal);
+    let request = Request::from_parts(head, upload);
+    let answer = send(&permit, request, progress.as_deref(), &holder, connection).await;
     attempt.settle();
     let (mut head, body) = answer?.into_parts();
     headers::strip_response(&mut head.headers);
@@ -190,6 +196,7 @@ async fn exchange(
         body,
         idle_limits(&shared.settings()),
         permit,
+        holder,
         Arc::clone(&shared.metrics),
     );
     Ok(Response::from_parts(head, RelayBody::Forwarded(body)))
@@ -208,13 +215,14 @@ async fn send(
     permit: &StreamPermit,
     request: Request<Upload>,
     upload: Option<&Progress>,
+    holder: &Holder,
     connection: &Connection,
 ) -> Result<Response<ResponseBody>, Refusal> {
     let tunnel = permit.tunnel();
     let limit = connection.shared.settings().first_byte_timeout;
     let started = Instant::now();
     let mut answer = pin!(tunnel.session.send(request));
-    let mut timer = pin!(tokio::time::sleep_until(started + limit));
+    let mut timer = pin!(tokio::time::sleep_until(started + limit.min(TOKEN_CHECKED_EVERY)));
     loop {
         tokio::select! {
             biased;
@@ -223,10 +231,13 @@ async fn send(
                 return answer.map_err(|error| refusal(&error, tunnel, upload));
             }
             () = timer.as_mut() => {
+                if holder.is_over() {
+                    return Err(TokenError::Revoked.into());
+                }
                 // A slow upload is not the device's fault: its time runs from the last piece.
                 let since = upload.map_or(started, Progress::last).max(started);
                 match overdue(tunnel, since, limit) {
-                    Some(deadline) => timer.as_mut().reset(deadline),
+                    Some(deadline) => timer.as_mut().reset(deadline.min(Instant::now() + TOKEN_CHECKED_EVERY)),
                     None => {
                         let device = tunnel.device.to_string();
                         return Err(Refusal::FirstByteTimeout { device, after: limit });

@@ -31,14 +31,17 @@ pub(crate) enum Outcome {
     TunnelLost,
     /// The device fell silent during the response.
     IdleTimeout,
+    /// The caller's token was revoked during the response.
+    Revoked,
 }
 
-const OUTCOMES: [(Outcome, &str); 5] = [
+const OUTCOMES: [(Outcome, &str); 6] = [
     (Outcome::Ok, "ok"),
     (Outcome::CallerGone, "caller_gone"),
     (Outcome::BrokenOff, "broken_off"),
     (Outcome::TunnelLost, "tunnel_lost"),
     (Outcome::IdleTimeout, "idle_timeout"),
+    (Outcome::Revoked, "revoked"),
 ];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

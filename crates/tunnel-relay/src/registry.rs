@@ -46,8 +46,8 @@ pub(crate) struct Tunnel {
     retiring: AtomicBool,
     /// The desktop tried to move away from this relay and came back to it: there is nowhere else.
     stays: CancellationToken,
-    /// When the last of the tokens that the session was opened, resumed or refreshed with ends, in Unix seconds.
-    expires_at: AtomicU64,
+    /// Of the tokens that the session was opened, resumed or refreshed with, the one that ends last.
+    bearer: Mutex<Arc<Principal>>,
     /// When the link was last attached, in milliseconds after `epoch`.
     attached_ms: AtomicU64,
     epoch: Instant,
@@ -90,7 +90,7 @@ pub(crate) struct Registry {
 
 /// What a new session is to be registered as.
 pub(crate) struct NewTunnel<'a> {
-    pub(crate) principal: &'a Principal,
+    pub(crate) principal: &'a Arc<Principal>,
     pub(crate) device: DeviceName,
     pub(crate) agent: Arc<str>,
     pub(crate) session: RelaySession,
@@ -243,7 +243,7 @@ impl Registry {
                 streams: AtomicUsize::new(0),
                 retiring: AtomicBool::new(false),
                 stays: CancellationToken::new(),
-                expires_at: AtomicU64::new(principal.expires_at),
+                bearer: Mutex::new(Arc::clone(principal)),
                 attached_ms: AtomicU64::new(0),
                 epoch: now,
             })
@@ -374,13 +374,16 @@ impl Tunnel {
 
     /// Notes a token that the session may live on with. A shorter one takes nothing away: tokens may arrive out of
     /// order, and whoever has the longer one could dial anew with it.
-    pub(crate) fn extend(&self, expires_at: u64) {
-        self.expires_at.fetch_max(expires_at, Ordering::Relaxed);
+    pub(crate) fn extend(&self, token: &Arc<Principal>) {
+        let mut bearer = self.bearer.lock().unwrap_or_else(PoisonError::into_inner);
+        if token.expires_at > bearer.expires_at {
+            *bearer = Arc::clone(token);
+        }
     }
 
-    /// Returns until when the session may live, in Unix seconds.
-    pub(crate) fn expires_at(&self) -> u64 {
-        self.expires_at.load(Ordering::Relaxed)
+    /// Returns whose token the session lives on, and with that until when.
+    pub(crate) fn bearer(&self) -> Arc<Principal> {
+        Arc::clone(&self.bearer.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Notes that the link has a socket again.

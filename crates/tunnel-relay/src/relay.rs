@@ -16,7 +16,8 @@ use tunnel_transport::{Acceptor, AcceptorConfig};
 use crate::admin::{self, AdminState};
 use crate::audit::AuditLog;
 use crate::auth::authority::Authority;
-use crate::auth::{IssuerError, LocalIssuer};
+use crate::auth::revoked::Revocations;
+use crate::auth::{IssuerError, LocalIssuer, PrivateFileError};
 use crate::config::Settings;
 use crate::dial_pace::DialPace;
 use crate::drain::{Patience, drain};
@@ -60,6 +61,9 @@ pub enum StartError {
     /// The key of the audit log or the operators' token cannot be used.
     #[error(transparent)]
     Secret(#[from] SecretFileError),
+    /// The list of revoked tokens cannot be read.
+    #[error(transparent)]
+    Revoked(#[from] PrivateFileError),
     /// A socket does not say where it listens.
     #[error("could not read the address of a listening socket")]
     Address(#[source] std::io::Error),
@@ -77,7 +81,7 @@ pub struct Relay {
 /// What all parts of a relay use.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) authority: Authority,
+    pub(crate) authority: Arc<Authority>,
     /// Signs keys for apps.
     pub(crate) issuer: LocalIssuer,
     pub(crate) limits: Limits,
@@ -118,6 +122,7 @@ impl Relay {
     /// Starts a relay: makes or reads the key, binds both addresses, accepts.
     pub async fn start(config: RelayConfig) -> Result<Self, StartError> {
         let issuer = LocalIssuer::open(&config.data_dir)?;
+        let revocations = Revocations::open(&config.data_dir)?;
         let listener = listener::bind(&config.listen, "--listen").await?;
         let admin_listener = listener::bind(&config.admin_listen, "--admin-listen").await?;
         let listen_addr = listener.local_addr().map_err(StartError::Address)?;
@@ -126,7 +131,7 @@ impl Relay {
         let metrics = Arc::new(Metrics::new());
         let audit = AuditLog::start(&config.data_dir, settings.audit_file.as_deref(), &metrics)?;
         let shared = Arc::new(Shared {
-            authority: Authority::new(issuer.verifier()),
+            authority: Arc::new(Authority::new(issuer.verifier(), revocations, &settings)),
             issuer,
             limits: Limits::default(),
             audit,
@@ -149,6 +154,7 @@ impl Relay {
             sessions: TaskTracker::new(),
         });
         let mut tasks = JoinSet::new();
+        tasks.spawn(Arc::clone(&shared.authority).run(shared.hard.clone()));
         tasks.spawn(listener::accept(listener, Arc::clone(&shared)));
         let over = shared.hard.clone();
         let admin = axum::serve(admin_listener, admin::service(Arc::clone(&shared)))

@@ -60,7 +60,7 @@ pub(super) struct AtLimit {
 
 impl SessionView {
     pub(super) fn of(tunnel: &Tunnel) -> Self {
-        let expires_at = i64::try_from(tunnel.expires_at()).ok();
+        let expires_at = i64::try_from(tunnel.bearer().expires_at).ok();
         Self {
             id: tunnel.session.id().to_string(),
             subject: Arc::clone(&tunnel.subject),

@@ -6,33 +6,33 @@ mod key_file;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use http::HeaderValue;
-use jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER;
-use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, ThumbprintHash};
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::jwk::{AlgorithmParameters, Jwk};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tunnel_transport::DeviceName;
 
 pub use key_file::IssuerError;
 
-use super::cache::{Digest, VerifiedCache};
-use super::{Principal, Scopes, TokenError};
+use super::claims::{SUBJECT_MAX_BYTES, Times, caller_header, hex, is_subject, is_token_id};
+use super::jwt::Jwt;
+use super::key::Key;
+use super::standing::Origin;
+use super::{Principal, Scopes, TokenError, sha256};
 
 /// The `iss` of tokens that a relay signs with its own key.
-const ISSUER: &str = "tunnel-relay";
-
-/// Longest token that is looked at, in bytes. Own tokens have about 350.
-const TOKEN_MAX_BYTES: usize = 8 * 1024;
-
-/// Longest subject, in bytes: long enough for a mail address (RFC 5321 §4.5.3.1).
-const SUBJECT_MAX_BYTES: usize = 254;
+pub(super) const ISSUER: &str = "tunnel-relay";
 
 /// Signs tokens with the relay's own key.
 pub struct LocalIssuer {
     signing: EncodingKey,
-    public: DecodingKey,
+    /// The public half, 32 bytes.
+    public: Vec<u8>,
     /// Names the key: tokens of another relay are told apart before their signature is looked at.
     key_id: String,
 }
@@ -72,6 +72,17 @@ struct Claims {
     nbf: Option<u64>,
 }
 
+/// A token that was just signed.
+#[derive(Clone)]
+pub struct Issued {
+    /// The token itself.
+    pub token: String,
+    /// Its id, for revocation.
+    pub id: String,
+    /// When it ends, in seconds since 1970.
+    pub expires_at: u64,
+}
+
 impl LocalIssuer {
     /// Reads the key from `data_dir`, or makes it there; the directory is made too, with mode 0700.
     ///
@@ -84,15 +95,21 @@ impl LocalIssuer {
         let AlgorithmParameters::OctetKeyPair(parameters) = &public_key.algorithm else {
             unreachable!("an Ed25519 key's public half is an octet key pair");
         };
-        let public = DecodingKey::from_ed_components(&parameters.x)
-            .map_err(|source| IssuerError::BadKey { path: key_file::path(data_dir), source })?;
-        let key_id = sha256(parameters.x.as_bytes())[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        let public = URL_SAFE_NO_PAD.decode(&parameters.x).expect("a key that was just encoded");
+        let key_id = hex(&sha256(parameters.x.as_bytes())[..8]);
         Ok(Self { signing, public, key_id })
     }
 
     /// Signs a token that is valid from `now` (seconds since 1970) for the grant's time.
     pub fn issue(&self, grant: &Grant, now: u64) -> Result<String, GrantError> {
-        check_subject(&grant.subject)?;
+        self.sign(grant, now).map(|issued| issued.token)
+    }
+
+    /// The same, and says what was signed.
+    pub fn sign(&self, grant: &Grant, now: u64) -> Result<Issued, GrantError> {
+        if !is_subject(&grant.subject) {
+            return Err(GrantError::BadSubject);
+        }
         if grant.scopes == Scopes::default() {
             return Err(GrantError::NoScope);
         }
@@ -112,23 +129,19 @@ impl LocalIssuer {
             exp: now.saturating_add(grant.ttl.as_secs()),
             nbf: None,
         };
-        jsonwebtoken::encode(&header, &claims, &self.signing).map_err(GrantError::Sign)
+        let token = jsonwebtoken::encode(&header, &claims, &self.signing).map_err(GrantError::Sign)?;
+        Ok(Issued { token, id: claims.jti, expires_at: claims.exp })
     }
 
     /// Returns what checks this issuer's tokens.
     pub fn verifier(&self) -> Verifier {
-        let mut validation = Validation::new(Algorithm::EdDSA);
-        validation.set_issuer(&[ISSUER]);
-        validation.set_required_spec_claims(&["exp", "iss", "sub"]);
-        // Times are compared in `Verifier::verify`, with the caller's clock and no leeway: these are own tokens.
-        validation.validate_exp = false;
-        validation.leeway = 0;
-        Verifier {
-            public: self.public.clone(),
-            key_id: self.key_id.clone(),
-            validation,
-            verified: VerifiedCache::default(),
-        }
+        Verifier { key: Key::ed25519(self.key_id.clone(), self.public.clone()), origin: Arc::default() }
+    }
+}
+
+impl fmt::Debug for Issued {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Issued").field("id", &self.id).finish_non_exhaustive()
     }
 }
 
@@ -156,53 +169,36 @@ pub enum GrantError {
 }
 
 /// Checks tokens of a [`LocalIssuer`].
-///
-/// The algorithm is fixed: `none`, HMAC with the public key as secret and the rest never reach a key.
+#[derive(Debug)]
 pub struct Verifier {
-    public: DecodingKey,
-    key_id: String,
-    validation: Validation,
-    verified: VerifiedCache,
+    key: Key,
+    origin: Arc<Origin>,
 }
 
 impl Verifier {
     /// Verifies a token at `now`, in seconds since 1970.
-    ///
-    /// The signature of a token that was verified a moment ago is not checked again, its expiry is.
     pub fn verify(&self, token: &str, now: u64) -> Result<Arc<Principal>, TokenError> {
-        if token.len() > TOKEN_MAX_BYTES {
-            return Err(TokenError::Invalid);
-        }
-        let digest = sha256(token.as_bytes());
-        let principal = match self.verified.get(&digest) {
-            Some(principal) => principal,
-            None => {
-                let principal = Arc::new(self.check(token, now)?);
-                if principal.expires_at > now {
-                    self.verified.insert(digest, Arc::clone(&principal));
-                }
-                principal
-            }
-        };
+        let principal = self.check(&Jwt::parse(token)?, now)?;
         // A token is good up to, not at, its `exp` (RFC 7519 §4.1.4).
         if principal.expires_at <= now {
-            self.verified.remove(&digest);
             return Err(TokenError::Expired);
         }
-        Ok(principal)
+        Ok(Arc::new(principal))
     }
 
-    fn check(&self, token: &str, now: u64) -> Result<Principal, TokenError> {
-        let data = jsonwebtoken::decode::<Claims>(token, &self.public, &self.validation)
-            .map_err(|_| TokenError::Invalid)?;
-        let (header, claims) = (data.header, data.claims);
-        if header.crit.is_some() || header.kid.is_some_and(|kid| kid != self.key_id) {
+    /// Verifies all of a token but its end.
+    pub(super) fn check(&self, jwt: &Jwt<'_>, now: u64) -> Result<Principal, TokenError> {
+        let is_named = jwt.key_id.is_none() || jwt.key_id == self.key.id;
+        if !is_named || !self.key.verifies(jwt.algorithm, jwt.signed, &jwt.signature) {
             return Err(TokenError::Invalid);
         }
-        if claims.nbf.is_some_and(|nbf| nbf > now) {
+        // Own clocks: no leeway.
+        let times = Times::check(&jwt.claims, 0, now)?;
+        let claims: Claims =
+            serde_json::from_value(Value::Object(jwt.claims.clone())).map_err(|_| TokenError::Invalid)?;
+        if claims.iss != ISSUER || !is_subject(&claims.sub) || !is_token_id(&claims.jti) {
             return Err(TokenError::Invalid);
         }
-        check_subject(&claims.sub).map_err(|_| TokenError::Invalid)?;
         let device = match claims.device {
             // A name that cannot be a device's would otherwise hold for none, or, read carelessly, for all.
             Some(name) => Some(name.parse().map_err(|_| TokenError::Invalid)?),
@@ -217,42 +213,11 @@ impl Verifier {
             models: claims.models.map(Into::into),
             tier: claims.tier,
             token_id: claims.jti,
-            expires_at: claims.exp,
+            expires_at: times.until,
+            origin: Arc::clone(&self.origin),
+            checked: AtomicU64::new(0),
         })
     }
-
-    #[cfg(test)]
-    fn remembered(&self) -> usize {
-        self.verified.len()
-    }
-}
-
-impl fmt::Debug for Verifier {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Verifier").field("key_id", &self.key_id).finish_non_exhaustive()
-    }
-}
-
-/// Printable ASCII only: a subject goes into a header, into logs and onto terminals.
-fn check_subject(subject: &str) -> Result<(), GrantError> {
-    let printable = subject.bytes().all(|byte| (b' '..=b'~').contains(&byte));
-    if subject.trim().is_empty() || subject.len() > SUBJECT_MAX_BYTES || !printable {
-        return Err(GrantError::BadSubject);
-    }
-    Ok(())
-}
-
-/// Writes `tunnel-caller` as a structured-field dictionary (RFC 8941 §3.2): `sub="…", token="…", scope="…"`.
-fn caller_header(subject: &str, token_id: &str, scopes: Scopes) -> Option<HeaderValue> {
-    let quote = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"");
-    let value =
-        format!("sub=\"{}\", token=\"{}\", scope=\"{}\"", quote(subject), quote(token_id), scopes.as_str());
-    HeaderValue::try_from(value).ok()
-}
-
-fn sha256(bytes: &[u8]) -> Digest {
-    let digest = (DEFAULT_PROVIDER.key_utils.compute_digest)(bytes, ThumbprintHash::SHA256);
-    digest.ok().and_then(|digest| digest.try_into().ok()).expect("SHA-256 takes any bytes and gives 32")
 }
 
 #[cfg(test)]

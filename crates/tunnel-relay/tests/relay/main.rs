@@ -11,6 +11,10 @@ mod devices;
 mod ending;
 mod forwarding;
 mod harness;
+#[path = "../support/identity.rs"]
+mod identity;
+mod issuers;
 mod program;
 mod refusing;
+mod tokens;
 mod tunnels;

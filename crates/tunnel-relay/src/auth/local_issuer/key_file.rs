@@ -1,8 +1,8 @@
 //! The signing key on disk: made once, readable by its owner only.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -10,6 +10,8 @@ use base64::engine::general_purpose::STANDARD;
 use jsonwebtoken::EncodingKey;
 use rand::TryRng as _;
 use rand::rngs::SysRng;
+
+use super::super::private_file::{self, PrivateFileError};
 
 const FILE_NAME: &str = "issuer.key";
 
@@ -64,6 +66,9 @@ pub enum IssuerError {
         /// What the parser found.
         source: jsonwebtoken::errors::Error,
     },
+    /// Another file in the directory cannot be made or read.
+    #[error(transparent)]
+    File(#[from] PrivateFileError),
     /// The operating system said no.
     #[error("could not {action} {}", .path.display())]
     Io {
@@ -96,7 +101,8 @@ pub(super) fn open(data_dir: &Path) -> Result<EncodingKey, IssuerError> {
     if let Some(key) = read(&path)? {
         return Ok(key);
     }
-    create(data_dir, &path)?;
+    let pem = new_pem().map_err(IssuerError::io("make", &path))?;
+    private_file::create(&path, pem.as_bytes())?;
     // Whoever won the race, the key that lies there now is the one.
     read(&path)?.ok_or_else(|| IssuerError::io("read", &path)(io::ErrorKind::NotFound.into()))
 }
@@ -135,39 +141,6 @@ fn read(path: &Path) -> Result<Option<EncodingKey>, IssuerError> {
     EncodingKey::from_ed_pem(&pem)
         .map(Some)
         .map_err(|source| IssuerError::BadKey { path: path.to_owned(), source })
-}
-
-/// Writes a new key beside its place and links it there, so that a half-written key is never seen and the first of
-/// two makers wins.
-fn create(data_dir: &Path, path: &Path) -> Result<(), IssuerError> {
-    let draft = data_dir.join(format!(".{FILE_NAME}.{:016x}", rand::random::<u64>()));
-    let written = write_new(data_dir, &draft).map_err(IssuerError::io("write", &draft));
-    let linked = written.and_then(|()| match fs::hard_link(&draft, path) {
-        Ok(()) => Ok(()),
-        Err(source) if source.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(source) => Err(IssuerError::io("write", path)(source)),
-    });
-    let removed = match fs::remove_file(&draft) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(IssuerError::io("remove", &draft)(source))
-        }
-        Ok(()) | Err(_) => Ok(()),
-    };
-    linked.and(removed)?;
-    File::open(data_dir).and_then(|dir| dir.sync_all()).map_err(IssuerError::io("write", data_dir))
-}
-
-fn write_new(data_dir: &Path, draft: &Path) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft)?;
-    // The mode above is cut by the umask, which may be odd.
-    file.set_permissions(fs::Permissions::from_mode(0o600))?;
-    let (dir, own) = (fs::metadata(data_dir)?, file.metadata()?);
-    if own.uid() == 0 && dir.uid() != 0 {
-        // Root makes a token before the service has started: the service must be able to read the key.
-        std::os::unix::fs::fchown(&file, Some(dir.uid()), Some(dir.gid()))?;
-    }
-    file.write_all(new_pem()?.as_bytes())?;
-    file.sync_all()
 }
 
 fn new_pem() -> io::Result<String> {

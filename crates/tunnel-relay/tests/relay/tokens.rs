@@ -1,0 +1,142 @@
+//! Keys for apps: made, bound, revoked while they are in use.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::Request;
+use serde_json::{Value, json};
+use tunnel_relay::Settings;
+use tunnel_transport::CloseCode;
+
+use crate::harness::{Desk, TestRelay, json_of, now, read, read_and};
+
+const TOKENS: &str = "/_tunnel/v1/tokens";
+
+async fn make(relay: &TestRelay, maker: &str, wanted: &Value) -> (u16, Value) {
+    let request = Request::post(TOKENS)
+        .header("authorization", format!("Bearer {maker}"))
+        .header("content-type", "application/json");
+    let response = relay.send(request, Bytes::from(wanted.to_string())).await;
+    assert_eq!(response.headers()["cache-control"], "no-store");
+    (response.status().as_u16(), json_of(response).await)
+}
+
+async fn revoke(relay: &TestRelay, owner: &str, id: &str) -> u16 {
+    let request =
+        Request::delete(format!("{TOKENS}/{id}")).header("authorization", format!("Bearer {owner}"));
+    relay.send(request, Bytes::new()).await.status().as_u16()
+}
+
+async fn ask(relay: &TestRelay, token: &str, path: &str) -> http::Response<hyper::body::Incoming> {
+    relay.send(Request::get(path).header("authorization", format!("Bearer {token}")), Bytes::new()).await
+}
+
+#[tokio::test]
+async fn a_key_is_no_more_than_its_maker_and_works() {
+    let settings = Settings { max_key_ttl: Duration::from_secs(1_000), ..Settings::default() };
+    let relay = TestRelay::with(settings, Duration::from_secs(20)).await;
+    let _desk = relay.desk("alice", "desk").await;
+    let maker = relay.token("alice", "tunnel inference account");
+    let (status, key) =
+        make(&relay, &maker, &json!({"name": "notes", "device": "desk", "models": ["a*"]})).await;
+    assert_eq!(status, 201, "{key}");
+    assert_eq!((&key["subject"], &key["scopes"]), (&json!("alice"), &json!(["inference"])));
+    assert_eq!((&key["device"], &key["models"]), (&json!("desk"), &json!(["a*"])));
+    assert!(key["expires_at"].as_str().unwrap().ends_with('Z'), "{key}");
+    let (status, plain) = make(&relay, &maker, &json!({})).await;
+    assert_eq!((status, &plain["device"]), (201, &Value::Null));
+    assert_eq!(ask(&relay, plain["token"].as_str().unwrap(), "/v1/models").await.status(), 200);
+
+    // A key cannot make keys, nor can a token without the scope.
+    let key = plain["token"].as_str().unwrap();
+    assert_eq!(make(&relay, key, &json!({})).await.0, 403);
+    assert_eq!(make(&relay, "garbage", &json!({})).await.0, 401);
+
+    let bound = relay.token_for("alice", "inference account", Some("desk"), now(), 60);
+    assert_eq!(make(&relay, &bound, &json!({})).await.1["device"], "desk", "its bounds go along");
+    for (maker, wanted, code) in [
+        (&bound, json!({"device": "other"}), "not_allowed"),
+        (&bound, json!({"scopes": ["tunnel"]}), "not_allowed"),
+        (&maker, json!({"scopes": ["account"]}), "bad_request"),
+        (&maker, json!({"scopes": ["admin"]}), "bad_request"),
+        (&maker, json!({"scopes": []}), "bad_request"),
+        (&maker, json!({"expires_in": 1_001}), "bad_request"),
+        (&maker, json!({"expires_in": 0}), "bad_request"),
+        (&maker, json!({"expires_at": 5}), "bad_request"),
+        (&maker, json!({"models": []}), "bad_request"),
+        (&maker, json!({"device": "no good"}), "bad_request"),
+        (&maker, json!({"name": "n".repeat(65)}), "bad_request"),
+        (&maker, json!({"name": "n".repeat(17_000)}), "body_too_large"),
+        (&maker, json!([1]), "bad_request"),
+    ] {
+        let (status, refusal) = make(&relay, maker, &wanted).await;
+        assert!((400..500).contains(&status), "{wanted} {status}");
+        assert_eq!(refusal["code"], code, "{wanted}");
+    }
+    let wrong_method = ask(&relay, &maker, TOKENS).await;
+    assert_eq!(
+        (wrong_method.status().as_u16(), &wrong_method.headers()["allow"]),
+        (405, &"POST".parse().unwrap())
+    );
+}
+
+#[tokio::test]
+async fn a_revoked_key_is_refused_and_its_stream_breaks_off() {
+    let relay = TestRelay::start().await;
+    let _desk = relay.desk("alice", "desk").await;
+    let owner = relay.token("alice", "account");
+    let key = make(&relay, &relay.token("alice", "account inference"), &json!({})).await.1;
+    let (token, id) = (key["token"].as_str().unwrap(), key["id"].as_str().unwrap());
+
+    // Somebody else's word is worth nothing.
+    assert_eq!(revoke(&relay, &relay.token("mallory", "account"), id).await, 204);
+    assert_eq!(revoke(&relay, &relay.token("alice", "inference"), id).await, 403);
+    let stream = ask(&relay, token, "/sse/hang").await;
+    assert_eq!(stream.status(), 200);
+
+    let mut revoked_at = None;
+    let (told, ended) = tokio::join!(
+        async {
+            let status = revoke(&relay, &owner, id).await;
+            revoked_at = Some(Instant::now());
+            status
+        },
+        read_and(stream, || {}),
+    );
+    assert_eq!(told, 204);
+    let cut = ended.unwrap_err();
+    assert!(cut.contains("data: one") && cut.contains("token_invalid"), "{cut}");
+    println!("measured: stream of a revoked key ended after {:?}", revoked_at.map(|at| at.elapsed()));
+    let refused = ask(&relay, token, "/v1/models").await;
+    assert_eq!(refused.status(), 401);
+    assert_eq!(refused.headers()["tunnel-error"], "token_invalid");
+    // One that waits for its response ends, too.
+    let key = make(&relay, &relay.token("alice", "account inference"), &json!({})).await.1;
+    let (token, id) = (key["token"].as_str().unwrap(), key["id"].as_str().unwrap());
+    let (told, refused) = tokio::join!(revoke(&relay, &owner, id), ask(&relay, token, "/never"));
+    assert_eq!((told, refused.status().as_u16()), (204, 401));
+    assert_eq!(relay.metric("tunnel_relay_requests_total{outcome=\"revoked\"}").await, 1);
+    assert!(read(ask(&relay, &relay.token("alice", "inference"), "/v1/models").await).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_session_whose_token_is_revoked_ends_and_one_that_was_refreshed_lives() {
+    let relay = TestRelay::start().await;
+    let owner = relay.token("alice", "account tunnel");
+    let wanted = json!({"scopes": ["tunnel"]});
+    let first = make(&relay, &owner, &wanted).await.1;
+    let token = first["token"].as_str().unwrap();
+    let mut desk = Desk::new(&relay, relay.connector(token, "desk").dial().await.unwrap()).await;
+    assert_eq!(revoke(&relay, &owner, first["id"].as_str().unwrap()).await, 204);
+    let closed = desk.closed().await;
+    assert_eq!((closed.code, closed.reason.as_ref()), (CloseCode::Token, "the token was revoked"));
+    assert!(relay.connector(token, "desk").dial().await.is_err());
+}
+
+#[tokio::test]
+async fn without_a_login_the_relay_says_so() {
+    let relay = TestRelay::start().await;
+    let response = relay.send(Request::get("/_tunnel/v1/login"), Bytes::new()).await;
+    assert_eq!(response.status(), 404);
+    assert_eq!(json_of(response).await["code"], "login_unavailable");
+}
