@@ -2,6 +2,7 @@
 
 mod firewall;
 mod monitoring;
+mod unit;
 mod zero_storage;
 
 use std::{fs, time::Duration};
@@ -50,7 +51,7 @@ fn an_operator_sees_who_is_there_and_closes_a_session() -> Result<()> {
 
         let id = session["id"].as_str().context("an id")?.to_owned();
         operator(relay, &["admin", "close", &id]).await?;
-        ensure!(streaming.ending().await.text().contains("tunnel_lost"));
+        ensure!(streaming.ending().await.text().contains("was lost"));
         eventually("the daemon has dialled again", LIMIT, async || {
             json(relay, &["admin", "sessions"])
                 .await
