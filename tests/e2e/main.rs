@@ -24,6 +24,7 @@ mod liveness;
 mod local_api;
 mod login;
 mod many_streams;
+mod operate;
 mod policy;
 mod proxying;
 mod reloading;

@@ -14,8 +14,8 @@ use anyhow::{Result, ensure};
 static SECRETS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 static FOUND: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// Files in which a secret belongs: the token that a daemon is given, the issuer's key, scripts that get one as input.
-const HOLDERS: [&str; 2] = ["token", "issuer.key"];
+/// Files in which a secret belongs: the token that a daemon is given, the keys of a relay, scripts that get one as input.
+const HOLDERS: [&str; 4] = ["token", "issuer.key", "admin-token", "audit.key"];
 /// Larger files hold test patterns.
 const MOST_BYTES: u64 = 64 << 20;
 

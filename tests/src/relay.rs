@@ -33,6 +33,8 @@ pub struct RelayOptions {
     pub data_dir: Option<PathBuf>,
     /// Further arguments of `serve`.
     pub args: Vec<String>,
+    /// Further variables of its environment.
+    pub env: Vec<(String, String)>,
 }
 
 /// What a token is for.
@@ -153,6 +155,13 @@ impl Relay {
         data_dir(&self.dir, &self.options)
     }
 
+    /// Runs `tunnel-relay admin` or `tunnel-relay audit` with the data directory of this relay.
+    pub async fn operator(&self, args: &[&str]) -> Result<std::process::Output> {
+        let mut command = Command::new(binaries::tunnel_relay()?);
+        command.args(args).arg("--data-dir").arg(self.data_dir()).stdin(std::process::Stdio::null());
+        tokio::task::spawn_blocking(move || command.output().context("running tunnel-relay")).await?
+    }
+
     async fn learn_addresses(&mut self) -> Result<()> {
         let file = self.dir.join(ADDR_FILE);
         let process = &mut self.process;
@@ -210,9 +219,10 @@ fn data_dir(dir: &Path, options: &RelayOptions) -> PathBuf {
 }
 
 fn spawn(dir: &Path, options: &RelayOptions, listen: SocketAddr, admin: SocketAddr) -> Result<Process> {
-    let mut command = Command::new(binaries::tunnel_relay()?);
+    let mut command = Command::new(std::path::absolute(binaries::tunnel_relay()?)?);
     // What the developer's shell says about proxies and logs is no part of the test.
     command.env_clear().env("PATH", env::var_os("PATH").unwrap_or_default()).env("HOME", dir);
+    command.envs(options.env.iter().map(|(name, value)| (name, value))).current_dir(dir);
     command.args([
         "serve",
         "--listen",

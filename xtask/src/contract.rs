@@ -14,6 +14,7 @@ const CHROMIUM: Need = Need { program: "chromium", check: &["--version"], packag
 const CURL: Need = Need { program: "curl", check: &["--version"], package: "curl" };
 const JQ: Need = Need { program: "jq", check: &["--version"], package: "jq" };
 const IP: Need = Need { program: "ip", check: &["-V"], package: "iproute2" };
+const NFT: Need = Need { program: "nft", check: &["--version"], package: "nftables" };
 const UNSHARE: Need = Need { program: "unshare", check: &["--version"], package: "util-linux" };
 
 /// Its version; the others are what it brings along.
@@ -21,7 +22,7 @@ const REQUIREMENTS: &str = include_str!("../clients/contract.txt");
 
 /// Installs the programs, and schemathesis below `.cache/contract` unless this very version is there.
 pub(crate) fn install() -> anyhow::Result<()> {
-    apt::require(&[PROMTOOL, CHROMIUM, CURL, JQ, IP, UNSHARE])?;
+    apt::require(&[PROMTOOL, CHROMIUM, CURL, JQ, IP, NFT, UNSHARE])?;
     let folder = workspace::cache("contract");
     let stamp = folder.join("installed");
     if fs::read_to_string(&stamp).is_ok_and(|installed| installed == REQUIREMENTS) {

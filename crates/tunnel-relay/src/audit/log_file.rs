@@ -128,7 +128,7 @@ impl LogFile {
     }
 
     /// Waits until everything is on the disk, and writes the head.
-    pub(super) fn sync(&mut self) -> io::Result<()> {
+    pub(super) fn sync(&self) -> io::Result<()> {
         self.file.sync_data()?;
         head::write(&self.path, &self.chain)
     }

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use tunnel_relay::Settings;
 use tunnel_transport::CloseCode;
 
-use crate::harness::{PATIENCE, TestRelay, eventually, read_and};
+use crate::harness::{PATIENCE, TestRelay, eventually, read};
 
 /// Sends a request to the admin address with these headers besides `Host`.
 async fn send(
@@ -127,7 +127,7 @@ async fn a_session_is_closed_by_its_id_and_its_streams_break_off() {
     assert_eq!(close("no-id").await.1["code"], "no_such_session");
     assert_eq!(close(id).await.0, 204);
     assert_eq!(desk.closed().await.code, CloseCode::Restarting);
-    assert!(read_and(streaming, || {}).await.unwrap().contains("error"), "the caller is told");
+    assert!(read(streaming).await.unwrap_err().contains("tunnel_lost"), "the caller is told");
 }
 
 #[tokio::test]

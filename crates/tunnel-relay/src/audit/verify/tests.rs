@@ -42,12 +42,19 @@ fn walk(files: &[Vec<Vec<u8>>], head: Option<&Chain>) -> Report {
 
 #[derive(Clone, Debug)]
 enum Change {
-    Edit { byte: usize, bit: u8 },
+    Edit {
+        byte: usize,
+        bit: u8,
+    },
     Remove,
     Swap,
     Repeat,
     Insert(Vec<u8>),
-    Shorten { to: usize },
+    Shorten {
+        to: usize,
+    },
+    /// Its time is another, and its hash fits.
+    Forge,
 }
 
 fn change() -> impl Strategy<Value = Change> {
@@ -58,6 +65,7 @@ fn change() -> impl Strategy<Value = Change> {
         Just(Change::Repeat),
         prop::collection::vec(any::<u8>(), 1..200).prop_map(Change::Insert),
         any::<usize>().prop_map(|to| Change::Shorten { to }),
+        Just(Change::Forge),
     ]
 }
 
@@ -76,6 +84,12 @@ impl Change {
             Self::Shorten { to } => {
                 let to = to % lines[at].len();
                 lines[at].truncate(to);
+            }
+            Self::Forge => {
+                let line = String::from_utf8(lines[at].clone()).unwrap().replacen("1970", "1971", 1);
+                let body = line[..line.rfind(",\"hash\"").unwrap()].to_owned() + "}";
+                let hash = line::sha256(body.as_bytes());
+                lines[at] = format!("{},\"hash\":\"{hash}\"}}\n", &body[..body.len() - 1]).into_bytes();
             }
         }
     }

@@ -1,0 +1,266 @@
+//! The relay keeps nothing of what passes through it: no file, log line, metric, answer or audit line has any of it.
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::{FileExt as _, MetadataExt as _},
+    path::Path,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use e2e::{
+    Daemon, DaemonOptions, FakeBackend, Lab, Relay, RelayOptions, Scope, Script, TokenRequest, World,
+    WorldOptions, eventually, keep_secret, look_for_secrets, measured, scenario,
+};
+use serde_json::json;
+
+const LIMIT: Duration = Duration::from_secs(15);
+/// How long after the end of the last stream the relay's memory is looked at.
+const AFTER: Duration = Duration::from_secs(5);
+
+/// Makes up a text that from now on must be found nowhere.
+fn canary(what: &str) -> String {
+    let secret = format!("canary-{what}-{:016x}", rand::random::<u64>());
+    keep_secret(&secret);
+    secret
+}
+
+#[test]
+fn nothing_that_passes_through_is_kept() -> Result<()> {
+    scenario(async |lab| {
+        let own = lab.dir().join("tmp-of-the-relay");
+        fs::create_dir_all(&own)?;
+        let env = [("TMPDIR", own.display().to_string()), ("TUNNEL_RELAY_LOG", "trace".to_owned())];
+        let relay = RelayOptions {
+            env: env.map(|(name, value)| (name.to_owned(), value)).to_vec(),
+            ..RelayOptions::default()
+        };
+        let mut world = lab.world_with(WorldOptions { relay, link: true, ..WorldOptions::default() }).await?;
+        keep_secret(fs::read_to_string(world.relay.data_dir().join("admin-token"))?.trim());
+
+        let prompt = canary("prompt");
+        passes(&world, &prompt).await?;
+        is_refused(&world.relay).await?;
+        is_cut(&world, &prompt).await?;
+        // It stays until the relay has ended, which else waits for it to come back.
+        let second = is_taken_over(lab, &world, &prompt).await?;
+
+        // While it runs: what it says, what it has open.
+        for args in [
+            &["admin", "tenants"][..],
+            &["admin", "sessions"],
+            &["admin", "limits"],
+            &["admin", "config"],
+            &["admin", "audit", "-n", "1000"],
+            &["audit", "verify"],
+        ] {
+            let output = world.relay.operator(args).await?;
+            ensure!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+            look_for_secrets(&[output.stdout, output.stderr].concat())
+                .with_context(|| format!("{args:?}"))?;
+        }
+        look_for_secrets(world.relay.metrics().await?.as_bytes()).context("metrics")?;
+        let pid = world.relay.process().pid();
+        let open = open_files(pid, lab.dir())?;
+        tokio::time::sleep(AFTER).await;
+        let copies = copies_in_memory(pid, prompt.as_bytes())?;
+        others_call(&world.relay).await?;
+        let later = copies_in_memory(pid, prompt.as_bytes())?;
+
+        world.relay.terminate();
+        world.relay.process().wait(LIMIT).await?;
+        ensure!(list(&own).is_empty(), "the relay has left {:?}", list(&own));
+        let data = list(&world.relay.data_dir());
+        let known = [
+            "addresses.json",
+            "admin-token",
+            "audit.head",
+            "audit.jsonl",
+            "audit.key",
+            "audit.lock",
+            "issuer.key",
+        ];
+        let unknown: Vec<&String> = data.iter().filter(|name| !known.contains(&name.as_str())).collect();
+        ensure!(unknown.is_empty(), "the data directory has {unknown:?}, which nobody told of");
+        let printed = world.relay.process().printed();
+        ensure!(printed.contains("DEBUG") && printed.contains("request refused"), "{printed}");
+        let log = printed.len();
+        drop(second);
+        // Every file of the scenario is looked through when it ends.
+        measured(
+            "zero storage, relay",
+            format!(
+                "prompts, answers, tokens, queries, model names: none in {} files of the data directory, {open} open \
+                 files, {log} bytes of log at TRACE, metrics, 6 admin answers, audit log",
+                data.len()
+            ),
+        );
+        // Memory that was given back, and buffers that were read out, are not wiped: what is in them is gone when they
+        // are used anew.
+        let row = "left-over copies of a prompt in the relay's memory";
+        measured(row, format!("{copies} of 9 requests, 5 s after the last; {later} after 40 other requests"));
+        Ok(())
+    })
+}
+
+/// Requests that work, and some that the desktop answers with an error.
+async fn passes(world: &World, prompt: &str) -> Result<()> {
+    let caller = world.remote();
+    for _ in 0..5 {
+        let body = json!({ "model": e2e::MODEL, "messages": [{ "role": "user", "content": prompt }] });
+        let call = caller.post(&format!("/api/chat?secret={}", canary("query"))).json(&body);
+        let call = call.header("x-api-key", &canary("header")).script(&Script::tokens(5, 200.0));
+        ensure!(call.send().await?.ending().await.error.is_none());
+    }
+    // Answers with canaries in them: what the backend was sent, and an error that names the model.
+    let echo = Script { echo: true, ..Script::default() };
+    let answered = canary("answer");
+    let call = caller.post("/api/chat").header("x-echoed", &answered).script(&echo);
+    let echoed = call.json(&json!({ "model": e2e::MODEL })).send().await?.text().await?;
+    ensure!(echoed.contains(&answered), "{echoed}");
+    let unknown = json!({ "model": canary("model"), "messages": [{ "role": "user", "content": prompt }] });
+    let answer = caller.post("/api/chat").json(&unknown).send().await?;
+    ensure!(answer.status() == 404, "{}", answer.status());
+    let echoed = answer.text().await?;
+    ensure!(echoed.contains("canary-model"), "the answer that passes has the canary in it: {echoed}");
+    let path = format!("/v1/{}", canary("path"));
+    drop(caller.get(&path).send().await?.ending().await);
+    Ok(())
+}
+
+/// Requests that the relay answers itself.
+async fn is_refused(relay: &Relay) -> Result<()> {
+    let body = |what: &str| json!({ "model": canary("model"), "prompt": canary(what) });
+    let expired = relay.token(&TokenRequest {
+        ttl: Some("1s".to_owned()),
+        ..TokenRequest::new("alice", Scope::Inference)
+    })?;
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let damaged = canary("token");
+    for token in [&expired, &damaged, &format!("{damaged}.{}.{}", canary("claims"), canary("signature"))] {
+        let call = relay.caller().bearer(token).post(&format!("/api/chat?key={}", canary("query")));
+        let answer = call.json(&body("refused")).send().await?;
+        ensure!(answer.status() == 401);
+        look_for_secrets(answer.text().await?.as_bytes())?;
+    }
+    let stranger = relay.token(&TokenRequest::new("bob", Scope::Inference))?;
+    let offline = relay.caller().bearer(&stranger).post("/api/chat").json(&body("offline")).send().await?;
+    ensure!(offline.status().is_client_error() || offline.status().is_server_error());
+    let dial =
+        relay.caller().bearer(&canary("dial")).get(&format!("/_tunnel/v1/connect?x={}", canary("query")));
+    drop(dial.send().await?.ending().await);
+    Ok(())
+}
+
+/// Requests of somebody else, which are refused: so that memory is used anew.
+async fn others_call(relay: &Relay) -> Result<()> {
+    let token = relay.token(&TokenRequest::new("carol", Scope::Inference))?;
+    for _ in 0..40 {
+        let body = json!({ "model": "m", "prompt": "x".repeat(4_000) });
+        drop(relay.caller().bearer(&token).post("/api/chat").json(&body).send().await?.ending().await);
+    }
+    Ok(())
+}
+
+/// Streams that callers leave, and that the network cuts.
+async fn is_cut(world: &World, prompt: &str) -> Result<()> {
+    let body = json!({ "model": e2e::MODEL, "messages": [{ "role": "user", "content": prompt }] });
+    let streaming = async || {
+        let call = world.remote().post("/api/chat").json(&body).script(&Script::tokens(1_000, 50.0));
+        let mut reply = call.send().await?;
+        reply.chunk().await?;
+        anyhow::Ok(reply)
+    };
+    drop(streaming().await?);
+    let mut held = streaming().await?;
+    world.link()?.cut();
+    ensure!(held.chunk().await?.is_some(), "it goes on after the cut");
+    drop(held);
+    Ok(())
+}
+
+/// A second daemon under the same name, in the middle of a stream.
+async fn is_taken_over(lab: &mut Lab, world: &World, prompt: &str) -> Result<(Daemon, FakeBackend)> {
+    let body = json!({ "model": e2e::MODEL, "messages": [{ "role": "user", "content": prompt }] });
+    let call = world.remote().post("/api/chat").json(&body).script(&Script::tokens(1_000, 50.0));
+    let mut reply = call.send().await?;
+    reply.chunk().await?;
+    let takeovers = "tunnel_relay_takeovers_total 1";
+    let second: (Daemon, FakeBackend) = {
+        let backend = FakeBackend::start(e2e::FakeBackendOptions::default()).await?;
+        let daemon = lab
+            .daemon(DaemonOptions {
+                ollama: Some(backend.addr()),
+                relay: Some(world.relay.url()),
+                token: Some(world.tunnel_token.clone()),
+                ..DaemonOptions::default()
+            })
+            .await?;
+        (daemon, backend)
+    };
+    eventually("the second daemon has taken over", LIMIT, async || {
+        world.relay.metrics().await.is_ok_and(|page| page.contains(takeovers))
+    })
+    .await?;
+    drop(reply.ending().await);
+    Ok(second)
+}
+
+fn list(dir: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+/// Looks through every regular file that a process has open, also those without a name any more. Returns how many.
+fn open_files(pid: u32, below: &Path) -> Result<usize> {
+    let mut n = 0;
+    for entry in fs::read_dir(format!("/proc/{pid}/fd"))?.flatten() {
+        let Ok(meta) = fs::metadata(entry.path()) else { continue };
+        if !meta.is_file() {
+            continue;
+        }
+        n += 1;
+        let place = fs::read_link(entry.path())?;
+        ensure!(place.starts_with(below), "the relay has {} open", place.display());
+        ensure!(meta.nlink() > 0, "the relay has a file open that has no name: {}", place.display());
+        look_for_secrets(&fs::read(entry.path())?).with_context(|| place.display().to_string())?;
+    }
+    Ok(n)
+}
+
+/// Counts how often a text is in the writable memory of a process.
+fn copies_in_memory(pid: u32, needle: &[u8]) -> Result<usize> {
+    let memory = File::open(format!("/proc/{pid}/mem"))?;
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
+    let mut copies = 0;
+    for line in maps.lines() {
+        let mut words = line.split_whitespace();
+        let (Some(range), Some(mode)) = (words.next(), words.next()) else { continue };
+        if !mode.starts_with("rw") {
+            continue;
+        }
+        let (from, to) = range.split_once('-').context("a range of addresses")?;
+        let (from, to) = (u64::from_str_radix(from, 16)?, u64::from_str_radix(to, 16)?);
+        let mut bytes = vec![0; usize::try_from(to - from)?];
+        // What the process gave back meanwhile cannot be read.
+        if memory.read_exact_at(&mut bytes, from).is_ok() {
+            copies += count(&bytes, needle);
+        }
+    }
+    Ok(copies)
+}
+
+fn count(mut haystack: &[u8], needle: &[u8]) -> usize {
+    let mut n = 0;
+    while let Some(at) = haystack.iter().position(|byte| *byte == needle[0]) {
+        n += usize::from(haystack[at..].starts_with(needle));
+        haystack = &haystack[at + 1..];
+    }
+    n
+}
