@@ -15,8 +15,8 @@ use http::{Method, Request};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
-pub(crate) use self::bounds::Bounds;
 use self::bounds::Asks;
+pub(crate) use self::bounds::Bounds;
 pub(crate) use self::listing::Listing;
 use self::rank::{Candidate, Undecided, Wish};
 use self::read::Read;
@@ -116,12 +116,7 @@ async fn among(
 }
 
 /// Admits a request for a list to all devices.
-fn lists(
-    shared: &Shared,
-    online: &[Arc<Tunnel>],
-    slot: Slot,
-    listing: Listing,
-) -> Result<Choice, Refusal> {
+fn lists(shared: &Shared, online: &[Arc<Tunnel>], slot: Slot, listing: Listing) -> Result<Choice, Refusal> {
     let ordered: Vec<Arc<Tunnel>> =
         rank::order(&candidates(online)).into_iter().map(|at| Arc::clone(&online[at])).collect();
     let permits = shared.registry.admit_all(&ordered, slot);

@@ -161,10 +161,11 @@ impl Registry {
     /// Admits one request to each of several devices; those that have gone meanwhile are left out.
     pub(crate) fn admit_all(&self, chosen: &[Arc<Tunnel>], slot: Slot) -> Vec<StreamPermit> {
         let directory = self.lock();
-        let serving = |chosen: &Arc<Tunnel>| match directory.find(&chosen.subject, Some(chosen.device.as_str())) {
-            Lookup::Online(tunnel) => Some(tunnel),
-            Lookup::Offline(_) | Lookup::Unknown(_) | Lookup::Several(_) => None,
-        };
+        let serving =
+            |chosen: &Arc<Tunnel>| match directory.find(&chosen.subject, Some(chosen.device.as_str())) {
+                Lookup::Online(tunnel) => Some(tunnel),
+                Lookup::Offline(_) | Lookup::Unknown(_) | Lookup::Several(_) => None,
+            };
         let mut slot = Some(slot);
         let admit = |tunnel: &Arc<Tunnel>| {
             let counted = slot.take();
@@ -181,7 +182,8 @@ impl Registry {
     pub(crate) fn devices(&self, principal: &Principal) -> Vec<KnownDevice> {
         let directory = self.lock();
         let devices = directory.devices(&principal.subject);
-        let visible = devices.filter(|(name, _)| principal.device.as_ref().is_none_or(|bound| bound == *name));
+        let visible =
+            devices.filter(|(name, _)| principal.device.as_ref().is_none_or(|bound| bound == *name));
         visible.map(|(name, tunnel)| KnownDevice { name: name.clone(), tunnel: tunnel.cloned() }).collect()
     }
 

@@ -242,7 +242,8 @@ mod tests {
         let text = br#"{"x":{"name":"no"},"name":"n","model":"m"}"#;
         let mut scan = ModelScan::default();
         scan.scan(text);
-        let read = |span: Option<Range<usize>>| span.and_then(|span| decode(&text[span]).map(Cow::into_owned));
+        let read =
+            |span: Option<Range<usize>>| span.and_then(|span| decode(&text[span]).map(Cow::into_owned));
         assert_eq!((read(scan.name_span()).as_deref(), read(scan.span()).as_deref()), (Some("n"), Some("m")));
     }
 

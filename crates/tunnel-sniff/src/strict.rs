@@ -232,7 +232,9 @@ impl StrictScan {
         };
         match role {
             // For some readers a text ends there.
-            Role::TopKey if self.text.windows(NUL.len()).any(|bytes| bytes == NUL) => return Err(Fault::NotJson),
+            Role::TopKey if self.text.windows(NUL.len()).any(|bytes| bytes == NUL) => {
+                return Err(Fault::NotJson);
+            }
             Role::TopKey if names_a_model(&self.text) => {
                 if std::mem::replace(&mut self.seen, true) {
                     return Err(Fault::Several);
@@ -270,7 +272,10 @@ mod tests {
     fn one_model_at_the_top_is_found() {
         for (text, model) in [
             (r#"{"model":"a"}"#, Some("a")),
-            ("\n{ \"x\" : [ { \"model\" : 1 } , true, null,-1.5e+3 ] , \"name\" : \"b:1\" } \r\n", Some("b:1")),
+            (
+                "\n{ \"x\" : [ { \"model\" : 1 } , true, null,-1.5e+3 ] , \"name\" : \"b:1\" } \r\n",
+                Some("b:1"),
+            ),
             (r#"{"mod\u0065l":"a\/b\u00e9"}"#, Some("a/bé")),
             (r#"{"MODEL":"a"}"#, Some("a")),
             (r#"{"model_name":"x","xmodel":"y"}"#, None),

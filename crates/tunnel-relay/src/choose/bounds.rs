@@ -134,7 +134,8 @@ pub(super) fn decoded(rest: &str) -> Option<String> {
     }
     let name = String::from_utf8(name).ok()?;
     let steps = name.split('/').any(|segment| matches!(segment, "" | "." | ".."));
-    (!steps && !name.contains(['%', '\\', ';', '?', '#']) && !name.chars().any(char::is_control)).then_some(name)
+    (!steps && !name.contains(['%', '\\', ';', '?', '#']) && !name.chars().any(char::is_control))
+        .then_some(name)
 }
 
 #[cfg(test)]
@@ -153,7 +154,9 @@ mod tests {
         for model in ["llama3", "llama3:latest", "qwen", "qwen3:8b", "m:8b", "x", "x:latest", "x:1"] {
             assert!(bounds.allow(model), "{model}");
         }
-        for model in ["llama3:8b", "LLAMA3", "llama", "m", "m:latest", "Qwen3", "", "gpu/qwen3", "xx", " llama3"] {
+        for model in
+            ["llama3:8b", "LLAMA3", "llama", "m", "m:latest", "Qwen3", "", "gpu/qwen3", "xx", " llama3"]
+        {
             assert!(!bounds.allow(model), "{model}");
         }
         assert!(!Bounds(&[]).allow("llama3"));
@@ -188,7 +191,15 @@ mod tests {
         let post = |path| ask(&["llama3"], &Method::POST, path);
         assert_eq!(post("/api/chat"), Ok(Asks::Body));
         assert_eq!(ask(&["llama3"], &Method::DELETE, "/api/delete"), Ok(Asks::Body));
-        for path in ["/api/create", "/API/copy", "/api/pull", "/api/blobs/x", "/api/%63reate", "/api//create", "/x/../api/create"] {
+        for path in [
+            "/api/create",
+            "/API/copy",
+            "/api/pull",
+            "/api/blobs/x",
+            "/api/%63reate",
+            "/api//create",
+            "/x/../api/create",
+        ] {
             assert_eq!(post(path), Err("not_allowed"), "{path}");
         }
         let mut headers = HeaderMap::new();

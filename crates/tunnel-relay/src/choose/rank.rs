@@ -64,7 +64,8 @@ pub(super) fn choose(candidates: &[Candidate<'_>], wish: Wish<'_>) -> Result<usi
 
 /// Of several that are preferred, the one that connected last.
 fn preferred(candidates: &[Candidate<'_>]) -> Option<usize> {
-    let preferred = |candidate: &Candidate<'_>| candidate.presence.as_ref().is_some_and(|told| told.preferred);
+    let preferred =
+        |candidate: &Candidate<'_>| candidate.presence.as_ref().is_some_and(|told| told.preferred);
     let which = candidates.iter().enumerate().filter(|(_, candidate)| preferred(candidate));
     which.max_by_key(|(_, candidate)| candidate.since).map(|(at, _)| at)
 }
@@ -103,7 +104,8 @@ mod tests {
 
         fn with(mut self, name: &'static str, in_flight: usize, presence: Option<serde_json::Value>) -> Self {
             let since = self.start + Duration::from_secs(self.candidates.len() as u64);
-            let presence = presence.map(|line| Arc::new(Presence::parse(line.to_string().as_bytes()).unwrap()));
+            let presence =
+                presence.map(|line| Arc::new(Presence::parse(line.to_string().as_bytes()).unwrap()));
             self.candidates.push(Candidate { name, presence, in_flight, since });
             self
         }
@@ -120,7 +122,8 @@ mod tests {
     #[test]
     fn in_memory_comes_first_then_preferred_then_idle_then_by_name() {
         let m = Wish::Model("m");
-        let scene = Scene::new().with("b", 0, has("m", false, false)).with("a", 0, has("m:latest", false, false));
+        let scene =
+            Scene::new().with("b", 0, has("m", false, false)).with("a", 0, has("m:latest", false, false));
         assert_eq!(scene.choose(m), Ok("a"));
         let scene = scene.with("c", 0, has("other", true, true));
         assert_eq!(scene.choose(m), Ok("a"), "preferred is no use without the model");
@@ -134,7 +137,8 @@ mod tests {
 
     #[test]
     fn a_device_that_says_nothing_may_have_it() {
-        let scene = Scene::new().with("p", 0, has("x", true, true)).with("old", 0, None).with("old2", 0, None);
+        let scene =
+            Scene::new().with("p", 0, has("x", true, true)).with("old", 0, None).with("old2", 0, None);
         assert_eq!(scene.choose(Wish::Model("m")), Ok("old"));
         assert_eq!(scene.choose(Wish::Model("x")), Ok("p"));
     }

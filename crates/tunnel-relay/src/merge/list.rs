@@ -102,7 +102,8 @@ mod tests {
 
     #[test]
     fn entries_stay_as_they_were_and_the_newest_of_a_name_counts() {
-        let one = r#"{"models":[{"name":"a","size":1.50,"modified_at":"2026-01-01T00:00:00Z"},{"name":"b"}]}"#;
+        let one =
+            r#"{"models":[{"name":"a","size":1.50,"modified_at":"2026-01-01T00:00:00Z"},{"name":"b"}]}"#;
         let other = r#"{"models":[{"name":"c"},{"name":"a","modified_at":"2026-01-01T00:00:01+00:00"},{"name":"b","x":1}]}"#;
         assert_eq!(
             merged(Listing::Tags, &[one, other], |_| true),
@@ -113,13 +114,17 @@ mod tests {
 
     #[test]
     fn openai_lists_go_by_id_and_what_is_not_shown_is_left_out() {
-        let one = r#"{"object":"list","data":[{"id":"a","object":"model"},{"id":"secret"},{"object":"model"},5]}"#;
+        let one =
+            r#"{"object":"list","data":[{"id":"a","object":"model"},{"id":"secret"},{"object":"model"},5]}"#;
         assert_eq!(
             merged(Listing::Models, &[one, one], |name| name != "secret"),
             r#"{"object":"list","data":[{"id":"a","object":"model"}]}"#
         );
         let alias = r#"{"models":[{"name":"a","model":"secret"},{"model":"b"}]}"#;
-        assert_eq!(merged(Listing::Running, &[alias], |name| name != "secret"), r#"{"models":[{"model":"b"}]}"#);
+        assert_eq!(
+            merged(Listing::Running, &[alias], |name| name != "secret"),
+            r#"{"models":[{"model":"b"}]}"#
+        );
     }
 
     #[test]

@@ -58,7 +58,8 @@ impl Presence {
     /// Names that mean the same for Ollama are the same here. Where they are not for the desktop, it says so itself.
     pub(crate) fn find(&self, model: &str) -> Option<bool> {
         let from = self.models.partition_point(|offered| compare_models(&offered.name, model).is_lt());
-        let same = self.models[from..].iter().take_while(|offered| compare_models(&offered.name, model).is_eq());
+        let same =
+            self.models[from..].iter().take_while(|offered| compare_models(&offered.name, model).is_eq());
         same.map(|offered| offered.loaded).reduce(|any, loaded| any || loaded)
     }
 }

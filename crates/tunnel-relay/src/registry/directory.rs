@@ -149,7 +149,9 @@ impl<S: Clone> Directory<S> {
         let mut online = tenant.devices.iter().filter(|device| device.is_online());
         match (online.next(), online.next()) {
             (Some(device), None) => self.serving(device),
-            (Some(_), Some(_)) => Lookup::Several(tenant.devices.iter().filter_map(|device| self.session_of(device)).collect()),
+            (Some(_), Some(_)) => {
+                Lookup::Several(tenant.devices.iter().filter_map(|device| self.session_of(device)).collect())
+            }
             (None, _) => match tenant.last_seen() {
                 Some(device) => Lookup::Offline(&device.name),
                 None => Lookup::Unknown(Vec::new()),

@@ -9,6 +9,7 @@ mod devices;
 mod ending;
 mod forwarding;
 mod harness;
+mod isolation;
 mod program;
 mod refusing;
 mod tunnels;
