@@ -12,6 +12,7 @@ mod clients;
 mod commands;
 mod contract;
 mod crashes;
+mod devices;
 mod diag;
 mod doors;
 mod drain;

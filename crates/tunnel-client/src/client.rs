@@ -15,8 +15,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tunnel_api::connection::ConnectionTest;
 use tunnel_api::{
-    AuthStatus, Connections, Detected, Diagnosis, ErrorBody, Events, Health, Metrics, Models, Requests,
-    Status, TunnelAnswer, Usage, UsageBy, VERSION_HEADER, Version, Warnings,
+    AuthStatus, Connections, Detected, Devices, Diagnosis, ErrorBody, Events, Health, Metrics, Models,
+    Requests, Status, TunnelAnswer, Usage, UsageBy, VERSION_HEADER, Version, Warnings,
 };
 
 pub use self::config::VersionedConfig;
@@ -158,6 +158,11 @@ impl Client {
     /// Tells whether a request would be answered: [`Error::NotReady`] says why not.
     pub async fn readyz(&self) -> Result<(), Error> {
         self.get::<Value>("/readyz").await.map(drop)
+    }
+
+    /// Asks `GET /api/devices`.
+    pub async fn devices(&self) -> Result<Devices, Error> {
+        self.get("/api/devices").await
     }
 
     /// Asks `GET /api/models`.

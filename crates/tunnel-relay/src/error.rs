@@ -204,8 +204,9 @@ impl Refusal {
             )
             .into(),
             Self::ModelNotFound { model, devices } => format!(
-                "None of your devices that are connected ({}) has the model {model}. Load it on one of them, or name \
-                 a device: put /d/<device> in front of the path.",
+                // Begins as Ollama's own sentence does, which its clients look for.
+                "model '{model}' not found: none of your devices that are connected ({}) has it. Load it on one of \
+                 them, or name a device: put /d/<device> in front of the path.",
                 devices.join(", ")
             )
             .into(),

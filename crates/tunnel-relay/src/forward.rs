@@ -147,7 +147,8 @@ async fn exchange(
         Ok(Choice::Device(permit, request)) => (permit, request),
         Ok(Choice::Lists(listing, permits)) => {
             let asking = merge::Asking { listing, principal: &principal, client, request_id };
-            let merged = merge::answer(asking, permits).await;
+            // Boxed: it is rare, and larger than what each request needs.
+            let merged = Box::pin(merge::answer(asking, permits)).await;
             attempt.settle();
             let mut merged = merged?;
             shared.metrics.count(Outcome::Ok);

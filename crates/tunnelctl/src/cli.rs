@@ -97,6 +97,11 @@ pub(crate) enum Verb {
     /// Show the models that the connections have
     #[command(subcommand)]
     Models(ModelsVerb),
+    /// Show the machines of this account, as the relay knows them
+    ///
+    /// An app that uses the relay's address alone reaches the machine that has its model. One of several is preferred
+    /// with: tunnelctl config set preferredDevice true
+    Devices,
     /// Look at the requests that run, and end them
     #[command(subcommand)]
     Requests(RequestsVerb),

@@ -3,6 +3,7 @@
 mod config;
 mod connect;
 mod connections;
+mod devices;
 mod diag;
 mod doctor;
 mod events;
@@ -49,6 +50,7 @@ pub(crate) async fn run(cli: &Cli, output: &Output) -> anyhow::Result<u8> {
         Verb::Whoami => login::whoami(&client, output).await,
         Verb::Connections(verb) => connections::run(&client, verb, output).await,
         Verb::Models(ModelsVerb::List) => models::list(&client, output).await,
+        Verb::Devices => devices::list(&client, output).await,
         Verb::Requests(verb) => requests::run(&client, verb, output).await,
         Verb::Usage { by, since, csv } => usage::show(&client, *by, since.as_deref(), *csv, output).await,
         Verb::Config(verb) => config::run(&client, verb, output).await,

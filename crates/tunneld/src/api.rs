@@ -4,6 +4,7 @@ mod auth;
 mod body;
 mod config;
 mod connections;
+mod devices;
 mod diagnosis;
 pub(crate) mod error;
 mod events;
@@ -53,7 +54,7 @@ use crate::guard::{Effect, Guards, Verdict};
 use crate::resources::SharedReading;
 use crate::secrets::TokenHandle;
 use crate::store::{ApiOutcome, RecorderHandle, Store};
-use crate::tunnel::TunnelHandle;
+use crate::tunnel::{Settings, TunnelHandle};
 use error::ApiError;
 use metrics::LastAnswer;
 use ws::Clients;
@@ -64,6 +65,8 @@ pub(crate) struct Api {
     pub(crate) status: watch::Receiver<Arc<Status>>,
     pub(crate) config: ConfigHandle,
     pub(crate) tunnel: TunnelHandle,
+    /// Where the relay is.
+    pub(crate) relay: watch::Receiver<Arc<Settings>>,
     pub(crate) token: TokenHandle,
     pub(crate) broker: Broker,
     pub(crate) guards: Arc<Guards>,
@@ -125,6 +128,7 @@ fn routes() -> Vec<(&'static str, MethodRouter<Api>)> {
         ("/api/connections/{id}/test", post(connections::test)),
         ("/api/diagnosis", post(diagnosis::examine)),
         ("/api/warnings", get(warnings::warnings)),
+        ("/api/devices", get(devices::devices)),
         ("/api/models", get(models::models)),
         ("/api/requests", get(requests::list)),
         ("/api/requests/{id}", delete(requests::cancel)),

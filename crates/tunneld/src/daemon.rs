@@ -203,6 +203,7 @@ impl Daemon {
             status: status.clone(),
             config,
             tunnel,
+            relay: settings.subscribe(),
             token,
             broker: broker.clone(),
             guards: Arc::clone(&guards),

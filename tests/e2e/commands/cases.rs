@@ -126,6 +126,7 @@ pub(super) const CASES: &[Case] = &[
     changes("connections disable", &["spare-{form}", "ollama", "nobody"]),
     looks_at(MODEL_PORTS, asks("connections detect", &[""])),
     asks("models list", &[""]),
+    asks("devices", &[""]),
     beginning(asks("requests list", &["", "-w"])),
     changes("requests cancel", &["{request}", "nobody"]),
     asks("requests explain", &["{request}", "nobody"]),

@@ -13,6 +13,7 @@ mod forwarding;
 mod harness;
 #[path = "../support/identity.rs"]
 mod identity;
+mod isolation;
 mod issuers;
 mod program;
 mod refusing;

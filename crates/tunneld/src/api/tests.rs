@@ -116,6 +116,7 @@ fn build(
     let api = Api {
         config,
         tunnel,
+        relay: settings.subscribe(),
         token,
         guards,
         page: Arc::new(crate::page::registry(&broker, status.clone(), store.clone(), resources.clone())),

@@ -23,6 +23,7 @@ fn settings(relay: &str) -> Settings {
         enabled: true,
         relay: RelayUrl::parse(relay).unwrap(),
         device: "desk".parse().unwrap(),
+        preferred: false,
         connect_timeout: Duration::from_secs(5),
         ca_file: None,
         proxy: None,

@@ -32,6 +32,7 @@ use crate::secrets::{self, Places, SessionBus, TokenError};
 use crate::store::Store;
 use crate::world::Cause;
 
+mod presence;
 mod wake;
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -187,6 +188,7 @@ impl Desktop {
             enabled: true,
             relay: RelayUrl::parse(&format!("http://{relay}")).unwrap(),
             device: "desk".parse().unwrap(),
+            preferred: false,
             connect_timeout: Duration::from_secs(5),
             ca_file: None,
             proxy: None,

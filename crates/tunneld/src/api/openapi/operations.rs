@@ -6,8 +6,8 @@ use tunnel_api::config_api::{
     BackupAnswer, ConfigAnswer, ConfigBackups, ConfigCheck, ConfigOrigins, ImportAnswer, RestoreOrder,
 };
 use tunnel_api::{
-    AuthStatus, Config, Connections, Detected, Diagnosis, Events, Health, LogLevelAnswer, Metrics, Models,
-    Requests, Status, TokenRequest, TunnelAnswer, Usage, Version, Warnings,
+    AuthStatus, Config, Connections, Detected, Devices, Diagnosis, Events, Health, LogLevelAnswer, Metrics,
+    Models, Requests, Status, TokenRequest, TunnelAnswer, Usage, Version, Warnings,
 };
 use tunnel_api::{connection::ConnectionTest, log_level::LogLevelRequest};
 
@@ -131,6 +131,11 @@ fn tunnel() -> Vec<Operation> {
 fn models() -> Vec<Operation> {
     vec![
         get("/api/models", MODELS, "The models of all connections").answers::<Models>("By name."),
+        get("/api/devices", MODELS, "The machines of this account, and their models")
+            .about("Asked of the relay with the token of the tunnel; 10 seconds at most. The relay keeps nothing of it: it is what each machine says while its tunnel is up.")
+            .answers::<Devices>("By name.")
+            .fails(StatusCode::CONFLICT, "There is no tunnel, or no token.")
+            .fails(StatusCode::BAD_GATEWAY, "The relay cannot be reached, or does not answer with a list."),
         get("/api/requests", MODELS, "The requests that run now").answers::<Requests>("The oldest first."),
         Operation::new(Method::DELETE, "/api/requests/{id}", MODELS, "Cancel a request that runs")
             .about("Its model server stops at once, and its caller's answer ends with an error.")

@@ -32,6 +32,7 @@ fn settings(relay: &str) -> Arc<Settings> {
         enabled: true,
         relay: RelayUrl::parse(relay).unwrap(),
         device: "desk".parse().unwrap(),
+        preferred: false,
         connect_timeout: Duration::from_secs(5),
         ca_file: None,
         proxy: None,

@@ -1,0 +1,68 @@
+//! `GET /api/devices`: asked of the relay, with the token of the tunnel.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use http::StatusCode;
+use jiff::Timestamp;
+use serde::Deserialize;
+use tunnel_api::{Device, Devices, Warning};
+
+use super::Api;
+use super::error::ApiError;
+use crate::tunnel::advice;
+use crate::tunnel::ask::{AskError, ask};
+
+/// Where a relay lists the devices of a token's subject.
+const RELAYS_LIST: &str = "/_tunnel/v1/devices";
+
+/// What the relay answers.
+#[derive(Deserialize)]
+struct Told {
+    devices: Vec<Device>,
+}
+
+pub(super) async fn devices(State(api): State<Api>) -> Result<Json<Devices>, ApiError> {
+    let settings = Arc::clone(&api.relay.borrow());
+    if !settings.enabled {
+        let sentence = "the tunnel is switched off in the config; set enableCloudProxy to true";
+        return Err(ApiError::new(StatusCode::CONFLICT, "tunnel_disabled", sentence));
+    }
+    let token = api
+        .token
+        .current(&settings.relay)
+        .map_err(|error| warned(StatusCode::CONFLICT, "no_token", &advice::no_token(&error)))?;
+    let answer = ask(&settings, &token.secret, RELAYS_LIST).await.map_err(|error| unreachable(&error))?;
+    let relay = settings.relay.host();
+    let sentence = match answer.status() {
+        StatusCode::OK => {
+            let told: Option<Told> = serde_json::from_slice(answer.body()).ok();
+            let Some(Told { devices }) = told else {
+                let sentence =
+                    format!("{relay} did not answer as a relay does; check cloudProxyUrl in the config");
+                return Err(ApiError::new(StatusCode::BAD_GATEWAY, "not_a_relay", sentence));
+            };
+            return Ok(Json(Devices {
+                devices,
+                this_device: settings.device.to_string(),
+                timestamp: Timestamp::now(),
+            }));
+        }
+        StatusCode::UNAUTHORIZED => {
+            format!("{relay} does not take the token any more; store a new one: tunnelctl login")
+        }
+        StatusCode::TOO_MANY_REQUESTS => format!("{relay} was asked too often; ask again in a minute"),
+        StatusCode::NOT_FOUND => format!("{relay} has no list of devices; it takes a newer relay"),
+        status => format!("{relay} answered {status}; ask its operator, or again in a while"),
+    };
+    Err(ApiError::new(StatusCode::BAD_GATEWAY, "relay_refused", sentence))
+}
+
+fn unreachable(error: &AskError) -> ApiError {
+    warned(StatusCode::BAD_GATEWAY, "relay_unreachable", &error.advice())
+}
+
+fn warned(status: StatusCode, code: &'static str, warning: &Warning) -> ApiError {
+    ApiError::new(status, code, format!("{}; {}", warning.message, warning.next_step))
+}
