@@ -77,7 +77,7 @@ fn open(
     request: &mut Request<Incoming>,
     arrival: Arrival,
 ) -> Result<Switching, Refusal> {
-    let (response, session, driver) = shared.acceptor.open(request);
+    let (response, session, driver) = shared.acceptor().open(request);
     let tokens = session.tokens();
     let new = NewTunnel { principal, device: dial.device, session };
     let max_devices = shared.settings().tier(principal.tier.as_deref()).max_devices;
@@ -106,7 +106,7 @@ fn resume(
         Resume::Replaced => return Err(Refusal::Replaced),
         Resume::Gone => return Err(Refusal::SessionGone),
     };
-    let resumed = shared.acceptor.resume(&tunnel.session, request, received);
+    let resumed = shared.acceptor().resume(&tunnel.session, request, received);
     let Ok((response, resumption)) = resumed else {
         // The session is left alone: this dial may be an old one that was held up on its way, and a newer one may have
         // resumed since. A session that nobody can resume ends with its grace time.

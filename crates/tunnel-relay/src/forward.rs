@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tracing::debug;
 use tunnel_transport::{ResponseBody, SendError};
 
+use crate::audit::Event;
 use crate::auth::{self, Scope};
 use crate::body::{Forwarded, IdleLimits, Length, Progress, RelayBody, Upload, overdue};
 use crate::choose;
@@ -33,18 +34,21 @@ pub(crate) async fn forward(
 ) -> Response<RelayBody> {
     let asked = match aim(&mut request) {
         Ok(asked) => asked,
-        Err(refusal) => return refuse(connection, &refusal, dialect(&request), request_id),
+        Err(refusal) => return refuse(connection, client, None, &refusal, dialect(&request), request_id),
     };
     let dialect = dialect(&request);
-    match exchange(connection, client, request, asked.as_deref(), request_id).await {
+    let mut subject = None;
+    match exchange(connection, client, request, asked.as_deref(), request_id, &mut subject).await {
         Ok(response) => response,
-        Err(refusal) => refuse(connection, &refusal, dialect, request_id),
+        Err(refusal) => refuse(connection, client, subject.as_deref(), &refusal, dialect, request_id),
     }
 }
 
-/// Answers a request that is not forwarded.
+/// Answers a request that is not forwarded. `subject` is whose it was, where that is known.
 pub(crate) fn refuse(
     connection: &Connection,
+    client: &Client,
+    subject: Option<&str>,
     refusal: &Refusal,
     dialect: Dialect,
     request_id: &HeaderValue,
@@ -54,8 +58,26 @@ pub(crate) fn refuse(
         Refusal::BadUpload => connection.shared.metrics.count(Outcome::CallerGone),
         refusal => connection.shared.metrics.refused(refusal.code()),
     }
+    note(connection, client, subject, refusal);
     debug!(request_id = ?request_id, code = refusal.code(), "request refused");
     refusal.response(dialect, request_id)
+}
+
+/// Notes what whoever is responsible for the relay may want to know of.
+fn note(connection: &Connection, client: &Client, subject: Option<&str>, refusal: &Refusal) {
+    let (shared, client, code) = (&connection.shared, client.address, refusal.code());
+    match refusal {
+        Refusal::Token(error) => {
+            if error.is_of_the_token() {
+                shared.limits.token_refused(client);
+            }
+            shared.audit.note(&Event::TokenRefused { client, code });
+        }
+        Refusal::RateLimited { .. } | Refusal::TooManyStreams { .. } | Refusal::BodyTooLarge { .. } => {
+            shared.audit.note(&Event::LimitHit { subject, client, code });
+        }
+        _ => {}
+    }
 }
 
 fn dialect(request: &Request<Incoming>) -> Dialect {
@@ -95,9 +117,11 @@ async fn exchange(
     request: Request<Incoming>,
     asked: Option<&str>,
     request_id: &HeaderValue,
+    subject: &mut Option<Arc<str>>,
 ) -> Result<Response<RelayBody>, Refusal> {
     let shared = &*connection.shared;
     let principal = shared.authority.verify(auth::bearer(request.headers())?).await?;
+    *subject = Some(Arc::clone(&principal.subject));
     if !principal.scopes.has(Scope::Inference) {
         return Err(Refusal::Scope { needed: Scope::Inference, has: principal.scopes });
     }

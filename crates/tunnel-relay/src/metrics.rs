@@ -24,19 +24,27 @@ pub(crate) enum Outcome {
     TunnelLost,
     /// The device fell silent during the response.
     IdleTimeout,
+    /// The caller left the response unread for too long.
+    CallerStalled,
 }
 
-const OUTCOMES: [(Outcome, &str); 5] = [
+const OUTCOMES: [(Outcome, &str); 6] = [
     (Outcome::Ok, "ok"),
     (Outcome::CallerGone, "caller_gone"),
     (Outcome::BrokenOff, "broken_off"),
     (Outcome::TunnelLost, "tunnel_lost"),
     (Outcome::IdleTimeout, "idle_timeout"),
+    (Outcome::CallerStalled, "caller_stalled"),
 ];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OutcomeLabel {
     outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabel {
+    result: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -53,6 +61,8 @@ pub(crate) struct Metrics {
     ended: [Counter; OUTCOMES.len()],
     bytes_in: Counter<u64, AtomicU64>,
     bytes_out: Counter<u64, AtomicU64>,
+    /// Settings that were taken over, and those that had faults.
+    reloads: [Counter; 2],
     pub(crate) dials: Counter,
     pub(crate) resumes: Counter,
     pub(crate) takeovers: Counter,
@@ -68,12 +78,18 @@ impl Metrics {
         let mut page = Page::with_prefix("tunnel_relay");
         let requests = Family::<OutcomeLabel, Counter>::default();
         let bytes = Family::<DirectionLabel, Counter<u64, AtomicU64>>::default();
+        let reloads = Family::<ResultLabel, Counter>::default();
         let (dials, resumes) = (Counter::default(), Counter::default());
         let (takeovers, migrations) = (Counter::default(), Counter::default());
         let (sessions, streams) = (Gauge::default(), Gauge::default());
         let (devices, connections) = (Gauge::default(), Gauge::default());
         page.register("requests", "Requests of callers, by how they ended", requests.clone());
         page.register("body_bytes", "Bytes of bodies: in from callers, out to callers", bytes.clone());
+        page.register(
+            "config_reloads",
+            "Settings files that were read anew, by what came of it",
+            reloads.clone(),
+        );
         page.register("dials", "Tunnel sessions that were opened", dials.clone());
         page.register("resumes", "Tunnel sessions that got a new socket", resumes.clone());
         page.register("takeovers", "Tunnel sessions that a newer dial displaced", takeovers.clone());
@@ -87,6 +103,7 @@ impl Metrics {
             ended: OUTCOMES.map(|outcome| requests.get_or_create_owned(&label(outcome))),
             bytes_in: bytes.get_or_create_owned(&DirectionLabel { direction: "in" }),
             bytes_out: bytes.get_or_create_owned(&DirectionLabel { direction: "out" }),
+            reloads: ["ok", "error"].map(|result| reloads.get_or_create_owned(&ResultLabel { result })),
             page,
             requests,
             dials,
@@ -112,6 +129,16 @@ impl Metrics {
     /// Counts a request that the relay answered itself.
     pub(crate) fn refused(&self, code: &'static str) {
         self.requests.get_or_create(&OutcomeLabel { outcome: code }).inc();
+    }
+
+    /// Counts a settings file that was taken over, or that was not.
+    pub(crate) fn reloaded(&self, taken_over: bool) {
+        let [ok, error] = &self.reloads;
+        if taken_over {
+            ok.inc()
+        } else {
+            error.inc()
+        };
     }
 
     pub(crate) fn bytes_in(&self, n: usize) {

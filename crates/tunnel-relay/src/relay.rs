@@ -9,6 +9,7 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, Guard};
 use http::{Method, Request};
 use http_body_util::Empty;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +22,7 @@ use crate::audit::AuditLog;
 use crate::auth::authority::Authority;
 use crate::auth::{IssuerError, LocalIssuer};
 use crate::config::Settings;
+use crate::config::reload::{self, Reload};
 use crate::limits::Limits;
 use crate::listener::{self, ListenError};
 use crate::metrics::Metrics;
@@ -75,9 +77,9 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) audit: AuditLog,
     pub(crate) registry: Registry,
-    pub(crate) acceptor: Acceptor,
     /// Those in force.
     settings: ArcSwap<Settings>,
+    pub(crate) reload: Reload,
     pub(crate) metrics: Arc<Metrics>,
     /// Cancelled by [`Relay::shutdown`]: no new tunnels, what runs may finish.
     pub(crate) draining: CancellationToken,
@@ -95,6 +97,20 @@ impl Shared {
     /// Returns the settings in force. Not to be held over a wait: they may change.
     pub(crate) fn settings(&self) -> Guard<Arc<Settings>> {
         self.settings.load()
+    }
+
+    /// Returns what makes sessions, on the terms in force.
+    pub(crate) fn acceptor(&self) -> Acceptor {
+        let settings = self.settings();
+        Acceptor::new(AcceptorConfig { grace: settings.session_grace, window: settings.replay_window_bytes })
+    }
+
+    /// Puts other settings in force and tells those who keep something made of them. All others look at
+    /// [`Self::settings`] each time.
+    pub(crate) fn take_over(&self, settings: Settings) {
+        let settings = Arc::new(settings);
+        self.limits.reload(&settings);
+        self.settings.store(settings);
     }
 }
 
@@ -121,14 +137,11 @@ impl Relay {
         let shared = Arc::new(Shared {
             authority: Authority::new(issuer.verifier()),
             issuer,
-            limits: Limits::default(),
+            limits: Limits::new(&settings),
             audit: AuditLog::default(),
             registry: Registry::new(),
-            acceptor: Acceptor::new(AcceptorConfig {
-                grace: settings.session_grace,
-                window: settings.replay_window_bytes,
-            }),
             settings: ArcSwap::from_pointee(settings),
+            reload: Reload::new(),
             metrics: Arc::new(Metrics::new()),
             draining: CancellationToken::new(),
             drained: CancellationToken::new(),
@@ -138,6 +151,7 @@ impl Relay {
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(listener::accept(listener, Arc::clone(&shared)));
+        tasks.spawn(Limits::sweep_until_the_end(Arc::clone(&shared)));
         let over = shared.hard.clone();
         let admin = axum::serve(admin_listener, admin::router(Arc::clone(&shared)))
             .with_graceful_shutdown(over.clone().cancelled_owned());
@@ -152,6 +166,9 @@ impl Relay {
                 () = over.cancelled() => {}
             }
         });
+        if let Some(path) = config.settings_file {
+            tasks.spawn(reload::follow(Arc::clone(&shared), path));
+        }
         tasks.spawn(drain(Arc::clone(&shared), config.grace));
         info!(listen = %listen_addr, admin = %admin_addr, "listening");
         Ok(Self { shared, listen_addr, admin_addr, tasks })
@@ -165,6 +182,22 @@ impl Relay {
     /// Returns where operators are taken.
     pub fn admin_addr(&self) -> SocketAddr {
         self.admin_addr
+    }
+
+    /// Reads the settings file anew whenever the count changes, as [`tunnel_runtime::Lifecycle::hangups`] does.
+    pub fn reload_on(&mut self, mut hangups: watch::Receiver<u64>) {
+        let shared = Arc::clone(&self.shared);
+        self.tasks.spawn(async move {
+            let asked = async {
+                while hangups.changed().await.is_ok() {
+                    shared.reload.ask();
+                }
+            };
+            tokio::select! {
+                () = asked => {}
+                () = shared.hard.cancelled() => {}
+            }
+        });
     }
 
     /// Returns how many tunnel sessions there are.
