@@ -13,16 +13,20 @@ use tracing::debug;
 use tunnel_transport::{ResponseBody, SendError};
 
 use crate::audit::Event;
-use crate::auth::{self, Scope};
-use crate::body::{Forwarded, IdleLimits, Length, Progress, RelayBody, Upload, overdue};
+use crate::auth::{self, Principal, Scope};
+use crate::body::{
+    Forwarded, IdleLimits, Length, Progress, RelayBody, Terms, Upload, UploadFault, UploadTerms, overdue,
+};
 use crate::choose;
 use crate::client::Client;
 use crate::config::Settings;
 use crate::error::{Dialect, Refusal, X_REQUEST_ID};
 use crate::headers::{self, TUNNEL_CALLER, TUNNEL_DEVICE};
+use crate::limits::Throttle;
 use crate::listener::Connection;
 use crate::metrics::{Metrics, Outcome};
 use crate::registry::{StreamPermit, Tunnel};
+use crate::relay::Shared;
 use crate::target::{self, Target};
 
 /// Forwards a request to the caller's device and passes the answer back as it comes.
@@ -133,6 +137,12 @@ async fn exchange(
         });
     }
     let allowed = shared.limits.allow(&shared.settings(), &principal, client)?;
+    let (upload_terms, throttle) = terms(shared, &principal);
+    if let Some(limit) = upload_terms.max_bytes
+        && headers::content_length(request.headers()).is_some_and(|length| length > limit)
+    {
+        return Err(Refusal::BodyTooLarge { limit });
+    }
     let named = request.headers().get(TUNNEL_DEVICE).map(|name| name.to_str().unwrap_or("?").to_owned());
     let (permit, request) = choose::choose(shared, &principal, asked.or(named.as_deref()), request).await?;
 
@@ -153,10 +163,11 @@ async fn exchange(
     // h2 wants an authority with version 2, and the caller's does not matter to the desktop.
     head.version = Version::HTTP_11;
 
-    let upload = Upload::new(body, Arc::clone(&shared.metrics));
+    let upload = Upload::new(body, upload_terms.clone(), Arc::clone(&shared.metrics));
     let progress = upload.progress();
+    let watched = Uploading { progress: progress.as_deref(), terms: &upload_terms };
     let attempt = Attempt { metrics: &shared.metrics, settled: false };
-    let answer = send(&permit, Request::from_parts(head, upload), progress.as_deref(), connection).await;
+    let answer = send(&permit, Request::from_parts(head, upload), watched, connection).await;
     attempt.settle();
     let (mut head, body) = answer?.into_parts();
     headers::strip_response(&mut head.headers);
@@ -169,11 +180,34 @@ async fn exchange(
         if bodyless { Length::None } else { Length::AsSaid },
         &head.headers,
         body,
-        idle_limits(&shared.settings()),
-        permit,
-        Arc::clone(&shared.metrics),
+        Terms {
+            idle: idle_limits(&shared.settings()),
+            throttle,
+            reader: Arc::clone(&connection.reader),
+            permit,
+            metrics: Arc::clone(&shared.metrics),
+        },
     );
     Ok(Response::from_parts(head, RelayBody::Forwarded(body)))
+}
+
+/// Tells what the bodies of a tenant's request are held to: upwards, and the bytes a second downwards.
+fn terms(shared: &Shared, principal: &Principal) -> (UploadTerms, Option<Arc<Throttle>>) {
+    let settings = shared.settings();
+    let throttles = shared.limits.throttles(&settings, principal);
+    let upload = UploadTerms {
+        max_bytes: settings.tier(principal.tier.as_deref()).max_body_bytes,
+        least_per_second: settings.edge.min_upload_bytes_per_second,
+        throttle: throttles.as_ref().map(|throttles| Arc::clone(&throttles.up)),
+    };
+    (upload, throttles.map(|throttles| Arc::clone(&throttles.down)))
+}
+
+/// An upload under way, as seen from outside.
+#[derive(Clone, Copy)]
+struct Uploading<'a> {
+    progress: Option<&'a Progress>,
+    terms: &'a UploadTerms,
 }
 
 fn idle_limits(settings: &Settings) -> IdleLimits {
@@ -187,8 +221,8 @@ fn idle_limits(settings: &Settings) -> IdleLimits {
 /// Sends a request and waits for the head of its response for as long as the device may take.
 async fn send(
     permit: &StreamPermit,
-    request: Request<Upload>,
-    upload: Option<&Progress>,
+    request: Request<Upload<Incoming>>,
+    upload: Uploading<'_>,
     connection: &Connection,
 ) -> Result<Response<ResponseBody>, Refusal> {
     let tunnel = permit.tunnel();
@@ -202,7 +236,7 @@ async fn send(
             answer = answer.as_mut() => return answer.map_err(|error| refusal(&error, tunnel, upload)),
             () = timer.as_mut() => {
                 // A slow upload is not the device's fault: its time runs from the last piece.
-                let since = upload.map_or(started, Progress::last).max(started);
+                let since = upload.progress.map_or(started, Progress::last).max(started);
                 match overdue(tunnel, since, limit) {
                     Some(deadline) => timer.as_mut().reset(deadline),
                     None => {
@@ -215,10 +249,20 @@ async fn send(
     }
 }
 
-fn refusal(error: &SendError, tunnel: &Tunnel, upload: Option<&Progress>) -> Refusal {
+fn refusal(error: &SendError, tunnel: &Tunnel, upload: Uploading<'_>) -> Refusal {
     let device = tunnel.device.to_string();
+    // Then it is the upload that ended the stream.
+    match upload.progress.and_then(Progress::fault) {
+        Some(UploadFault::BrokenOff) => return Refusal::BadUpload,
+        Some(UploadFault::TooLarge) => {
+            return Refusal::BodyTooLarge { limit: upload.terms.max_bytes.unwrap_or(u64::MAX) };
+        }
+        Some(UploadFault::TooSlow) => {
+            return Refusal::UploadTooSlow { least_per_second: upload.terms.least_per_second };
+        }
+        None => {}
+    }
     match error {
-        _ if upload.is_some_and(Progress::failed) => Refusal::BadUpload,
         SendError::Offline => Refusal::DeviceOffline { device, retry_after: Duration::from_secs(5) },
         SendError::Draining => Refusal::DeviceOffline { device, retry_after: Duration::from_secs(2) },
         SendError::Lost(_) => Refusal::TunnelLost { device },
