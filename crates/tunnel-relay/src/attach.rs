@@ -87,7 +87,7 @@ fn open(
     request: &mut Request<Incoming>,
     arrival: Arrival,
 ) -> Result<Switching, Refusal> {
-    let (response, session, driver) = shared.acceptor.open(request);
+    let (response, session, driver) = shared.acceptor().open(request);
     let tokens = session.tokens();
     let agent = dial.agent.unwrap_or_default().into();
     let new = NewTunnel { principal, device: dial.device, agent, session };
@@ -121,7 +121,7 @@ fn resume(
         Resume::Replaced => return Err(Refusal::Replaced),
         Resume::Gone => return Err(Refusal::SessionGone),
     };
-    let resumed = shared.acceptor.resume(&tunnel.session, request, received);
+    let resumed = shared.acceptor().resume(&tunnel.session, request, received);
     let Ok((response, resumption)) = resumed else {
         // The session is left alone: this dial may be an old one that was held up on its way, and a newer one may have
         // resumed since. A session that nobody can resume ends with its grace time.

@@ -165,6 +165,16 @@ pub enum TokenError {
     IssuerAway,
 }
 
+impl TokenError {
+    /// Tells whether there was a token and it was found bad: whoever sends many of those may be guessing.
+    pub(crate) fn is_of_the_token(self) -> bool {
+        match self {
+            Self::Invalid | Self::Expired | Self::Revoked => true,
+            Self::Missing | Self::IssuerAway => false,
+        }
+    }
+}
+
 /// Takes the bearer token out of a request's headers.
 ///
 /// Two `Authorization` headers are refused: two readers could pick different ones.

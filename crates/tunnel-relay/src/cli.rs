@@ -4,8 +4,9 @@ mod admin;
 mod audit;
 
 use std::fs;
-use std::io::Write as _;
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -37,6 +38,11 @@ pub struct Cli {
 pub enum Command {
     /// Run the relay until SIGTERM or SIGINT
     Serve(Serve),
+    /// Look at a settings file
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
     /// Make tokens for callers and desktops
     Token {
         #[command(subcommand)]
@@ -63,7 +69,7 @@ pub struct Serve {
     /// Directory of keys, audit log and addresses.json; made at the first start
     #[arg(long, value_name = "DIR")]
     pub data_dir: PathBuf,
-    /// TOML file with limits and times; without it the defaults apply
+    /// TOML file with the settings, read anew when it changes and on SIGHUP; without it the defaults apply
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// How long running streams may go on after the first signal
@@ -75,6 +81,24 @@ pub struct Serve {
     /// File that gets {"listen": "…", "admin": "…"} once both addresses are bound
     #[arg(long, value_name = "FILE")]
     pub addr_file: Option<PathBuf>,
+}
+
+/// `tunnel-relay config …`.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Say what is wrong with a settings file, all of it; exit code 7 if anything is
+    Check(ConfigCheck),
+}
+
+/// `tunnel-relay config check`.
+#[derive(Debug, Args)]
+pub struct ConfigCheck {
+    /// The file, as for `serve --config`
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Print all settings that would be in force, as TOML; there are no secrets among them
+    #[arg(long)]
+    pub print: bool,
 }
 
 /// `tunnel-relay token …`.
@@ -136,6 +160,35 @@ impl Serve {
             write_addresses(path, &relay).with_context(|| format!("writing {}", path.display()))?;
         }
         Ok(relay)
+    }
+}
+
+/// The exit code for a settings file with faults.
+const FAULTY: u8 = 7;
+
+impl ConfigCheck {
+    /// Checks the file. What is wrong goes to `talk`, what was asked for to `answer`.
+    pub fn run(&self, answer: &mut dyn Write, talk: &mut dyn Write) -> anyhow::Result<ExitCode> {
+        let settings = match Settings::load(&self.file) {
+            Ok(settings) => settings,
+            Err(error) => {
+                for fault in error.faults() {
+                    writeln!(talk, "{fault}")?;
+                }
+                writeln!(
+                    talk,
+                    "{} would not be taken; a relay that runs stays with what it has",
+                    self.file.display()
+                )?;
+                return Ok(ExitCode::from(FAULTY));
+            }
+        };
+        if self.print {
+            write!(answer, "{}", settings.to_toml()).context("writing the settings")?;
+        } else {
+            writeln!(answer, "{} is good", self.file.display()).context("writing the answer")?;
+        }
+        Ok(ExitCode::SUCCESS)
     }
 }
 

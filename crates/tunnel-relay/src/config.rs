@@ -2,6 +2,7 @@
 
 mod edge;
 mod issuer;
+pub(crate) mod reload;
 mod rules;
 mod show;
 mod table;

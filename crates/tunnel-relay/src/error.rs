@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
 
@@ -60,6 +60,8 @@ pub(crate) enum Refusal {
     RateLimited { what: &'static str, retry_after: Duration, headers: Box<HeaderMap> },
     /// The body is longer than the tier allows.
     BodyTooLarge { limit: u64 },
+    /// The body comes too slowly for the device to wait for it.
+    UploadTooSlow { least_per_second: u64 },
     /// No device of the subject has the model.
     ModelNotFound { model: String, devices: Vec<String> },
     /// The token does not hold for the model, or the request names none that could be checked.
@@ -123,6 +125,7 @@ impl Refusal {
             }
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UploadTooSlow { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::DeviceOffline { .. }
             | Self::Draining { .. }
             | Self::Busy { .. }
@@ -148,6 +151,7 @@ impl Refusal {
             Self::Token(TokenError::IssuerAway) => "issuer_unavailable",
             Self::RateLimited { .. } => "rate_limited",
             Self::BodyTooLarge { .. } => "body_too_large",
+            Self::UploadTooSlow { .. } => "upload_too_slow",
             Self::ModelNotFound { .. } => "model_not_found",
             Self::ModelNotAllowed { .. } => "not_allowed",
             Self::BadRequest { .. } => "bad_request",
@@ -201,6 +205,11 @@ impl Refusal {
             .into(),
             Self::BodyTooLarge { limit } => format!(
                 "The request's body is longer than the {limit} bytes that this account may send at once."
+            )
+            .into(),
+            Self::UploadTooSlow { least_per_second } => format!(
+                "The request's body came at less than {least_per_second} bytes a second, so it was given up. Send the \
+                 request again; if your connection is that slow, send less."
             )
             .into(),
             Self::ModelNotFound { model, devices } => format!(
@@ -312,6 +321,7 @@ impl Refusal {
             Self::TooManyDevices { .. } => Some(Duration::from_secs(60)),
             Self::Token(_)
             | Self::BodyTooLarge { .. }
+            | Self::UploadTooSlow { .. }
             | Self::ModelNotFound { .. }
             | Self::ModelNotAllowed { .. }
             | Self::BadRequest { .. }
@@ -377,6 +387,10 @@ impl Refusal {
             }
         }
         match self {
+            // The rest of the body is not waited for.
+            Self::BodyTooLarge { .. } | Self::UploadTooSlow { .. } => {
+                headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            }
             Self::RateLimited { headers: limits, .. } => headers.extend((**limits).clone()),
             Self::MethodNotAllowed { allow } => {
                 headers.insert(ALLOW, HeaderValue::from_static(allow));

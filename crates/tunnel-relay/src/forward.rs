@@ -14,17 +14,22 @@ use tunnel_transport::{ResponseBody, SendError};
 
 use crate::audit::Event;
 use crate::auth::standing::Holder;
-use crate::auth::{self, Scope, TokenError};
-use crate::body::{Forwarded, IdleLimits, Length, Progress, RelayBody, Upload, overdue};
+use crate::auth::{self, Principal, Scope, TokenError};
+use crate::body::{
+    Forwarded, IdleLimits, Length, Progress, RelayBody, Terms, Upload, UploadFault, UploadTerms, overdue,
+};
+use crate::caller_body::CallerBody;
 use crate::choose::{self, Choice};
 use crate::client::Client;
 use crate::config::Settings;
 use crate::error::{Dialect, Refusal, X_REQUEST_ID};
 use crate::headers::{self, TUNNEL_CALLER, TUNNEL_DEVICE};
+use crate::limits::Throttle;
 use crate::listener::Connection;
 use crate::merge;
 use crate::metrics::{Metrics, Outcome};
 use crate::registry::{StreamPermit, Tunnel};
+use crate::relay::Shared;
 use crate::target::{self, Target};
 
 /// How often a request that waits for its response is asked whether its token was revoked.
@@ -72,7 +77,10 @@ pub(crate) fn refuse(
 fn note(connection: &Connection, client: &Client, subject: Option<&str>, refusal: &Refusal) {
     let (shared, client, code) = (&connection.shared, client.address, refusal.code());
     match refusal {
-        Refusal::Token(_) => {
+        Refusal::Token(error) => {
+            if error.is_of_the_token() {
+                shared.limits.token_refused(client);
+            }
             shared.metrics.refused_tokens.inc(code);
             shared.audit.note(&Event::TokenRefused { client, code });
         }
@@ -139,6 +147,12 @@ async fn exchange(
         });
     }
     let allowed = shared.limits.allow(&shared.settings(), &principal, client)?;
+    let (upload_terms, throttle) = terms(shared, &principal);
+    if let Some(limit) = upload_terms.max_bytes
+        && headers::content_length(request.headers()).is_some_and(|length| length > limit)
+    {
+        return Err(Refusal::BodyTooLarge { limit });
+    }
     let named = request.headers().get(TUNNEL_DEVICE).map(|name| name.to_str().unwrap_or("?").to_owned());
     let is_head = request.method() == Method::HEAD;
     let attempt = Attempt { metrics: &shared.metrics, settled: false };
@@ -177,11 +191,11 @@ async fn exchange(
     // h2 wants an authority with version 2, and the caller's does not matter to the desktop.
     head.version = Version::HTTP_11;
 
-    let upload = Upload::new(body, Arc::clone(&shared.metrics));
+    let upload = Upload::new(body, upload_terms.clone(), Arc::clone(&shared.metrics));
     let progress = upload.progress();
     let holder = shared.authority.holder(&principal);
-    let request = Request::from_parts(head, upload);
-    let answer = send(&permit, request, progress.as_deref(), &holder, connection).await;
+    let watched = Uploading { progress: progress.as_deref(), terms: &upload_terms };
+    let answer = send(&permit, Request::from_parts(head, upload), watched, &holder, connection).await;
     attempt.settle();
     let (mut head, body) = answer?.into_parts();
     headers::strip_response(&mut head.headers);
@@ -195,12 +209,35 @@ async fn exchange(
         if bodyless { Length::None } else { Length::AsSaid },
         &head.headers,
         body,
-        idle_limits(&shared.settings()),
-        permit,
-        holder,
-        Arc::clone(&shared.metrics),
+        Terms {
+            idle: idle_limits(&shared.settings()),
+            throttle,
+            reader: Arc::clone(&connection.reader),
+            permit,
+            holder,
+            metrics: Arc::clone(&shared.metrics),
+        },
     );
     Ok(Response::from_parts(head, RelayBody::Forwarded(body)))
+}
+
+/// Tells what the bodies of a tenant's request are held to: upwards, and the bytes a second downwards.
+fn terms(shared: &Shared, principal: &Principal) -> (UploadTerms, Option<Arc<Throttle>>) {
+    let settings = shared.settings();
+    let throttles = shared.limits.throttles(&settings, principal);
+    let upload = UploadTerms {
+        max_bytes: settings.tier(principal.tier.as_deref()).max_body_bytes,
+        least_per_second: settings.edge.min_upload_bytes_per_second,
+        throttle: throttles.as_ref().map(|throttles| Arc::clone(&throttles.up)),
+    };
+    (upload, throttles.map(|throttles| Arc::clone(&throttles.down)))
+}
+
+/// An upload under way, as seen from outside.
+#[derive(Clone, Copy)]
+struct Uploading<'a> {
+    progress: Option<&'a Progress>,
+    terms: &'a UploadTerms,
 }
 
 fn idle_limits(settings: &Settings) -> IdleLimits {
@@ -214,8 +251,8 @@ fn idle_limits(settings: &Settings) -> IdleLimits {
 /// Sends a request and waits for the head of its response for as long as the device may take.
 async fn send(
     permit: &StreamPermit,
-    request: Request<Upload>,
-    upload: Option<&Progress>,
+    request: Request<Upload<CallerBody>>,
+    upload: Uploading<'_>,
     holder: &Holder,
     connection: &Connection,
 ) -> Result<Response<ResponseBody>, Refusal> {
@@ -236,7 +273,7 @@ async fn send(
                     return Err(TokenError::Revoked.into());
                 }
                 // A slow upload is not the device's fault: its time runs from the last piece.
-                let since = upload.map_or(started, Progress::last).max(started);
+                let since = upload.progress.map_or(started, Progress::last).max(started);
                 match overdue(tunnel, since, limit) {
                     Some(deadline) => timer.as_mut().reset(deadline.min(Instant::now() + TOKEN_CHECKED_EVERY)),
                     None => {
@@ -249,10 +286,20 @@ async fn send(
     }
 }
 
-fn refusal(error: &SendError, tunnel: &Tunnel, upload: Option<&Progress>) -> Refusal {
+fn refusal(error: &SendError, tunnel: &Tunnel, upload: Uploading<'_>) -> Refusal {
     let device = tunnel.device.to_string();
+    // Then it is the upload that ended the stream.
+    match upload.progress.and_then(Progress::fault) {
+        Some(UploadFault::BrokenOff) => return Refusal::BadUpload,
+        Some(UploadFault::TooLarge) => {
+            return Refusal::BodyTooLarge { limit: upload.terms.max_bytes.unwrap_or(u64::MAX) };
+        }
+        Some(UploadFault::TooSlow) => {
+            return Refusal::UploadTooSlow { least_per_second: upload.terms.least_per_second };
+        }
+        None => {}
+    }
     match error {
-        _ if upload.is_some_and(Progress::failed) => Refusal::BadUpload,
         SendError::Offline => Refusal::DeviceOffline { device, retry_after: Duration::from_secs(5) },
         SendError::Draining => Refusal::DeviceOffline { device, retry_after: Duration::from_secs(2) },
         SendError::Lost(_) => Refusal::TunnelLost { device },

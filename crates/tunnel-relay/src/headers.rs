@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 pub(crate) use http::header::FORWARDED;
-use http::header::{CONNECTION, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// What the desktop's policy and accounting need to know of the caller.
@@ -82,6 +82,11 @@ fn strip_named_by_connection(headers: &mut HeaderMap) {
     for name in named {
         headers.remove(name);
     }
+}
+
+/// Returns how long a request says that its body is. hyper has refused those that say it twice or otherwise badly.
+pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// Tells whether a caller wants to speak WebSocket.

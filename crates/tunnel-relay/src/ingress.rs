@@ -27,17 +27,29 @@ pub(crate) async fn handle(
     let client = Client::of(&connection, request.headers());
     let refuse =
         |refusal: &Refusal| forward::refuse(&connection, &client, None, refusal, Dialect::Plain, &request_id);
-    Ok(match target(request.uri().path()) {
+    let shared = &connection.shared;
+    let arrived = match shared.limits.arrive(&shared.settings(), &client, request.headers()) {
+        Ok(arrived) => arrived,
+        Err(refusal) => {
+            let dialect = Dialect::of(request.uri().path());
+            return Ok(forward::refuse(&connection, &client, None, &refusal, dialect, &request_id));
+        }
+    };
+    let mut response = match target(request.uri().path()) {
         Target::Device => forward::forward(&connection, &client, request, &request_id).await,
         Target::Connect => {
             attach::connect(&connection, &client, request).await.unwrap_or_else(|refusal| refuse(&refusal))
         }
-        Target::Health => health(&connection, request.method(), request.headers(), &request_id).await,
+        Target::Health => {
+            health(&connection, &client, request.method(), request.headers(), &request_id).await
+        }
         Target::Own(resource) => account::answer(&connection, &client, resource, request, &request_id)
             .await
             .unwrap_or_else(|refusal| refuse(&refusal)),
         Target::Reserved => refuse(&Refusal::Reserved),
-    })
+    };
+    arrived.tell(response.headers_mut());
+    Ok(response)
 }
 
 /// Draws an id for a request: 128 random bits in hexadecimal.
@@ -55,6 +67,7 @@ fn request_id() -> HeaderValue {
 /// Says that the relay is there, to anybody. A token is judged too, so that one `curl` tells both.
 async fn health(
     connection: &Connection,
+    client: &Client,
     method: &Method,
     headers: &HeaderMap,
     request_id: &HeaderValue,
@@ -67,7 +80,7 @@ async fn health(
             "protocol": tunnel_transport::SUBPROTOCOL,
             "timestamp": jiff::Timestamp::now().to_string(),
         });
-        if let Some(token) = token_state(connection, headers).await {
+        if let Some(token) = token_state(connection, client, headers).await {
             body["token"] = token.into();
         }
         let mut response = Response::new(RelayBody::full(Bytes::from(body.to_string())));
@@ -84,11 +97,16 @@ async fn health(
     response
 }
 
-async fn token_state(connection: &Connection, headers: &HeaderMap) -> Option<&'static str> {
+async fn token_state(connection: &Connection, client: &Client, headers: &HeaderMap) -> Option<&'static str> {
     let verified = match auth::bearer(headers) {
         Ok(token) => connection.shared.authority.verify(token).await,
         Err(error) => Err(error),
     };
+    if let Err(error) = &verified
+        && error.is_of_the_token()
+    {
+        connection.shared.limits.token_refused(client.address);
+    }
     match verified {
         Ok(_) => Some("valid"),
         Err(TokenError::Missing) => None,

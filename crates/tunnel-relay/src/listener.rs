@@ -14,6 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tracing::{debug, warn};
 
+use crate::body::Reader;
 use crate::ingress;
 use crate::relay::Shared;
 
@@ -35,6 +36,8 @@ pub(crate) struct Connection {
     /// The caller of HTTP/1.0 cannot tell a body that broke off from one that is complete, unless the connection is
     /// reset.
     pub(crate) body_ends_with_connection: AtomicBool,
+    /// Whether the caller reads what it asked for.
+    pub(crate) reader: Arc<Reader>,
     /// Whether a request has come.
     used: AtomicBool,
 }
@@ -146,6 +149,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>) {
         shared: Arc::clone(&shared),
         peer: peer.ip(),
         body_ends_with_connection: AtomicBool::new(false),
+        reader: Arc::new(Reader::new()),
         used: AtomicBool::new(false),
     });
     let mut builder = http1::Builder::new();
@@ -160,6 +164,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>) {
         service_fn(move |request| ingress::handle(Arc::clone(&connection), request))
     };
     let mut serving = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    let mut unread = std::pin::pin!(connection.reader.stalled(|| shared.settings().edge.unread_timeout));
     let mut asked_to_finish = shared.closing.is_cancelled();
     let cut = loop {
         tokio::select! {
@@ -182,6 +187,8 @@ async fn serve(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>) {
                     break false;
                 }
             }
+            // hyper asks for no more while its buffer is full, so nobody else would notice.
+            () = unread.as_mut() => break true,
             () = shared.hard.cancelled() => break true,
         }
     };

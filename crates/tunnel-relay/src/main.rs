@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Parser as _;
 use tokio::runtime::Builder;
-use tunnel_relay::cli::{Admin, Cli, Command, Serve, TokenCommand};
+use tunnel_relay::cli::{Admin, Cli, Command, ConfigCommand, Serve, TokenCommand};
 use tunnel_runtime::{LevelFilter, Lifecycle, systemd, telemetry};
 
 /// What the relay needs on top of the grace time to end by itself.
@@ -27,6 +27,9 @@ fn main() -> ExitCode {
             .map(|()| ExitCode::SUCCESS),
         Command::Audit { command } => command.run(),
         Command::Admin(admin) => ask(&admin),
+        Command::Config { command: ConfigCommand::Check(check) } => {
+            check.run(&mut std::io::stdout(), &mut std::io::stderr())
+        }
     };
     ended.unwrap_or_else(|error| {
         // Nobody is left to tell when this fails too.
@@ -56,7 +59,8 @@ fn run(serve: Serve) -> anyhow::Result<ExitCode> {
     builder.worker_threads(threads.max(1)).enable_all().build().context("starting the runtime")?.block_on(
         async {
             let lifecycle = Lifecycle::new(Duration::from_secs(serve.grace) + MARGIN)?;
-            let relay = serve.start().await?;
+            let mut relay = serve.start().await?;
+            relay.reload_on(lifecycle.hangups());
             let (soft, hard) = (lifecycle.soft(), lifecycle.hard());
             systemd::ready_with_status(&format!(
                 "callers at {}, operators at {}",

@@ -33,20 +33,28 @@ pub(crate) enum Outcome {
     IdleTimeout,
     /// The caller's token was revoked during the response.
     Revoked,
+    /// The caller left the response unread for too long.
+    CallerStalled,
 }
 
-const OUTCOMES: [(Outcome, &str); 6] = [
+const OUTCOMES: [(Outcome, &str); 7] = [
     (Outcome::Ok, "ok"),
     (Outcome::CallerGone, "caller_gone"),
     (Outcome::BrokenOff, "broken_off"),
     (Outcome::TunnelLost, "tunnel_lost"),
     (Outcome::IdleTimeout, "idle_timeout"),
     (Outcome::Revoked, "revoked"),
+    (Outcome::CallerStalled, "caller_stalled"),
 ];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OutcomeLabel {
     outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabel {
+    result: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -63,6 +71,8 @@ pub(crate) struct Metrics {
     ended: [Counter; OUTCOMES.len()],
     bytes_in: Counter<u64, AtomicU64>,
     bytes_out: Counter<u64, AtomicU64>,
+    /// Settings that were taken over, and those that had faults.
+    reloads: [Counter; 2],
     pub(crate) dials: Counter,
     pub(crate) resumes: Counter,
     pub(crate) takeovers: Counter,
@@ -87,12 +97,18 @@ impl Metrics {
         let mut page = Page::with_prefix("tunnel_relay");
         let requests = Family::<OutcomeLabel, Counter>::default();
         let bytes = Family::<DirectionLabel, Counter<u64, AtomicU64>>::default();
+        let reloads = Family::<ResultLabel, Counter>::default();
         let (dials, resumes) = (Counter::default(), Counter::default());
         let (takeovers, migrations) = (Counter::default(), Counter::default());
         let (sessions, streams) = (Gauge::default(), Gauge::default());
         let (devices, connections) = (Gauge::default(), Gauge::default());
         page.register("requests", "Requests of callers, by how they ended", requests.clone());
         page.register("body_bytes", "Bytes of bodies: in from callers, out to callers", bytes.clone());
+        page.register(
+            "config_reloads",
+            "Settings files that were read anew, by what came of it",
+            reloads.clone(),
+        );
         page.register("dials", "Tunnel sessions that were opened", dials.clone());
         page.register("resumes", "Tunnel sessions that got a new socket", resumes.clone());
         page.register("takeovers", "Tunnel sessions that a newer dial displaced", takeovers.clone());
@@ -131,6 +147,7 @@ impl Metrics {
             ended: OUTCOMES.map(|outcome| requests.get_or_create_owned(&label(outcome))),
             bytes_in: bytes.get_or_create_owned(&DirectionLabel { direction: "in" }),
             bytes_out: bytes.get_or_create_owned(&DirectionLabel { direction: "out" }),
+            reloads: ["ok", "error"].map(|result| reloads.get_or_create_owned(&ResultLabel { result })),
             page,
             requests,
             dials,
@@ -166,6 +183,16 @@ impl Metrics {
     /// Notes how long a caller waited for the head of a response.
     pub(crate) fn first_byte(&self, waited: Duration) {
         self.first_byte.observe(waited);
+    }
+
+    /// Counts a settings file that was taken over, or that was not.
+    pub(crate) fn reloaded(&self, taken_over: bool) {
+        let [ok, error] = &self.reloads;
+        if taken_over {
+            ok.inc()
+        } else {
+            error.inc()
+        };
     }
 
     pub(crate) fn bytes_in(&self, n: usize) {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -19,6 +20,7 @@ use crate::auth::authority::Authority;
 use crate::auth::revoked::Revocations;
 use crate::auth::{IssuerError, LocalIssuer, PrivateFileError};
 use crate::config::Settings;
+use crate::config::reload::{self, Reload};
 use crate::dial_pace::DialPace;
 use crate::drain::{Patience, drain};
 use crate::limits::Limits;
@@ -91,9 +93,9 @@ pub(crate) struct Shared {
     /// Requests for devices that are about to come.
     pub(crate) waiting: WaitingRoom,
     pub(crate) dial_pace: DialPace,
-    pub(crate) acceptor: Acceptor,
     /// Those in force.
     settings: ArcSwap<Settings>,
+    pub(crate) reload: Reload,
     pub(crate) metrics: Arc<Metrics>,
     /// Cancelled by [`Relay::shutdown`]: no new tunnels, and desktops are about to be asked to move. Callers are served.
     pub(crate) draining: CancellationToken,
@@ -116,6 +118,21 @@ impl Shared {
     pub(crate) fn settings(&self) -> Guard<Arc<Settings>> {
         self.settings.load()
     }
+
+    /// Returns what makes sessions, on the terms in force.
+    pub(crate) fn acceptor(&self) -> Acceptor {
+        let settings = self.settings();
+        Acceptor::new(AcceptorConfig { grace: settings.session_grace, window: settings.replay_window_bytes })
+    }
+
+    /// Puts other settings in force and tells those who keep something made of them. All others look at
+    /// [`Self::settings`] each time.
+    pub(crate) fn take_over(&self, settings: Settings) {
+        let settings = Arc::new(settings);
+        self.limits.reload(&settings);
+        self.authority.reload(&settings);
+        self.settings.store(settings);
+    }
 }
 
 impl Relay {
@@ -133,17 +150,14 @@ impl Relay {
         let shared = Arc::new(Shared {
             authority: Arc::new(Authority::new(issuer.verifier(), revocations, &settings)),
             issuer,
-            limits: Limits::default(),
+            limits: Limits::new(&settings),
             audit,
             admin: AdminState::open(&config.data_dir)?,
             registry: Registry::new(),
             waiting: WaitingRoom::default(),
             dial_pace: DialPace::default(),
-            acceptor: Acceptor::new(AcceptorConfig {
-                grace: settings.session_grace,
-                window: settings.replay_window_bytes,
-            }),
             settings: ArcSwap::from_pointee(settings),
+            reload: Reload::new(),
             metrics,
             draining: CancellationToken::new(),
             callers_leave: CancellationToken::new(),
@@ -156,6 +170,7 @@ impl Relay {
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&shared.authority).run(shared.hard.clone()));
         tasks.spawn(listener::accept(listener, Arc::clone(&shared)));
+        tasks.spawn(Limits::sweep_until_the_end(Arc::clone(&shared)));
         let over = shared.hard.clone();
         let admin = axum::serve(admin_listener, admin::service(Arc::clone(&shared)))
             .with_graceful_shutdown(over.clone().cancelled_owned());
@@ -170,6 +185,9 @@ impl Relay {
                 () = over.cancelled() => {}
             }
         });
+        if let Some(path) = config.settings_file {
+            tasks.spawn(reload::follow(Arc::clone(&shared), path));
+        }
         let patience = Patience::new(config.grace, config.drain_notice);
         tasks.spawn(drain(Arc::clone(&shared), patience));
         info!(listen = %listen_addr, admin = %admin_addr, "listening");
@@ -184,6 +202,22 @@ impl Relay {
     /// Returns where operators are taken.
     pub fn admin_addr(&self) -> SocketAddr {
         self.admin_addr
+    }
+
+    /// Reads the settings file anew whenever the count changes, as [`tunnel_runtime::Lifecycle::hangups`] does.
+    pub fn reload_on(&mut self, mut hangups: watch::Receiver<u64>) {
+        let shared = Arc::clone(&self.shared);
+        self.tasks.spawn(async move {
+            let asked = async {
+                while hangups.changed().await.is_ok() {
+                    shared.reload.ask();
+                }
+            };
+            tokio::select! {
+                () = asked => {}
+                () = shared.hard.cancelled() => {}
+            }
+        });
     }
 
     /// Returns how many tunnel sessions there are.
