@@ -310,9 +310,7 @@ impl Forwarded {
             }
             Poll::Ready(Some(Err(BodyError::Reset(_)))) => self.break_off(BrokenOff::Reset, cx),
             Poll::Ready(Some(Err(BodyError::Lost(_)))) => self.break_off(BrokenOff::TunnelLost, cx),
-            Poll::Pending if self.holder.poll_over(cx).is_ready() => {
-                self.break_off(BrokenOff::Revoked, cx)
-            }
+            Poll::Pending if self.holder.poll_over(cx).is_ready() => self.break_off(BrokenOff::Revoked, cx),
             Poll::Pending => match self.poll_idle(cx) {
                 Poll::Ready(()) => self.break_off(BrokenOff::Idle(self.idle_limit), cx),
                 Poll::Pending => Poll::Pending,

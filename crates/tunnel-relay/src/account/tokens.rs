@@ -69,7 +69,8 @@ pub(super) async fn create(
         token_id: &issued.id,
         scopes: scopes.as_str(),
     });
-    let expires_at = i64::try_from(issued.expires_at).ok().and_then(|at| jiff::Timestamp::from_second(at).ok());
+    let expires_at =
+        i64::try_from(issued.expires_at).ok().and_then(|at| jiff::Timestamp::from_second(at).ok());
     let mut response = super::json(
         StatusCode::CREATED,
         &json!({
@@ -103,7 +104,9 @@ pub(super) async fn revoke(
     match shared.authority.revoke(&maker.subject, id, None).await {
         Ok(()) => {}
         Err(RevokeError::BadId) => {
-            return Err(bad("The id in the path is not one of a token: see \"id\" in the answer that made it.".into()));
+            return Err(bad(
+                "The id in the path is not one of a token: see \"id\" in the answer that made it.".into(),
+            ));
         }
         Err(error) => {
             if let RevokeError::Unsaved(cause) = &error {
@@ -152,8 +155,9 @@ fn grant(maker: &Principal, wanted: Wanted, max_ttl: Duration) -> Result<Grant, 
         return Err(bad(format!("\"name\" is at most {NAME_MAX_CHARS} characters without line breaks.")));
     }
     let scopes = scopes(wanted.scopes.as_deref())?;
-    if let Some(needed) =
-        [Scope::Tunnel, Scope::Inference].into_iter().find(|scope| scopes.has(*scope) && !maker.scopes.has(*scope))
+    if let Some(needed) = [Scope::Tunnel, Scope::Inference]
+        .into_iter()
+        .find(|scope| scopes.has(*scope) && !maker.scopes.has(*scope))
     {
         return Err(Refusal::Scope { needed, has: maker.scopes });
     }
@@ -182,14 +186,7 @@ fn grant(maker: &Principal, wanted: Wanted, max_ttl: Duration) -> Result<Grant, 
         }
         Some(ttl) => ttl,
     };
-    Ok(Grant {
-        subject: maker.subject.to_string(),
-        scopes,
-        device,
-        models,
-        tier: maker.tier.clone(),
-        ttl,
-    })
+    Ok(Grant { subject: maker.subject.to_string(), scopes, device, models, tier: maker.tier.clone(), ttl })
 }
 
 fn scopes(wanted: Option<&[String]>) -> Result<Scopes, Refusal> {
@@ -248,7 +245,9 @@ mod tests {
 
     #[test]
     fn a_pattern_covers_only_what_is_narrower() {
-        for (pattern, wanted) in [("*", "a*"), ("*", "*"), ("a*", "a*"), ("a*", "ab*"), ("a*", "abc"), ("a", "a")] {
+        for (pattern, wanted) in
+            [("*", "a*"), ("*", "*"), ("a*", "a*"), ("a*", "ab*"), ("a*", "abc"), ("a", "a")]
+        {
             assert!(covers(pattern, wanted), "{pattern} {wanted}");
         }
         for (pattern, wanted) in [("a*", "*"), ("ab*", "a*"), ("a", "a*"), ("a", "ab"), ("a*", "b")] {

@@ -52,7 +52,9 @@ fn numeric_date(value: &Value) -> Option<u64> {
     match value.as_u64() {
         Some(seconds) => Some(seconds),
         // Some issuers' libraries count in fractions. Beyond 2^53 it is no time any more.
-        None => value.as_f64().filter(|seconds| (0.0..9.0e15).contains(seconds)).map(|seconds| seconds as u64),
+        None => {
+            value.as_f64().filter(|seconds| (0.0..9.0e15).contains(seconds)).map(|seconds| seconds as u64)
+        }
     }
 }
 
@@ -119,7 +121,9 @@ fn is_meant_for(audience: Option<&Value>, ours: &[String]) -> bool {
 fn scopes(claim: &Value) -> Scopes {
     match claim {
         Value::String(list) => Scopes::parse(list),
-        Value::Array(list) => Scopes::parse(&list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" ")),
+        Value::Array(list) => {
+            Scopes::parse(&list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "))
+        }
         _ => Scopes::default(),
     }
 }

@@ -33,9 +33,7 @@ enum Keys {
 impl Issuer {
     /// May wait for the disk, where the keys are a file.
     pub(super) fn new(settings: &IssuerSettings, means: &Means) -> Self {
-        let remote = |place| {
-            Keys::Remote(Arc::new(RemoteKeys::new(&settings.name, place, means)))
-        };
+        let remote = |place| Keys::Remote(Arc::new(RemoteKeys::new(&settings.name, place, means)));
         let keys = match &settings.keys {
             KeySource::Discovery => remote(Place::Discovery { issuer: settings.issuer.clone() }),
             KeySource::Jwks(url) => remote(Place::Address(url.clone())),

@@ -62,7 +62,7 @@ enum Material {
     P256(Vec<u8>),
     P384(Vec<u8>),
     Ed25519(Vec<u8>),
-    Secret(hmac::Key),
+    Secret(Box<hmac::Key>),
 }
 
 /// Least bits of an RSA modulus (RFC 7518 §3.3), in bytes, and the most that are worth the time.
@@ -71,7 +71,7 @@ const RSA_BYTES: std::ops::RangeInclusive<usize> = 256..=1_024;
 impl Key {
     /// A shared secret.
     pub(super) fn secret(secret: &[u8]) -> Self {
-        let material = Material::Secret(hmac::Key::new(hmac::HMAC_SHA256, secret));
+        let material = Material::Secret(Box::new(hmac::Key::new(hmac::HMAC_SHA256, secret)));
         Self { id: None, material, only: Some(Algorithm::Hs256) }
     }
 
@@ -111,9 +111,7 @@ impl Key {
             }
             ("EC", Some("P-256")) => Material::P256(point(&bytes("x")?, &bytes("y")?, 32)?),
             ("EC", Some("P-384")) => Material::P384(point(&bytes("x")?, &bytes("y")?, 48)?),
-            ("OKP", Some("Ed25519")) => {
-                Material::Ed25519(bytes("x").filter(|public| public.len() == 32)?)
-            }
+            ("OKP", Some("Ed25519")) => Material::Ed25519(bytes("x").filter(|public| public.len() == 32)?),
             _ => return None,
         };
         let id = match jwk.get("kid") {
@@ -142,15 +140,18 @@ impl Key {
             return false;
         }
         match &self.material {
-            Material::Rsa(key) => rsa(algorithm)
-                .is_some_and(|parameters| key.verify(parameters, message, signature).is_ok()),
+            Material::Rsa(key) => {
+                rsa(algorithm).is_some_and(|parameters| key.verify(parameters, message, signature).is_ok())
+            }
             Material::P256(key) => {
                 UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, key).verify(message, signature).is_ok()
             }
             Material::P384(key) => {
                 UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, key).verify(message, signature).is_ok()
             }
-            Material::Ed25519(key) => UnparsedPublicKey::new(&ED25519, key).verify(message, signature).is_ok(),
+            Material::Ed25519(key) => {
+                UnparsedPublicKey::new(&ED25519, key).verify(message, signature).is_ok()
+            }
             Material::Secret(key) => hmac::verify(key, message, signature).is_ok(),
         }
     }

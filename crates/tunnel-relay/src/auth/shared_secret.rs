@@ -99,6 +99,10 @@ impl SharedSecret {
     pub(super) fn verify(&self, jwt: &Jwt<'_>) -> Result<(), TokenError> {
         let key = self.key.load();
         let key = key.as_ref().ok_or(TokenError::IssuerAway)?;
-        if key.verifies(jwt.algorithm, jwt.signed, &jwt.signature) { Ok(()) } else { Err(TokenError::Invalid) }
+        if key.verifies(jwt.algorithm, jwt.signed, &jwt.signature) {
+            Ok(())
+        } else {
+            Err(TokenError::Invalid)
+        }
     }
 }

@@ -133,7 +133,8 @@ async fn keys_rotate_under_load_and_a_flood_of_key_ids() {
             while n_random.fetch_add(1, Ordering::Relaxed) < 10_000 {
                 ticks.tick().await;
                 let kid = format!("{:032x}", rand::random::<u128>());
-                let claims = json!({"iss": provider.issuer(), "sub": "ann", "aud": AUDIENCE, "exp": now() + 600});
+                let claims =
+                    json!({"iss": provider.issuer(), "sub": "ann", "aud": AUDIENCE, "exp": now() + 600});
                 let token = keys[0].token_with(&json!({"alg": "ES256", "kid": kid}), &claims);
                 let (relay, n_let_in) = (Arc::clone(&relay), Arc::clone(&n_let_in));
                 calls.spawn(async move {

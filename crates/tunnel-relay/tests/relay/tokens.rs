@@ -22,7 +22,8 @@ async fn make(relay: &TestRelay, maker: &str, wanted: &Value) -> (u16, Value) {
 }
 
 async fn revoke(relay: &TestRelay, owner: &str, id: &str) -> u16 {
-    let request = Request::delete(format!("{TOKENS}/{id}")).header("authorization", format!("Bearer {owner}"));
+    let request =
+        Request::delete(format!("{TOKENS}/{id}")).header("authorization", format!("Bearer {owner}"));
     relay.send(request, Bytes::new()).await.status().as_u16()
 }
 
@@ -36,7 +37,8 @@ async fn a_key_is_no_more_than_its_maker_and_works() {
     let relay = TestRelay::with(settings, Duration::from_secs(20)).await;
     let _desk = relay.desk("alice", "desk").await;
     let maker = relay.token("alice", "tunnel inference account");
-    let (status, key) = make(&relay, &maker, &json!({"name": "notes", "device": "desk", "models": ["a*"]})).await;
+    let (status, key) =
+        make(&relay, &maker, &json!({"name": "notes", "device": "desk", "models": ["a*"]})).await;
     assert_eq!(status, 201, "{key}");
     assert_eq!((&key["subject"], &key["scopes"]), (&json!("alice"), &json!(["inference"])));
     assert_eq!((&key["device"], &key["models"]), (&json!("desk"), &json!(["a*"])));
@@ -72,7 +74,10 @@ async fn a_key_is_no_more_than_its_maker_and_works() {
         assert_eq!(refusal["code"], code, "{wanted}");
     }
     let wrong_method = ask(&relay, &maker, TOKENS).await;
-    assert_eq!((wrong_method.status().as_u16(), &wrong_method.headers()["allow"]), (405, &"POST".parse().unwrap()));
+    assert_eq!(
+        (wrong_method.status().as_u16(), &wrong_method.headers()["allow"]),
+        (405, &"POST".parse().unwrap())
+    );
 }
 
 #[tokio::test]

@@ -131,7 +131,8 @@ async fn an_issuer_that_leaves_the_settings_takes_its_tokens_along() {
     let principal = bench.verify(&token).await.unwrap();
     let mut holder = bench.authority.holder(&principal);
 
-    let mut renamed = settings(vec![ours.clone(), issuer("other", "https://other.example", KeySource::Discovery)]);
+    let mut renamed =
+        settings(vec![ours.clone(), issuer("other", "https://other.example", KeySource::Discovery)]);
     renamed.max_key_ttl = Duration::from_secs(5);
     bench.authority.reload(&renamed);
     assert!(!holder.is_over(), "settings of others do not matter");

@@ -70,9 +70,10 @@ impl List {
 
     /// Adds an entry; false where there is nothing to add.
     pub(super) fn insert(&mut self, token_id: &str, entry: Entry) -> Result<bool, RevokeError> {
-        let there = self.by_id.get_mut(token_id).and_then(|entries| {
-            entries.iter_mut().find(|there| there.whose == entry.whose)
-        });
+        let there = self
+            .by_id
+            .get_mut(token_id)
+            .and_then(|entries| entries.iter_mut().find(|there| there.whose == entry.whose));
         if let Some(there) = there {
             let longer = entry.until > there.until;
             there.until = there.until.max(entry.until);

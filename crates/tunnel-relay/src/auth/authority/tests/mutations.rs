@@ -18,7 +18,8 @@ enum Change {
 fn changes() -> impl Strategy<Value = Vec<Change>> {
     let at = || 0..1_000_u16;
     // What tokens are made of, and a little else.
-    let byte = || prop_oneof![9 => proptest::sample::select(b"ABCXYZabcxyz0189-_.".to_vec()), 1 => 32..127_u8];
+    let byte =
+        || prop_oneof![9 => proptest::sample::select(b"ABCXYZabcxyz0189-_.".to_vec()), 1 => 32..127_u8];
     let change = prop_oneof![
         6 => (at(), byte()).prop_map(|(at, byte)| Change::Replace(at, byte)),
         2 => (at(), byte()).prop_map(|(at, byte)| Change::Insert(at, byte)),
@@ -55,8 +56,7 @@ fn mutate(token: &str, changes: &[Change]) -> String {
 
 #[test]
 fn a_changed_token_is_never_accepted() {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (_provider, bench, tokens) = runtime.block_on(async {
         let keys = [SigningKey::rsa("r"), SigningKey::p256("e"), SigningKey::ed25519("d")];
         let provider = IdentityProvider::start(&keys.each_ref()).await;

@@ -45,7 +45,9 @@ async fn unknown_keys_wait_for_one_fetch_together_and_their_crowd_is_bounded() {
     let bench = Bench::with_cool_down(one(&provider), Duration::from_millis(500));
     bench.verify(&key.token(&claims(&provider.issuer()))).await.unwrap();
     let random: Vec<_> = (0..6_000)
-        .map(|n| key.token_with(&json!({"alg": "ES256", "kid": format!("x{n}")}), &claims(&provider.issuer())))
+        .map(|n| {
+            key.token_with(&json!({"alg": "ES256", "kid": format!("x{n}")}), &claims(&provider.issuer()))
+        })
         .collect();
     let judged = join_all(random.iter().map(|token| bench.verify(token))).await;
     let n_invalid = judged.iter().filter(|judged| matches!(judged, Err(TokenError::Invalid))).count();
@@ -62,7 +64,8 @@ async fn an_issuer_that_fails_is_served_stale_and_missed_only_where_its_keys_are
     let provider = IdentityProvider::start(&[&key]).await;
     let bench = Bench::new(one(&provider));
     provider.change(|behaviour| behaviour.status = Some(500));
-    let token = |key: &SigningKey, jti: &str| key.token(&with(&claims(&provider.issuer()), "jti", json!(jti)));
+    let token =
+        |key: &SigningKey, jti: &str| key.token(&with(&claims(&provider.issuer()), "jti", json!(jti)));
     assert_eq!(bench.verify(&token(&key, "a")).await.unwrap_err(), TokenError::IssuerAway);
     provider.change(|behaviour| behaviour.status = None);
     tokio::time::sleep(Duration::from_millis(20)).await;

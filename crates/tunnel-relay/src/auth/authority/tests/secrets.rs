@@ -59,7 +59,10 @@ async fn a_secret_that_changes_ends_what_the_old_one_opened() {
 
     fs::write(&supabase.file, "short").unwrap();
     bench.authority.look();
-    assert!(!holder.is_over() && bench.verify(&token(SECRET, "a")).await.is_ok(), "half a file changes nothing");
+    assert!(
+        !holder.is_over() && bench.verify(&token(SECRET, "a")).await.is_ok(),
+        "half a file changes nothing"
+    );
     fs::write(&supabase.file, NEXT).unwrap();
     fs::set_permissions(&supabase.file, fs::Permissions::from_mode(0o644)).unwrap();
     bench.authority.look();

@@ -78,9 +78,8 @@ fn vectors(keys: &Keys, iss: &str) -> Vec<(&'static str, String, Expected)> {
     let (head, body) = message.split_once('.').unwrap();
     let rsa = |claims: &Value| keys.rsa.token(claims);
     let claim = |name: &str, value: Value| rsa(&with(&base, name, value));
-    let head_with = |name: &str, value: Value| {
-        keys.rsa.token_with(&with(&header("RS256", "rsa"), name, value), &base)
-    };
+    let head_with =
+        |name: &str, value: Value| keys.rsa.token_with(&with(&header("RS256", "rsa"), name, value), &base);
     let hmac_with = |secret: &[u8], alg: &str, kid: &str| {
         SigningKey::secret(kid, secret).token_with(&header(alg, kid), &base)
     };
@@ -88,7 +87,10 @@ fn vectors(keys: &Keys, iss: &str) -> Vec<(&'static str, String, Expected)> {
     let plain_header = header("RS256", "rsa").to_string();
     let mut flipped = URL_SAFE.decode(signature).unwrap();
     flipped[20] ^= 1;
-    let pem_like = format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", identity::encode(keys.rsa.public()));
+    let pem_like = format!(
+        "-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n",
+        identity::encode(keys.rsa.public())
+    );
 
     vec![
         // Good ones, of each kind of key.
@@ -101,12 +103,20 @@ fn vectors(keys: &Keys, iss: &str) -> Vec<(&'static str, String, Expected)> {
         ("ES256", keys.p256.token(&base), Good),
         ("ES384", keys.p384.token(&base), Good),
         ("EdDSA", keys.ed.token(&base), Good),
-        ("a key bound to RS384 with RS384", keys.rsa_384.token_with(&header("RS384", "rsa-384"), &base), Good),
+        (
+            "a key bound to RS384 with RS384",
+            keys.rsa_384.token_with(&header("RS384", "rsa-384"), &base),
+            Good,
+        ),
         ("an access token by RFC 9068", head_with("typ", json!("at+JWT")), Good),
         ("no typ", head_with("typ", Value::Null), Good),
         ("a thumbprint in the header", head_with("x5t", json!("AA")), Good),
         ("without kid, where one key fits", keys.p256.token_with(&json!({"alg": "ES256"}), &base), Good),
-        ("several audiences, one of them ours", claim("aud", json!(["https://idp/userinfo", AUDIENCE])), Good),
+        (
+            "several audiences, one of them ours",
+            claim("aud", json!(["https://idp/userinfo", AUDIENCE])),
+            Good,
+        ),
         ("times with fractions", claim("exp", json!(NOW as f64 + 600.5)), Good),
         ("expired within the leeway", claim("exp", json!(NOW - 59)), Good),
         ("not before within the leeway", claim("nbf", json!(NOW + 60)), Good),
@@ -114,18 +124,34 @@ fn vectors(keys: &Keys, iss: &str) -> Vec<(&'static str, String, Expected)> {
         ("no iat and no jti", rsa(&with(&with(&base, "iat", Value::Null), "jti", Value::Null)), Good),
         // No signature, or a changed one.
         ("alg none", format!("{}.{body}.", part(&json!({"alg": "none"}))), Invalid),
-        ("alg None with a signature", format!("{}.{body}.{signature}", part(&json!({"alg": "None"}))), Invalid),
+        (
+            "alg None with a signature",
+            format!("{}.{body}.{signature}", part(&json!({"alg": "None"}))),
+            Invalid,
+        ),
         ("alg nOnE, kid of a key", format!("{}.{body}.{signature}", part(&header("nOnE", "rsa"))), Invalid),
         ("no alg", format!("{}.{body}.{signature}", part(&json!({"kid": "rsa"}))), Invalid),
-        ("alg of another type", format!("{}.{body}.{signature}", part(&json!({"alg": ["RS256"], "kid": "rsa"}))), Invalid),
+        (
+            "alg of another type",
+            format!("{}.{body}.{signature}", part(&json!({"alg": ["RS256"], "kid": "rsa"}))),
+            Invalid,
+        ),
         ("no signature", format!("{message}."), Invalid),
         ("a changed bit of the signature", format!("{message}.{}", identity::encode(&flipped)), Invalid),
         ("half a signature", format!("{message}.{}", &signature[..signature.len() / 2]), Invalid),
-        ("the signature of other claims", format!("{head}.{}.{signature}", part(&with(&base, "sub", json!("eve")))), Invalid),
-        ("an all-zero ES256 signature", {
-            let token = keys.p256.token(&base);
-            format!("{}.{}", token.rsplit_once('.').unwrap().0, identity::encode([0; 64]))
-        }, Invalid),
+        (
+            "the signature of other claims",
+            format!("{head}.{}.{signature}", part(&with(&base, "sub", json!("eve")))),
+            Invalid,
+        ),
+        (
+            "an all-zero ES256 signature",
+            {
+                let token = keys.p256.token(&base);
+                format!("{}.{}", token.rsplit_once('.').unwrap().0, identity::encode([0; 64]))
+            },
+            Invalid,
+        ),
         // Keys and algorithms that do not belong together.
         ("HS256 with the public key", hmac_with(&keys.rsa.public(), "HS256", "rsa"), Invalid),
         ("HS256 with the public key as PEM", hmac_with(pem_like.as_bytes(), "HS256", "rsa"), Invalid),
@@ -135,7 +161,11 @@ fn vectors(keys: &Keys, iss: &str) -> Vec<(&'static str, String, Expected)> {
         ("says ES256, signed with RSA", keys.rsa.token_with(&header("ES256", "rsa"), &base), Invalid),
         ("says RS256, signed with P-256", keys.p256.token_with(&header("RS256", "p256"), &base), Invalid),
         ("says ES384, signed with P-256", keys.p256.token_with(&header("ES384", "p256"), &base), Invalid),
-        ("says PS256, signed as RS256", keys.rsa.token_of_text("RS256", &header("PS256", "rsa").to_string(), &base.to_string()), Invalid),
+        (
+            "says PS256, signed as RS256",
+            keys.rsa.token_of_text("RS256", &header("PS256", "rsa").to_string(), &base.to_string()),
+            Invalid,
+        ),
         ("says ES512", keys.p256.token_with(&header("ES512", "p256"), &base), Invalid),
         ("says rs256 in lower case", keys.rsa.token_with(&header("rs256", "rsa"), &base), Invalid),
         ("a key bound to RS384 with RS256", keys.rsa_384.token(&base), Invalid),
@@ -144,13 +174,22 @@ fn vectors(keys: &Keys, iss: &str) -> Vec<(&'static str, String, Expected)> {
         ("the kid of another key", keys.rsa.token_with(&header("RS256", "rsa-384"), &base), Invalid),
         ("a stranger's RSA key under a known kid", keys.stranger_rsa.token(&base), Invalid),
         ("a stranger's P-256 key under a known kid", keys.stranger_p256.token(&base), Invalid),
-        ("without kid, where several keys fit", keys.rsa.token_with(&json!({"alg": "RS384"}), &base), Invalid),
+        (
+            "without kid, where several keys fit",
+            keys.rsa.token_with(&json!({"alg": "RS384"}), &base),
+            Invalid,
+        ),
         ("an unknown kid", keys.rsa.token_with(&header("RS256", "nobody"), &base), Invalid),
         ("a path as kid", keys.rsa.token_with(&header("RS256", "../../etc/passwd"), &base), Invalid),
         ("a kid that is a number", head_with("kid", json!(1)), Invalid),
         ("a kid that is too long", head_with("kid", json!("k".repeat(300))), Invalid),
         // Headers that bring keys along or ask for another reading.
-        ("a key of its own (jwk)", keys.stranger_rsa.token_with(&with(&header("RS256", "rsa"), "jwk", keys.stranger_rsa.jwk()), &base), Invalid),
+        (
+            "a key of its own (jwk)",
+            keys.stranger_rsa
+                .token_with(&with(&header("RS256", "rsa"), "jwk", keys.stranger_rsa.jwk()), &base),
+            Invalid,
+        ),
         ("jku", head_with("jku", json!("https://evil.example/keys")), Invalid),
         ("x5u", head_with("x5u", json!("https://evil.example/chain")), Invalid),
         ("x5c", head_with("x5c", json!(["MIIB"])), Invalid),
@@ -165,7 +204,11 @@ fn vectors(keys: &Keys, iss: &str) -> Vec<(&'static str, String, Expected)> {
         ("no issuer", claim("iss", Value::Null), Invalid),
         ("issuers as a list", claim("iss", json!([iss])), Invalid),
         ("another audience", claim("aud", json!("https://other.example")), Invalid),
-        ("an audience that begins like ours", claim("aud", json!(format!("{AUDIENCE}.evil.example"))), Invalid),
+        (
+            "an audience that begins like ours",
+            claim("aud", json!(format!("{AUDIENCE}.evil.example"))),
+            Invalid,
+        ),
         ("no audience", claim("aud", Value::Null), Invalid),
         ("no audience in the list", claim("aud", json!([])), Invalid),
         ("audience as an object", claim("aud", json!({AUDIENCE: true})), Invalid),
@@ -185,8 +228,16 @@ fn vectors(keys: &Keys, iss: &str) -> Vec<(&'static str, String, Expected)> {
         ("a subject beyond ASCII", claim("sub", json!("änn")), Invalid),
         ("a subject that is too long", claim("sub", json!("a".repeat(300))), Invalid),
         // Forms.
-        ("a claim that comes twice", text(&plain_header, &base.to_string().replacen('{', "{\"sub\":\"eve\",", 1)), Invalid),
-        ("a header member that comes twice", text(&plain_header.replacen('{', "{\"alg\":\"RS256\",", 1), &base.to_string()), Invalid),
+        (
+            "a claim that comes twice",
+            text(&plain_header, &base.to_string().replacen('{', "{\"sub\":\"eve\",", 1)),
+            Invalid,
+        ),
+        (
+            "a header member that comes twice",
+            text(&plain_header.replacen('{', "{\"alg\":\"RS256\",", 1), &base.to_string()),
+            Invalid,
+        ),
         ("claims that are a list", text(&plain_header, "[]"), Invalid),
         ("claims and something more", text(&plain_header, &format!("{base} {{}}")), Invalid),
         ("padding", format!("{message}.{signature}=="), Invalid),
