@@ -19,7 +19,7 @@ use super::standing::Holder;
 use super::{Principal, TokenError, Verifier, sha256, unix_now};
 use crate::config::Settings;
 
-/// Least time between the beginnings of two fetches of keys from one issuer, whatever tokens come.
+/// Least time between two fetches of keys from one issuer, whatever tokens come.
 const COOL_DOWN: Duration = Duration::from_secs(10);
 
 /// How often files are looked at, and keys that have become old.

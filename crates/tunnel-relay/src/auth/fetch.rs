@@ -57,6 +57,8 @@ pub(super) enum FetchError {
     Malformed { url: Url },
     #[error("{url} is of the issuer {found}, not of {wanted}")]
     OtherIssuer { url: Url, found: String, wanted: String },
+    #[error("{issuer} is no URL, so there is no address to ask for its keys")]
+    NoAddress { issuer: String },
     #[error("{url} names no address of keys")]
     NoKeysAddress { url: Url },
     #[error("{url} holds no key that could be used")]

@@ -62,7 +62,7 @@ enum Material {
     P256(Vec<u8>),
     P384(Vec<u8>),
     Ed25519(Vec<u8>),
-    Secret(hmac::Key),
+    Secret(Box<hmac::Key>),
 }
 
 /// Least bits of an RSA modulus (RFC 7518 §3.3), in bytes, and the most that are worth the time.
@@ -71,7 +71,7 @@ const RSA_BYTES: std::ops::RangeInclusive<usize> = 256..=1_024;
 impl Key {
     /// A shared secret.
     pub(super) fn secret(secret: &[u8]) -> Self {
-        let material = Material::Secret(hmac::Key::new(hmac::HMAC_SHA256, secret));
+        let material = Material::Secret(Box::new(hmac::Key::new(hmac::HMAC_SHA256, secret)));
         Self { id: None, material, only: Some(Algorithm::Hs256) }
     }
 

@@ -40,7 +40,7 @@ pub(super) struct Means {
     pub(super) fetcher: Arc<Fetcher>,
     /// Fetches under way; at most one for each issuer.
     pub(super) tasks: TaskTracker,
-    /// Least time between the beginnings of two fetches from one issuer.
+    /// Least time from the end of a fetch from one issuer to the beginning of the next.
     pub(super) cool_down: Duration,
 }
 
@@ -198,7 +198,8 @@ impl RemoteKeys {
         {
             return Ok(url);
         }
-        let at = discovery_address(issuer)?;
+        let at =
+            discovery_address(issuer).ok_or_else(|| FetchError::NoAddress { issuer: issuer.to_owned() })?;
         let document = self.means.fetcher.get(&at).await?;
         let text = |name: &str| document.members.get(name).and_then(Value::as_str);
         // Whoever answers for another issuer could hand out its own keys for this one.
@@ -227,11 +228,9 @@ impl RemoteKeys {
 }
 
 /// `<issuer>/.well-known/openid-configuration`, whether or not the issuer ends with a slash.
-fn discovery_address(issuer: &str) -> Result<Url, FetchError> {
+fn discovery_address(issuer: &str) -> Option<Url> {
     let text = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
-    // Checked with the settings; an issuer of the discovery kind is a URL.
-    text.parse()
-        .map_err(|_| FetchError::NoKeysAddress { url: Url::parse("about:blank").expect("a fixed URL") })
+    text.parse().ok()
 }
 
 /// A fetch under way. Whatever becomes of its task, those who wait are told.
@@ -264,7 +263,7 @@ impl Attempt<'_> {
 
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
-        self.keys.schedule().ended(self.started, self.outcome);
+        self.keys.schedule().ended(self.started, self.outcome, Instant::now());
         self.keys.fetched.send_replace(());
     }
 }

@@ -164,21 +164,27 @@ async fn keys_rotate_under_load_and_a_flood_of_key_ids() {
         }
         let token = token(&provider, &keys[current], &format!("t{n}"), 600);
         let relay = Arc::clone(&relay);
-        calls.spawn(async move { status(&relay, &token).await });
+        calls.spawn(async move {
+            let asked = Instant::now();
+            (status(&relay, &token).await, asked.elapsed())
+        });
     }
     let took = started.elapsed();
     let mut failed = 0;
     let mut n_calls = 0;
-    while let Some(status) = calls.join_next().await {
+    let mut longest = Duration::ZERO;
+    while let Some(called) = calls.join_next().await {
+        let (status, took) = called.unwrap();
         n_calls += 1;
-        failed += usize::from(status.unwrap() != 200);
+        failed += usize::from(status != 200);
+        longest = longest.max(took);
     }
     while flood.join_next().await.is_some() {}
     let fetches = provider.fetches();
     let least = fetches.windows(2).map(|pair| pair[1] - pair[0]).min();
     println!(
         "measured: {n_calls} calls in {took:?}, {failed} failed, {} random key ids, {} let in, {} fetches, least time \
-         between two {least:?}",
+         between two {least:?}, longest wait for a key that was published between two {longest:?}",
         n_random.load(Ordering::Relaxed).min(10_000),
         n_let_in.load(Ordering::Relaxed),
         fetches.len()

@@ -12,6 +12,7 @@ mod ending;
 mod forwarding;
 mod harness;
 #[path = "../support/identity.rs"]
+#[expect(dead_code, reason = "the unit tests use all of it")]
 mod identity;
 mod isolation;
 mod issuers;

@@ -165,7 +165,7 @@ fn ec_jwk(kid: &str, curve: &str, key: &EcdsaKeyPair) -> Value {
 fn rsa_components(der: &[u8]) -> (Vec<u8>, Vec<u8>) {
     fn element(der: &[u8]) -> (&[u8], &[u8]) {
         let (length, at) = match der[1] {
-            short @ 0..0x80 => (usize::from(short), 2),
+            short @ 0..=0x7f => (usize::from(short), 2),
             0x81 => (usize::from(der[2]), 3),
             _ => ((usize::from(der[2]) << 8) | usize::from(der[3]), 4),
         };

@@ -31,14 +31,15 @@ pub(super) enum Step {
 
 #[derive(Debug)]
 pub(super) struct Schedule {
-    /// Least time between the beginnings of two fetches, whatever comes.
+    /// Least time from the end of a fetch to the beginning of the next, whatever comes.
     cool_down: Duration,
-    started: Option<Instant>,
+    /// When the last fetch ended; while one is under way, when that began.
+    last: Option<Instant>,
     running: bool,
     /// When the last fetch that brought keys began.
     good: Option<Instant>,
-    /// When the last fetch that failed began, and when it ended.
-    failed: Option<(Instant, Instant)>,
+    /// When the last fetch ended, if it failed.
+    failed: Option<Instant>,
     waiting: usize,
     /// Ids that the last good fetch did not bring.
     absent: HashSet<Box<str>>,
@@ -48,7 +49,7 @@ impl Schedule {
     pub(super) fn new(cool_down: Duration) -> Self {
         Self {
             cool_down,
-            started: None,
+            last: None,
             running: false,
             good: None,
             failed: None,
@@ -74,13 +75,13 @@ impl Schedule {
             }
             return Step::Invalid;
         }
-        if self.failed.is_some_and(|(_, ended)| ended >= arrived) {
+        if self.failed.is_some_and(|ended| ended >= arrived) {
             return Step::Away;
         }
         if self.running {
             return Step::WaitForFetch;
         }
-        let free_at = self.started.map_or(now, |started| started + self.cool_down);
+        let free_at = self.last.map_or(now, |last| last + self.cool_down);
         if now >= free_at {
             self.begin(now);
             return Step::Fetch;
@@ -95,7 +96,7 @@ impl Schedule {
     /// Tells whether a fetch may begin that nobody waits for, and notes that it does.
     pub(super) fn begin_in_background(&mut self, now: Instant) -> bool {
         let pause = if self.last_was_good() { self.cool_down } else { RETRY_AFTER };
-        let may = !self.running && self.started.is_none_or(|started| now >= started + pause);
+        let may = !self.running && self.last.is_none_or(|last| now >= last + pause);
         if may {
             self.begin(now);
         }
@@ -103,18 +104,18 @@ impl Schedule {
     }
 
     fn begin(&mut self, now: Instant) {
-        (self.started, self.running) = (Some(now), true);
+        (self.last, self.running) = (Some(now), true);
     }
 
-    /// Notes the end of the fetch that began at `started`.
-    pub(super) fn ended(&mut self, started: Instant, good: bool) {
-        self.running = false;
+    /// Notes the end, now, of the fetch that began at `started`.
+    pub(super) fn ended(&mut self, started: Instant, good: bool, now: Instant) {
+        (self.last, self.running) = (Some(now), false);
         if good {
             self.good = Some(started);
             self.failed = None;
             self.absent.clear();
         } else {
-            self.failed = Some((started, Instant::now()));
+            self.failed = Some(now);
         }
     }
 
@@ -152,7 +153,7 @@ mod tests {
             let id = format!("id-{ms}");
             if schedule.next(Some(&id), true, now, now) == Step::Fetch {
                 fetches.push(now);
-                schedule.ended(now, true);
+                schedule.ended(now, true, now);
             }
         }
         assert_eq!(fetches.len(), 6);
@@ -167,13 +168,13 @@ mod tests {
         assert_eq!(schedule.next(Some("a"), true, start, start), Step::Fetch);
         let later = start + SECOND;
         assert_eq!(schedule.next(Some("b"), true, later, later), Step::WaitForFetch);
-        schedule.ended(start, true);
+        schedule.ended(start, true, start);
         assert_eq!(schedule.next(Some("a"), true, start, later), Step::Invalid);
         // The fetch began before this token came: its key may have been published in between.
         assert_eq!(schedule.next(Some("b"), true, later, later), Step::WaitUntil(start + COOL_DOWN));
         let free = start + COOL_DOWN;
         assert_eq!(schedule.next(Some("b"), true, later, free), Step::Fetch);
-        schedule.ended(free, true);
+        schedule.ended(free, true, free);
         assert_eq!(schedule.next(Some("b"), true, later, free), Step::Invalid);
         // Asked a moment ago: it need not wait again.
         assert_eq!(schedule.next(Some("b"), true, free + SECOND, free + SECOND), Step::Invalid);
@@ -186,9 +187,9 @@ mod tests {
         let start = Instant::now();
         let mut schedule = Schedule::new(COOL_DOWN);
         assert_eq!(schedule.next(Some("a"), false, start, start), Step::Fetch);
-        schedule.ended(start, false);
+        schedule.ended(start, false, start);
         assert_eq!(schedule.next(Some("a"), false, start, start), Step::Away);
-        let soon = Instant::now() + SECOND;
+        let soon = start + SECOND;
         assert_eq!(schedule.next(Some("a"), false, soon, soon), Step::Away);
         assert!(!schedule.begin_in_background(start + COOL_DOWN), "what nobody waits for has time");
         assert!(schedule.begin_in_background(start + RETRY_AFTER));
