@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -29,6 +30,9 @@ use tunnel_transport::{Closed, Connector, ConnectorConfig, Desktop, DialError, R
 /// Longest wait for anything that must happen. On a busy machine things take their time.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Pieces of 16 KiB in the answer of `/big`: more than all buffers on the way take.
+pub(crate) const BIG_FRAMES: usize = 2_048;
+
 /// A relay with its own data directory.
 pub(crate) struct TestRelay {
     pub(crate) relay: Option<Relay>,
@@ -48,6 +52,16 @@ impl TestRelay {
     }
 
     pub(crate) async fn with(settings: Settings, grace: Duration) -> Self {
+        Self::started(settings, grace, None).await
+    }
+
+    /// Starts one that follows this file.
+    pub(crate) async fn following(file: PathBuf) -> Self {
+        let settings = Settings::load(&file).unwrap();
+        Self::started(settings, Duration::from_secs(20), Some(file)).await
+    }
+
+    async fn started(settings: Settings, grace: Duration, settings_file: Option<PathBuf>) -> Self {
         let data = tempfile::tempdir().unwrap();
         let data_dir = data.path().join("relay");
         let relay = Relay::start(RelayConfig {
@@ -56,7 +70,7 @@ impl TestRelay {
             data_dir: data_dir.clone(),
             grace,
             settings,
-            settings_file: None,
+            settings_file,
         })
         .await
         .unwrap();
@@ -100,6 +114,19 @@ impl TestRelay {
             ttl: Duration::from_secs(ttl),
         };
         self.issuer.issue(&grant, issued).unwrap()
+    }
+
+    /// Makes a token of a tier.
+    pub(crate) fn token_of_tier(&self, subject: &str, tier: &str) -> String {
+        let grant = Grant {
+            subject: subject.into(),
+            scopes: Scopes::parse("inference"),
+            device: None,
+            models: None,
+            tier: Some(tier.into()),
+            ttl: Duration::from_secs(3_600),
+        };
+        self.issuer.issue(&grant, now()).unwrap()
     }
 
     pub(crate) fn connector(&self, token: &str, device: &str) -> Connector {
@@ -317,6 +344,10 @@ async fn script(request: Request<Incoming>, seen: Arc<Seen>) -> Result<Response<
         "/sse/late" => answer(200, "text/event-stream", &[], End::HeldThenHang),
         "/ndjson/broken" => answer(200, "application/x-ndjson", &["{\"half\":"], End::Fail),
         "/plain/broken" => answer(200, "text/plain", &["some"], End::Fail),
+        "/big" => {
+            let frame = "x".repeat(16 * 1024);
+            answer(200, "application/octet-stream", &vec![frame.as_str(); BIG_FRAMES], End::Finish)
+        }
         "/empty" => answer(204, "text/plain", &[], End::Finish),
         "/never" => std::future::pending().await,
         tunnel_transport::MIGRATE_PATH if seen.moves.load(Ordering::SeqCst) => {

@@ -8,6 +8,7 @@
 mod ending;
 mod forwarding;
 mod harness;
+mod limits;
 mod program;
 mod refusing;
 mod tunnels;
