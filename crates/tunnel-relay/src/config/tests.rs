@@ -285,3 +285,49 @@ fn bad_syntax_a_missing_file_and_one_without_end_are_named() {
     let long = "#".repeat(usize::try_from(MAX_FILE_BYTES).unwrap() + 1);
     assert!(matches!(load(&long).unwrap_err(), SettingsError::Read { .. }));
 }
+
+const EXAMPLE: &str = include_str!("../../../../dist/relay.example.toml");
+
+/// Takes the marks off: of defaults, and of those that stand for what has none.
+fn uncommented(mark: &str, text: &str) -> String {
+    let setting = |line: &str| {
+        let rest = line.strip_prefix(mark)?;
+        rest.starts_with(|c: char| c.is_ascii_alphabetic() || c == '[').then(|| rest.to_owned())
+    };
+    text.lines().map(|line| setting(line).unwrap_or_else(|| line.to_owned()) + "\n").collect()
+}
+
+#[test]
+fn the_example_file_says_every_default() {
+    assert_eq!(parse(EXAMPLE).unwrap(), Settings::default());
+    let set = uncommented("#", EXAMPLE);
+    assert_eq!(parse(&set).unwrap(), Settings::default());
+    for line in Settings::default().to_toml().lines() {
+        assert!(set.lines().any(|have| have == line), "{line} is not in the example");
+    }
+}
+
+#[test]
+fn each_block_of_the_example_is_valid_and_all_keys_are_in_it() {
+    let blocks: Vec<String> = EXAMPLE
+        .split("\n\n")
+        .filter(|block| block.contains("\n##"))
+        .map(|block| uncommented("##", block))
+        .collect();
+    assert_eq!(blocks.len(), 6);
+    for block in &blocks {
+        let settings = parse(block).unwrap_or_else(|error| panic!("{error}\n{block}"));
+        for line in settings.to_toml().lines().filter(|line| !Settings::default().to_toml().contains(line)) {
+            let key = line.split(" = ").next().unwrap();
+            assert!(blocks.iter().any(|block| block.contains(key)), "{key} is not in the example");
+        }
+    }
+}
+
+#[test]
+fn the_example_of_tiers_is_valid() {
+    let settings = parse(include_str!("../../../../dist/relay.tiers.example.toml")).unwrap();
+    let (free, premium) = (settings.tier(Some("free")), settings.tier(Some("premium")));
+    assert_eq!(free, &settings.default_tier);
+    assert!(premium.requests_per_minute > free.requests_per_minute && premium.bytes_per_second.is_none());
+}

@@ -112,10 +112,6 @@ impl<K: Eq + Hash + Clone, C: Clock> Rate<K, C> {
     pub(super) fn sweep(&self) {
         self.limiter.retain_recent();
     }
-
-    pub(super) fn len(&self) -> usize {
-        self.limiter.len()
-    }
 }
 
 impl<K: Eq + Hash + Clone, C: Clock> std::fmt::Debug for Rate<K, C> {
@@ -229,11 +225,11 @@ mod tests {
         while rate.check(&"busy").is_ok() {}
         clock.advance(Duration::from_secs(5));
         rate.sweep();
-        assert_eq!(rate.len(), 1);
+        assert_eq!(rate.limiter.len(), 1);
         assert_eq!(rate.check(&"busy"), Ok(4));
         clock.advance(Duration::from_secs(60));
         rate.sweep();
-        assert_eq!(rate.len(), 0);
+        assert_eq!(rate.limiter.len(), 0);
         assert_eq!(rate.check(&"busy"), Ok(9));
     }
 }

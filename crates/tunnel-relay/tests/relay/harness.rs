@@ -30,6 +30,9 @@ use tunnel_transport::{Closed, Connector, ConnectorConfig, Desktop, DialError, R
 /// Longest wait for anything that must happen. On a busy machine things take their time.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Pieces of 16 KiB in the answer of `/big`: more than all buffers on the way take.
+pub(crate) const BIG_FRAMES: usize = 2_048;
+
 /// A relay with its own data directory.
 pub(crate) struct TestRelay {
     pub(crate) relay: Option<Relay>,
@@ -54,6 +57,21 @@ impl TestRelay {
 
     /// A relay that gives a balancer so long to notice what its readiness says.
     pub(crate) async fn behind_balancer(settings: Settings, grace: Duration, drain_notice: Duration) -> Self {
+        Self::started(settings, grace, drain_notice, None).await
+    }
+
+    /// Starts one that follows this file.
+    pub(crate) async fn following(file: PathBuf) -> Self {
+        let settings = Settings::load(&file).unwrap();
+        Self::started(settings, Duration::from_secs(20), Duration::ZERO, Some(file)).await
+    }
+
+    async fn started(
+        settings: Settings,
+        grace: Duration,
+        drain_notice: Duration,
+        settings_file: Option<PathBuf>,
+    ) -> Self {
         let data = tempfile::tempdir().unwrap();
         let data_dir = data.path().join("relay");
         let relay = Relay::start(RelayConfig {
@@ -63,7 +81,7 @@ impl TestRelay {
             grace,
             drain_notice,
             settings,
-            settings_file: None,
+            settings_file,
         })
         .await
         .unwrap();
@@ -111,6 +129,19 @@ impl TestRelay {
             ttl: Duration::from_secs(ttl),
         };
         self.issuer.issue(&grant, issued).unwrap()
+    }
+
+    /// Makes a token of a tier.
+    pub(crate) fn token_of_tier(&self, subject: &str, tier: &str) -> String {
+        let grant = Grant {
+            subject: subject.into(),
+            scopes: Scopes::parse("inference"),
+            device: None,
+            models: None,
+            tier: Some(tier.into()),
+            ttl: Duration::from_secs(3_600),
+        };
+        self.issuer.issue(&grant, now()).unwrap()
     }
 
     pub(crate) fn connector(&self, token: &str, device: &str) -> Connector {
@@ -356,6 +387,10 @@ async fn script(request: Request<Incoming>, seen: Arc<Seen>) -> Result<Response<
         "/sse/late" => answer(200, "text/event-stream", &[], End::HeldThenHang),
         "/ndjson/broken" => answer(200, "application/x-ndjson", &["{\"half\":"], End::Fail),
         "/plain/broken" => answer(200, "text/plain", &["some"], End::Fail),
+        "/big" => {
+            let frame = "x".repeat(16 * 1024);
+            answer(200, "application/octet-stream", &vec![frame.as_str(); BIG_FRAMES], End::Finish)
+        }
         "/empty" => answer(204, "text/plain", &[], End::Finish),
         "/never" => std::future::pending().await,
         tunnel_transport::MIGRATE_PATH if seen.moved.load(Ordering::SeqCst) => {

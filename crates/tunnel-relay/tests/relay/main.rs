@@ -16,6 +16,7 @@ mod harness;
 mod identity;
 mod isolation;
 mod issuers;
+mod limits;
 mod program;
 mod refusing;
 mod tokens;
