@@ -53,6 +53,7 @@ mod listener;
 mod metrics;
 mod registry;
 mod relay;
+mod strict;
 mod target;
 mod waiting;
 
