@@ -32,6 +32,7 @@ mod proxying;
 mod reloading;
 mod resuming;
 mod service;
+mod smuggling;
 mod state;
 mod streaming;
 mod streams;

@@ -82,12 +82,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
             .env("RUSTDOCFLAGS", "-D warnings"),
     );
     fuzz(&mut checks)?;
-    let mut build = workspace::cargo();
-    build.args(["build", "--bins"]);
-    for program in ["tunneld", "tunnel-relay", "tunnelctl", "tunnel-tray"] {
-        build.args(["--package", program]);
-    }
-    checks.run("building the programs", &mut build);
+    let programs = programs(&mut checks, nextest);
     let figures = workspace::target().join("e2e-figures.txt");
     forget(&figures)?;
     let mut e2e = workspace::cargo();
@@ -98,12 +93,39 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
     }
     checks.run(
         "end to end, with the real binaries, a real model and the official clients",
-        e2e.env("E2E_REQUIRE_REAL", "1").env("E2E_FIGURES", &figures),
+        e2e.envs(programs).env("E2E_REQUIRE_REAL", "1").env("E2E_FIGURES", &figures),
     );
     if let Ok(text) = fs::read_to_string(&figures) {
         talk::plan("figures of this run (dev profile, small samples):", &text.lines().collect::<Vec<_>>());
     }
     Ok(checks.finish())
+}
+
+/// The programs that the end-to-end tests start.
+const PROGRAMS: [&str; 4] = ["tunneld", "tunnel-relay", "tunnelctl", "tunnel-tray"];
+
+/// Sees to the programs, and returns what tells the end-to-end tests where they are.
+///
+/// Each of them has integration tests, and for these cargo builds the program itself. To name the packages alone would
+/// choose other features of what they depend on, and build sixty crates once more. Asking for the tests of all packages
+/// makes cargo look whether anything has changed since, which takes a second.
+fn programs(checks: &mut Checks, nextest: bool) -> Option<(&'static str, PathBuf)> {
+    let folder = workspace::target().join("debug");
+    if nextest {
+        let mut build = workspace::cargo();
+        build.args(["test", "--workspace", "--no-run", "--quiet", "--lib", "--bins", "--tests"]);
+        checks.run("building the programs", &mut build);
+        if PROGRAMS.iter().all(|program| folder.join(program).is_file()) {
+            return Some(("E2E_BIN_DIR", folder));
+        }
+    }
+    let mut build = workspace::cargo();
+    build.args(["build", "--bins"]);
+    for program in PROGRAMS {
+        build.args(["--package", program]);
+    }
+    checks.run("building the programs by themselves", &mut build);
+    None
 }
 
 /// Runs the end-to-end tests with their full counts, on release builds, one after another.

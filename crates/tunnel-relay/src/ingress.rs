@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde_json::json;
@@ -15,7 +15,7 @@ use crate::client::Client;
 use crate::error::{Dialect, Refusal, X_REQUEST_ID};
 use crate::listener::Connection;
 use crate::target::{Target, target};
-use crate::{account, attach, forward};
+use crate::{account, attach, forward, strict};
 
 /// Answers one request.
 pub(crate) async fn handle(
@@ -27,6 +27,11 @@ pub(crate) async fn handle(
     let client = Client::of(&connection, request.headers());
     let refuse =
         |refusal: &Refusal| forward::refuse(&connection, &client, None, refusal, Dialect::Plain, &request_id);
+    if let Err(refusal) = strict::check(&request) {
+        let mut response = refuse(&refusal);
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        return Ok(response);
+    }
     let shared = &connection.shared;
     let arrived = match shared.limits.arrive(&shared.settings(), &client, request.headers()) {
         Ok(arrived) => arrived,

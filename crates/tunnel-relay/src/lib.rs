@@ -58,6 +58,7 @@ mod presence;
 mod registry;
 mod relay;
 mod secret_file;
+mod strict;
 mod target;
 mod waiting;
 

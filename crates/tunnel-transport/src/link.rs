@@ -209,7 +209,7 @@ impl Link {
     fn receive(&mut self, cx: &mut Context<'_>, want: Want) {
         while let Some(socket) = &mut self.socket {
             match poll_read_buf(Pin::new(socket), cx, self.core.input()) {
-                Poll::Pending => return,
+                Poll::Pending => return self.core.nothing_came(),
                 Poll::Ready(Ok(0) | Err(_)) => return self.detach(),
                 Poll::Ready(Ok(n)) => self.arrived(n),
             }

@@ -58,6 +58,8 @@ pub(crate) struct Core {
     skip: u64,
     socket: Option<Socket>,
     last_pong: Option<Pong>,
+    /// Whether no bytes of the stream have come since the last ping went out.
+    quiet: bool,
 }
 
 #[derive(Debug)]
@@ -133,6 +135,7 @@ impl Core {
             skip: 0,
             socket: None,
             last_pong: None,
+            quiet: false,
         }
     }
 
@@ -271,6 +274,13 @@ impl Core {
         &mut self.input
     }
 
+    /// Gives back the buffer that a socket without news was to be read into. A link over which bytes flow keeps it.
+    pub(crate) fn nothing_came(&mut self) {
+        if self.quiet && self.input.is_empty() {
+            self.input = BytesMut::new();
+        }
+    }
+
     /// Takes what the socket gave: `n` bytes at the end of [`Self::input`].
     pub(crate) fn arrived(&mut self, n: usize, now: Instant) -> Result<Option<Event>, Fault> {
         if n >= self.read_size {
@@ -311,6 +321,7 @@ impl Core {
     fn frame(&mut self, frame: Frame, now: Instant) -> Result<Option<Event>, Fault> {
         match frame {
             Frame::Data(mut bytes) => {
+                self.quiet = false;
                 let dropped = self.skip.min(bytes.len() as u64);
                 self.skip -= dropped;
                 bytes.advance(dropped as usize);
@@ -415,6 +426,7 @@ impl Core {
             socket.ping_at = now + PING_EVERY;
             let payload = socket.pings.to_be_bytes();
             self.replay.control(Opcode::Ping, &payload);
+            self.quiet = true;
             self.rest();
         }
         if self.ack_due.is_some_and(|due| now >= due) {

@@ -1,0 +1,92 @@
+//! Requests that the next reader might take for another one: hyper passes them, this relay does not.
+
+use http::header::{HOST, TRANSFER_ENCODING};
+use http::uri::Authority;
+use http::{HeaderValue, Request, StatusCode, Version};
+
+use crate::error::Refusal;
+
+/// Refuses a request whose framing or host is ambiguous. The connection is to end with the answer: what follows on it
+/// may be a part of this request.
+///
+/// hyper has seen to the rest of RFC 9112 §6: of a body with both a coding and a length it drops the length and ends the
+/// connection, and codings that do not end in `chunked` it refuses.
+pub(crate) fn check<B>(request: &Request<B>) -> Result<(), Refusal> {
+    if request.version() > Version::HTTP_11 {
+        return Ok(());
+    }
+    let mut codings = request.headers().get_all(TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next()
+        && (codings.next().is_some() || !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"))
+    {
+        return Err(Refusal::Unforwardable {
+            status: StatusCode::NOT_IMPLEMENTED,
+            code: "bad_transfer_coding",
+            why: "The request has a transfer coding other than chunked. Send the body with Content-Length or with \
+                  Transfer-Encoding: chunked; Content-Encoding passes as it is.",
+        });
+    }
+    // RFC 9112 §3.2.
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let one = match (hosts.next(), hosts.next()) {
+        (Some(host), None) => is_host(host),
+        (Some(_), Some(_)) => false,
+        (None, _) => request.version() < Version::HTTP_11,
+    };
+    if one {
+        return Ok(());
+    }
+    Err(Refusal::Unforwardable {
+        status: StatusCode::BAD_REQUEST,
+        code: "bad_host",
+        why: "The request has no Host header, more than one, or one that names no host. Send exactly one: the relay's \
+              own name, with its port if it is not the usual one.",
+    })
+}
+
+fn is_host(host: &HeaderValue) -> bool {
+    // A client that has no name for the server sends an empty one.
+    host.is_empty()
+        || Authority::try_from(host.as_bytes()).is_ok_and(|authority| !authority.as_str().contains('@'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(version: Version, headers: &[(&str, &str)]) -> Option<&'static str> {
+        let mut request = Request::builder().version(version);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        check(&request.body(()).unwrap()).err().map(|refusal| refusal.code())
+    }
+
+    #[test]
+    fn one_host_that_is_one() {
+        for good in ["relay.test", "relay.test:8443", "192.0.2.1", "[2001:db8::1]:80", ""] {
+            assert_eq!(refusal(Version::HTTP_11, &[("host", good)]), None, "{good}");
+        }
+        for bad in ["a.test/path", "user@a.test", "a.test, b.test", "a b", "a.test:port"] {
+            assert_eq!(refusal(Version::HTTP_11, &[("host", bad)]), Some("bad_host"), "{bad}");
+        }
+        assert_eq!(refusal(Version::HTTP_11, &[]), Some("bad_host"));
+        assert_eq!(refusal(Version::HTTP_11, &[("host", "a"), ("host", "a")]), Some("bad_host"));
+        assert_eq!(refusal(Version::HTTP_10, &[]), None);
+        assert_eq!(refusal(Version::HTTP_2, &[]), None);
+    }
+
+    #[test]
+    fn chunked_and_nothing_else() {
+        let of = |codings: &[&'static str]| {
+            let mut headers = vec![("host", "a")];
+            headers.extend(codings.iter().map(|coding| ("transfer-encoding", *coding)));
+            refusal(Version::HTTP_11, &headers)
+        };
+        assert_eq!(of(&["chunked"]), None);
+        assert_eq!(of(&["Chunked "]), None);
+        for bad in [&["gzip, chunked"][..], &["chunked, chunked"], &["x", "chunked"], &["identity"], &[""]] {
+            assert_eq!(of(bad), Some("bad_transfer_coding"), "{bad:?}");
+        }
+    }
+}
