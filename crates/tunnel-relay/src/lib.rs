@@ -32,6 +32,8 @@
 //! What a request means is left to the desktop: nothing here knows of models or backends.
 
 mod account;
+#[cfg(feature = "acme")]
+mod acme;
 mod admin;
 mod attach;
 mod audit;
@@ -41,6 +43,7 @@ mod choose;
 pub mod cli;
 mod client;
 mod config;
+mod cors;
 mod error;
 mod forward;
 mod headers;
@@ -51,6 +54,7 @@ mod metrics;
 mod registry;
 mod relay;
 mod target;
+mod tls;
 
 pub use config::{
     AcmeSettings, AddressLimits, EdgeSettings, IssuerSettings, KeySource, LoginSettings, Settings,
@@ -58,3 +62,4 @@ pub use config::{
 };
 pub use listener::ListenError;
 pub use relay::{Relay, RelayConfig, StartError};
+pub use tls::{TlsError, TlsStatus};

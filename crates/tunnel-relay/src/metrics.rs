@@ -44,6 +44,11 @@ struct DirectionLabel {
     direction: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
 /// The relay's counters. Label values are fixed words, never a caller's.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -61,6 +66,7 @@ pub(crate) struct Metrics {
     streams: Gauge,
     devices: Gauge,
     pub(crate) connections: Gauge,
+    turned_away: Family<ReasonLabel, Counter>,
 }
 
 impl Metrics {
@@ -82,6 +88,12 @@ impl Metrics {
         page.register("streams", "Requests under way now", streams.clone());
         page.register("devices_online", "Devices with a session now", devices.clone());
         page.register("connections", "Connections to the public address now", connections.clone());
+        let turned_away = Family::<ReasonLabel, Counter>::default();
+        page.register(
+            "connections_turned_away",
+            "Connections that were closed before a request, by reason",
+            turned_away.clone(),
+        );
         let label = |(_, outcome)| OutcomeLabel { outcome };
         Self {
             ended: OUTCOMES.map(|outcome| requests.get_or_create_owned(&label(outcome))),
@@ -97,6 +109,7 @@ impl Metrics {
             streams,
             devices,
             connections,
+            turned_away,
         }
     }
 
@@ -112,6 +125,11 @@ impl Metrics {
     /// Counts a request that the relay answered itself.
     pub(crate) fn refused(&self, code: &'static str) {
         self.requests.get_or_create(&OutcomeLabel { outcome: code }).inc();
+    }
+
+    /// Counts a connection that was closed before it brought a request.
+    pub(crate) fn turned_away(&self, reason: &'static str) {
+        self.turned_away.get_or_create(&ReasonLabel { reason }).inc();
     }
 
     pub(crate) fn bytes_in(&self, n: usize) {

@@ -22,9 +22,10 @@ use crate::auth::authority::Authority;
 use crate::auth::{IssuerError, LocalIssuer};
 use crate::config::Settings;
 use crate::limits::Limits;
-use crate::listener::{self, ListenError};
+use crate::listener::{self, AddressCaps, ListenError};
 use crate::metrics::Metrics;
 use crate::registry::{Registry, Tunnel, restarting};
+use crate::tls::{self, Tls, TlsError, TlsStatus};
 
 /// What a relay needs to know to start.
 #[derive(Clone, Debug)]
@@ -52,6 +53,9 @@ pub enum StartError {
     /// The signing key cannot be used.
     #[error(transparent)]
     Issuer(#[from] IssuerError),
+    /// TLS is asked for and cannot be spoken.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// A socket does not say where it listens.
     #[error("could not read the address of a listening socket")]
     Address(#[source] std::io::Error),
@@ -76,6 +80,8 @@ pub(crate) struct Shared {
     pub(crate) audit: AuditLog,
     pub(crate) registry: Registry,
     pub(crate) acceptor: Acceptor,
+    pub(crate) tls: Tls,
+    pub(crate) address_caps: AddressCaps,
     /// Those in force.
     settings: ArcSwap<Settings>,
     pub(crate) metrics: Arc<Metrics>,
@@ -113,6 +119,7 @@ impl Relay {
     /// Starts a relay: makes or reads the key, binds both addresses, accepts.
     pub async fn start(config: RelayConfig) -> Result<Self, StartError> {
         let issuer = LocalIssuer::open(&config.data_dir)?;
+        let tls = Tls::open(config.settings.edge.tls.as_ref(), &config.data_dir)?;
         let listener = listener::bind(&config.listen, "--listen").await?;
         let admin_listener = listener::bind(&config.admin_listen, "--admin-listen").await?;
         let listen_addr = listener.local_addr().map_err(StartError::Address)?;
@@ -127,7 +134,10 @@ impl Relay {
             acceptor: Acceptor::new(AcceptorConfig {
                 grace: settings.session_grace,
                 window: settings.replay_window_bytes,
+                socket: listener::socket_of,
             }),
+            tls,
+            address_caps: AddressCaps::default(),
             settings: ArcSwap::from_pointee(settings),
             metrics: Arc::new(Metrics::new()),
             draining: CancellationToken::new(),
@@ -138,6 +148,7 @@ impl Relay {
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(listener::accept(listener, Arc::clone(&shared)));
+        tasks.spawn(tls::keep(Arc::clone(&shared)));
         let over = shared.hard.clone();
         let admin = axum::serve(admin_listener, admin::router(Arc::clone(&shared)))
             .with_graceful_shutdown(over.clone().cancelled_owned());
@@ -165,6 +176,16 @@ impl Relay {
     /// Returns where operators are taken.
     pub fn admin_addr(&self) -> SocketAddr {
         self.admin_addr
+    }
+
+    /// Returns what is to be known of the certificate.
+    pub fn tls(&self) -> TlsStatus {
+        self.shared.tls.status()
+    }
+
+    /// Reads the certificate's files anew, or looks whether one is to be ordered; without waiting.
+    pub fn reload_tls(&self) {
+        self.shared.tls.reload();
     }
 
     /// Returns how many tunnel sessions there are.

@@ -5,6 +5,7 @@
     reason = "a test that cannot go on fails; clippy knows only the test functions themselves"
 )]
 
+mod edge;
 mod ending;
 mod forwarding;
 mod harness;

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, Bytes, BytesMut};
 
 use crate::closed::Closed;
-use crate::frame::{Frame, Malformed, Token};
+use crate::frame::{Frame, Kind, Malformed, Token};
+use crate::frame_meter::Budget;
 use crate::pace::{Pace, Sample};
 use crate::replay::{Mark, OutOfRange, Replay};
 use crate::ws::{Message, Next, Opcode, Reader, Role, WsError};
@@ -29,6 +30,8 @@ const ACK_AFTER: Duration = Duration::from_millis(100);
 const UNSENT: u64 = 128 * 1024;
 /// The most bytes of answers to pings that may wait for a peer that does not read them.
 const CONTROL_BACKLOG: usize = 64 * 1024;
+/// Messages of the stream up to this size cost something: a small HTTP/2 frame has more.
+const SMALL_MESSAGE: usize = 16;
 /// What one read of the socket asks for: this at first, doubling up to the other while reads come back full.
 const READ_MIN: usize = 4 * 1024;
 const READ_MAX: usize = 256 * 1024;
@@ -58,6 +61,8 @@ pub(crate) struct Core {
     skip: u64,
     socket: Option<Socket>,
     last_pong: Option<Pong>,
+    /// What the other end may spend on messages that carry next to nothing.
+    budget: Budget,
 }
 
 #[derive(Debug)]
@@ -103,6 +108,8 @@ pub(crate) enum Fault {
     Window,
     #[error("pings without end")]
     Pings,
+    #[error("flood of messages that carry nothing")]
+    Flood,
 }
 
 /// What time has done.
@@ -133,6 +140,7 @@ impl Core {
             skip: 0,
             socket: None,
             last_pong: None,
+            budget: Budget::new(now),
         }
     }
 
@@ -287,6 +295,9 @@ impl Core {
                     return Ok(None);
                 }
             };
+            if !self.budget.spend(cost(&message), now) {
+                return Err(Fault::Flood);
+            }
             let event = match message {
                 Message::Binary(message) => self.frame(Frame::decode(message)?, now)?,
                 Message::Ping(payload) => {
@@ -440,6 +451,23 @@ impl Core {
         let socket = self.socket.as_ref()?;
         let next = socket.dead_at().min(socket.ping_at);
         Some(self.ack_due.map_or(next, |due| due.min(next)))
+    }
+}
+
+/// What a message costs of the other end's [`Budget`].
+///
+/// A desktop sends an ACK for each 64 KiB or ten a second, a ping each ten seconds and a token now and then; each
+/// refreshed token means a signature to check here, of which twenty at once and four a second are plenty.
+fn cost(message: &Message) -> u64 {
+    match message {
+        Message::Binary(message) => match Frame::kind(message) {
+            Some(Kind::Data) if message.len() > SMALL_MESSAGE => 0,
+            Some(Kind::Data | Kind::Ack) | None => 1,
+            Some(Kind::Token) => 5_000,
+            Some(Kind::Close) => 0,
+        },
+        Message::Ping(_) | Message::Pong(_) => 100,
+        Message::Close => 0,
     }
 }
 
