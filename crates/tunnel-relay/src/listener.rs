@@ -129,7 +129,7 @@ pub(crate) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
                     }
                     Err(TooMany) => {
                         // Dropped, which closes it: an answer would have to wait for a request.
-                        shared.metrics.turned_away("address_connections");
+                        shared.metrics.cut_off("address_connections");
                         debug!("too many connections of one address");
                     }
                 }

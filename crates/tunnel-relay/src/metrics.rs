@@ -66,7 +66,7 @@ pub(crate) struct Metrics {
     streams: Gauge,
     devices: Gauge,
     pub(crate) connections: Gauge,
-    turned_away: Family<ReasonLabel, Counter>,
+    cut_off: Family<ReasonLabel, Counter>,
 }
 
 impl Metrics {
@@ -88,11 +88,11 @@ impl Metrics {
         page.register("streams", "Requests under way now", streams.clone());
         page.register("devices_online", "Devices with a session now", devices.clone());
         page.register("connections", "Connections to the public address now", connections.clone());
-        let turned_away = Family::<ReasonLabel, Counter>::default();
+        let cut_off = Family::<ReasonLabel, Counter>::default();
         page.register(
-            "connections_turned_away",
-            "Connections that were closed before a request, by reason",
-            turned_away.clone(),
+            "connections_cut_off",
+            "Connections that were closed for what they did, by reason",
+            cut_off.clone(),
         );
         let label = |(_, outcome)| OutcomeLabel { outcome };
         Self {
@@ -109,7 +109,7 @@ impl Metrics {
             streams,
             devices,
             connections,
-            turned_away,
+            cut_off,
         }
     }
 
@@ -127,9 +127,9 @@ impl Metrics {
         self.requests.get_or_create(&OutcomeLabel { outcome: code }).inc();
     }
 
-    /// Counts a connection that was closed before it brought a request.
-    pub(crate) fn turned_away(&self, reason: &'static str) {
-        self.turned_away.get_or_create(&ReasonLabel { reason }).inc();
+    /// Counts a connection that was closed for what it did, or for how long it did nothing.
+    pub(crate) fn cut_off(&self, reason: &'static str) {
+        self.cut_off.get_or_create(&ReasonLabel { reason }).inc();
     }
 
     pub(crate) fn bytes_in(&self, n: usize) {

@@ -87,7 +87,7 @@ const END_HEADERS: u8 = 0x4;
 /// DATA frames below this size cost something: it is less than the head of a token's event.
 const SMALL: usize = 64;
 /// Bytes sent to the peer that give it a point back: who is sent much has much to acknowledge.
-const BYTES_A_POINT: usize = 64;
+const BYTES_A_POINT: usize = 16;
 
 impl FrameMeter {
     /// Begins at the first byte of a connection.

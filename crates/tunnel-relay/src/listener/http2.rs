@@ -18,6 +18,7 @@ use tracing::debug;
 use tunnel_transport::{FrameMeter, MeteredPeer};
 
 use super::watched::Patience;
+use crate::metrics::Metrics;
 
 /// Requests at once on one connection. A page or an app has few; who needs more opens another connection.
 const MAX_STREAMS: u32 = 256;
@@ -152,19 +153,21 @@ pub(super) struct Guarded<S> {
     meter: FrameMeter,
     patience: Patience,
     streams: Arc<Streams>,
+    metrics: Arc<Metrics>,
     /// Since when there has been no request, as far as it was noticed.
     idle_since: Option<Instant>,
     alarm: Pin<Box<Sleep>>,
 }
 
 impl<S> Guarded<S> {
-    pub(super) fn new(socket: S, patience: Patience, streams: Arc<Streams>) -> Self {
+    pub(super) fn new(socket: S, patience: Patience, streams: Arc<Streams>, metrics: Arc<Metrics>) -> Self {
         let now = Instant::now();
         Self {
             socket,
             meter: FrameMeter::new(MeteredPeer::Caller, now.into_std()),
             patience,
             streams,
+            metrics,
             idle_since: Some(now),
             alarm: Box::pin(tokio::time::sleep_until(now + Self::step(patience))),
         }
@@ -204,6 +207,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
             let now = Instant::now();
             if let Err(flood) = this.meter.read(&buf.filled()[before..], now.into_std()) {
                 debug!(%flood, "caller cut off");
+                this.metrics.cut_off("flood");
                 return Poll::Ready(Err(io::Error::other(flood)));
             }
             return Poll::Ready(Ok(()));
@@ -212,6 +216,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
             let now = Instant::now();
             if let Some(what) = this.overdue(now) {
                 debug!(what, "caller cut off");
+                this.metrics.cut_off("timeout");
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, what)));
             }
             let step = Self::step(this.patience);

@@ -72,14 +72,18 @@ pub(super) async fn serve(
     let Some(tls) = shared.tls.config() else {
         let clock = HeadClock::new(patience);
         let preface = tokio::time::timeout(patience.head, sniff(&stream));
-        let Some(Ok(protocol)) = while_it_may(&shared, preface).await else { return };
+        let protocol = match while_it_may(&shared, preface).await {
+            Some(Ok(protocol)) => protocol,
+            Some(Err(_late)) => return shared.metrics.cut_off("timeout"),
+            None => return,
+        };
         return speak(stream, protocol, Connection::new(&shared, peer, false), patience, clock).await;
     };
     let handshake = tokio::time::timeout(handshake_timeout, TlsAcceptor::from(tls).accept(stream));
     let stream = match while_it_may(&shared, handshake).await {
         Some(Ok(Ok(stream))) => stream,
         Some(Ok(Err(error))) => return debug!(%error, "no TLS with a caller"),
-        Some(Err(_late)) => return shared.metrics.turned_away("handshake_timeout"),
+        Some(Err(_late)) => return shared.metrics.cut_off("handshake_timeout"),
         None => return,
     };
     let protocol = match stream.get_ref().1.alpn_protocol() {
@@ -177,7 +181,7 @@ async fn speak_http2<S: CallerSocket>(stream: S, connection: Arc<Connection>, pa
             async move { answer.await.map(|response| response.map(|body| OnStream::new(body, stream))) }
         })
     };
-    let io = TokioIo::new(Guarded::new(stream, patience, streams));
+    let io = TokioIo::new(Guarded::new(stream, patience, streams, Arc::clone(&connection.shared.metrics)));
     let mut serving = pin!(http2::builder(tasks, HEAD_MAX_BYTES).serve_connection(io, service));
     if connection.shared.draining.is_cancelled() {
         serving.as_mut().graceful_shutdown();
@@ -201,6 +205,9 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
                 Err(error) => {
                     // Callers that hang up, and bodies that broke off.
                     debug!(%error, "connection ended");
+                    if error.is_timeout() {
+                        shared.metrics.cut_off("timeout");
+                    }
                     return error.is_user();
                 }
             },

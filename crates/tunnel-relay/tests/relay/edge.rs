@@ -138,7 +138,7 @@ async fn who_stalls_the_handshake_is_cut_off_and_authorities_find_nothing() {
     let read = timeout(PATIENCE, silent.read(&mut [0; 64])).await.expect("the relay closes");
     assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
     eventually("it is counted", async || {
-        relay.metric("tunnel_relay_connections_turned_away_total{reason=\"handshake_timeout\"}").await == 1
+        relay.metric("tunnel_relay_connections_cut_off_total{reason=\"handshake_timeout\"}").await == 1
     })
     .await;
     // The certificate of every day is no proof for an authority.
