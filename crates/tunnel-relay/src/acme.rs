@@ -18,7 +18,7 @@ use crate::tls::Tls;
 const AFTER_ORDER: Duration = Duration::from_secs(60 * 60);
 const AFTER_ORDER_MAX: Duration = Duration::from_secs(12 * 60 * 60);
 /// The same where the authority could not even be asked, which costs it nothing.
-const AFTER_SILENCE: Duration = Duration::from_secs(30);
+const AFTER_SILENCE: Duration = Duration::from_secs(5);
 /// Longest single sleep: the clock on the wall may be set, and a machine may sleep.
 const NAP: Duration = Duration::from_secs(60 * 60);
 
@@ -129,8 +129,8 @@ mod tests {
         let minutes = |wait: Duration| wait.as_secs_f64() / 60.0;
         let waits: Vec<f64> = (0..6).map(|_| minutes(pause.after(&order(), 1.0))).collect();
         assert_eq!(waits, [60.0, 120.0, 240.0, 480.0, 720.0, 720.0]);
-        let waits: Vec<f64> = (0..9).map(|_| minutes(pause.after(&silence(), 1.0))).collect();
-        assert_eq!(waits, [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]);
+        let waits: Vec<u64> = (0..11).map(|_| pause.after(&silence(), 1.0).as_secs()).collect();
+        assert_eq!(waits, [5, 10, 20, 40, 80, 160, 320, 640, 1_280, 2_560, 3_600]);
         for _ in 0..100 {
             assert!(pause.after(&order(), 1.2) >= AFTER_ORDER, "no overflow, never sooner");
         }

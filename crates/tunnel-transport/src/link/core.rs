@@ -763,6 +763,49 @@ mod tests {
     }
 
     #[test]
+    fn messages_that_carry_nothing_are_taken_so_often_and_no_more() {
+        let binary = |payload: &[u8]| {
+            let mut message = Vec::new();
+            crate::ws::encode(Role::Client, Opcode::Binary, payload, &mut message);
+            message
+        };
+        let encoded = |frame: &Frame| {
+            let mut payload = Vec::new();
+            frame.encode(&mut payload);
+            binary(&payload)
+        };
+        let mut pong = Vec::new();
+        crate::ws::encode(Role::Client, Opcode::Pong, b"unasked", &mut pong);
+        let cases = [
+            ("ACK", encoded(&Frame::Ack(0)), 100_000),
+            ("TOKEN", encoded(&Frame::Token(Token("t".to_owned()))), 20),
+            ("pong", pong, 1_000),
+            ("tiny DATA", encoded(&Frame::Data(Bytes::from_static(b"x"))), 100_000),
+        ];
+        for (name, message, most) in cases {
+            let now = Instant::now();
+            let mut end = Core::new(Role::Server, WINDOW, now);
+            end.attach(0, 0, now).unwrap();
+            for number in 0..=most {
+                end.input().extend_from_slice(&message);
+                let arrived = end.arrived(message.len(), now);
+                assert_eq!(arrived == Err(Fault::Flood), number == most, "{name} {number}: {arrived:?}");
+                end.read(usize::MAX, now, |_| {});
+            }
+        }
+        // What carries something costs nothing.
+        let now = Instant::now();
+        let mut end = Core::new(Role::Server, WINDOW, now);
+        end.attach(0, 0, now).unwrap();
+        let message = encoded(&Frame::Data(vec![7; 64].into()));
+        for _ in 0..200_000 {
+            end.input().extend_from_slice(&message);
+            assert_eq!(end.arrived(message.len(), now), Ok(None));
+            end.read(usize::MAX, now, |_| {});
+        }
+    }
+
+    #[test]
     fn a_window_that_is_full_takes_no_more() {
         let now = Instant::now();
         let mut core = Core::new(Role::Server, WINDOW, now);
