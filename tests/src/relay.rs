@@ -133,6 +133,11 @@ impl Relay {
         self.process.memory()
     }
 
+    /// How many descriptors it has open.
+    pub fn process_fds(&self) -> Result<usize> {
+        self.process.open_fds()
+    }
+
     /// A caller on the public port, without a token.
     pub fn caller(&self) -> Caller {
         Caller::new(self.listen)

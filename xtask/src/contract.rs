@@ -11,6 +11,8 @@ use crate::{run, talk, workspace};
 
 const PROMTOOL: Need = Need { program: "promtool", check: &["--version"], package: "prometheus" };
 const CHROMIUM: Need = Need { program: "chromium", check: &["--version"], package: "chromium" };
+/// An ACME authority. It has no option that only asks for its version.
+const PEBBLE: Need = Need { program: "sh", check: &["-c", "command -v pebble"], package: "pebble" };
 const CURL: Need = Need { program: "curl", check: &["--version"], package: "curl" };
 const JQ: Need = Need { program: "jq", check: &["--version"], package: "jq" };
 const IP: Need = Need { program: "ip", check: &["-V"], package: "iproute2" };
@@ -22,7 +24,7 @@ const REQUIREMENTS: &str = include_str!("../clients/contract.txt");
 
 /// Installs the programs, and schemathesis below `.cache/contract` unless this very version is there.
 pub(crate) fn install() -> anyhow::Result<()> {
-    apt::require(&[PROMTOOL, CHROMIUM, CURL, JQ, IP, NFT, UNSHARE])?;
+    apt::require(&[PROMTOOL, CHROMIUM, CURL, JQ, IP, NFT, UNSHARE, PEBBLE])?;
     let folder = workspace::cache("contract");
     let stamp = folder.join("installed");
     if fs::read_to_string(&stamp).is_ok_and(|installed| installed == REQUIREMENTS) {

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 pub(crate) use self::forwarded::{Forwarded, IdleLimits, Length, Terms, overdue};
-pub(crate) use self::unread::Reader;
+pub(crate) use self::unread::Readers;
 pub(crate) use self::upload::{Progress, Upload, UploadFault, UploadTerms};
 
 /// What the relay sends to a caller.

@@ -212,7 +212,7 @@ async fn exchange(
         Terms {
             idle: idle_limits(&shared.settings()),
             throttle,
-            reader: Arc::clone(&connection.reader),
+            reader: connection.readers.next(),
             permit,
             holder,
             metrics: Arc::clone(&shared.metrics),

@@ -1,9 +1,9 @@
 //! Which headers pass, in both directions.
 
-use std::net::IpAddr;
+use std::time::Duration;
 
 pub(crate) use http::header::FORWARDED;
-use http::header::{CONNECTION, CONTENT_LENGTH, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, STRICT_TRANSPORT_SECURITY, UPGRADE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// What the desktop's policy and accounting need to know of the caller.
@@ -26,9 +26,15 @@ pub(crate) fn strip_request(headers: &mut HeaderMap) {
     });
 }
 
-/// Takes out of a response what concerned the tunnel's last hop only.
+/// Takes out of a response what concerned the tunnel's last hop only, and the backend's opinion on who may read it: a
+/// model server that allows every page must not open the relay to them.
 pub(crate) fn strip_response(headers: &mut HeaderMap) {
-    strip(headers, is_hop_by_hop);
+    strip(headers, |name| {
+        is_hop_by_hop(name)
+            // It would speak for the relay's name.
+            || name == "strict-transport-security"
+            || name.starts_with("access-control-")
+    });
 }
 
 /// RFC 9110 §7.6.1, with the names of older texts. `trailer` passes: it tells a receiver what will come.
@@ -104,13 +110,16 @@ pub(crate) fn wants_websocket(headers: &HeaderMap) -> bool {
     headers.contains_key(UPGRADE) && names(UPGRADE, "websocket") && names(CONNECTION, "upgrade")
 }
 
-/// Writes `forwarded` (RFC 7239) for a caller. An IPv6 address is quoted and bracketed.
-pub(crate) fn forwarded(caller: IpAddr) -> HeaderValue {
-    let text = match caller.to_canonical() {
-        IpAddr::V4(ip) => format!("for={ip};proto=http"),
-        IpAddr::V6(ip) => format!("for=\"[{ip}]\";proto=http"),
-    };
-    HeaderValue::try_from(text).expect("an address is printable ASCII")
+/// Adds what each answer says to a browser: not to guess types, and to come back by TLS only.
+pub(crate) fn harden(headers: &mut HeaderMap, tls_max_age: Option<Duration>) {
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if let Some(max_age) = tls_max_age.filter(|max_age| !max_age.is_zero()) {
+        let text = format!("max-age={}", max_age.as_secs());
+        headers.insert(
+            STRICT_TRANSPORT_SECURITY,
+            HeaderValue::try_from(text).expect("digits are a header value"),
+        );
+    }
 }
 
 #[cfg(test)]
@@ -192,9 +201,28 @@ mod tests {
     }
 
     #[test]
-    fn forwarded_names_the_caller() {
-        assert_eq!(forwarded([192, 0, 2, 1].into()), "for=192.0.2.1;proto=http");
-        assert_eq!(forwarded("2001:db8::1".parse().unwrap()), "for=\"[2001:db8::1]\";proto=http");
-        assert_eq!(forwarded("::ffff:192.0.2.1".parse().unwrap()), "for=192.0.2.1;proto=http");
+    fn the_backend_does_not_say_which_pages_may_read() {
+        let mut headers = map(&[
+            ("access-control-allow-origin", "*"),
+            ("access-control-allow-credentials", "true"),
+            ("access-control-expose-headers", "*"),
+            ("access-control-something-new", "*"),
+            ("strict-transport-security", "max-age=1"),
+            ("content-type", "application/json"),
+        ]);
+        strip_response(&mut headers);
+        assert_eq!(names(&headers), ["content-type"]);
+    }
+
+    #[test]
+    fn a_browser_is_told_to_come_back_by_tls_only_where_it_came_by_tls() {
+        let hardened = |max_age| {
+            let mut headers = HeaderMap::new();
+            harden(&mut headers, max_age);
+            headers.get(STRICT_TRANSPORT_SECURITY).map(|value| value.to_str().unwrap().to_owned())
+        };
+        assert_eq!(hardened(Some(Duration::from_secs(600))).as_deref(), Some("max-age=600"));
+        assert_eq!(hardened(Some(Duration::ZERO)), None);
+        assert_eq!(hardened(None), None);
     }
 }

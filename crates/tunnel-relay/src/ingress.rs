@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE};
+use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, ORIGIN};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde_json::json;
@@ -12,49 +12,80 @@ use serde_json::json;
 use crate::auth::{self, TokenError};
 use crate::body::RelayBody;
 use crate::client::Client;
+use crate::cors::{self, AllowedOrigin};
 use crate::error::{Dialect, Refusal, X_REQUEST_ID};
 use crate::listener::Connection;
 use crate::target::{Target, target};
-use crate::{account, attach, forward, strict};
+use crate::{account, attach, forward, headers, strict};
 
 /// Answers one request.
+///
+/// Also what the relay refuses can be read by the pages that may call it.
 pub(crate) async fn handle(
     connection: Arc<Connection>,
     request: Request<Incoming>,
 ) -> Result<Response<RelayBody>, Infallible> {
     connection.mark_used();
     let request_id = request_id();
+    // Only pages send their origin, so other callers do not pay for this.
+    let origin = request.headers().get(ORIGIN).and_then(|_| {
+        AllowedOrigin::of(&connection.shared.settings().edge.allowed_origins, request.headers())
+    });
     let client = Client::of(&connection, request.headers());
+    let mut response = if cors::is_preflight(&request) {
+        match &origin {
+            Some(origin) => origin.preflight(request.headers()),
+            None => {
+                let refusal = cors::refused();
+                forward::refuse(&connection, &client, None, &refusal, Dialect::Plain, &request_id)
+            }
+        }
+    } else {
+        let mut response = answer(&connection, &client, request, &request_id).await;
+        if let Some(origin) = origin {
+            origin.expose(response.headers_mut());
+        }
+        response
+    };
+    let tls_max_age = connection.is_tls.then(|| connection.shared.settings().edge.hsts_max_age);
+    headers::harden(response.headers_mut(), tls_max_age);
+    Ok(response)
+}
+
+async fn answer(
+    connection: &Connection,
+    client: &Client,
+    request: Request<Incoming>,
+    request_id: &HeaderValue,
+) -> Response<RelayBody> {
     let refuse =
-        |refusal: &Refusal| forward::refuse(&connection, &client, None, refusal, Dialect::Plain, &request_id);
+        |refusal: &Refusal| forward::refuse(connection, client, None, refusal, Dialect::Plain, request_id);
     if let Err(refusal) = strict::check(&request) {
         let mut response = refuse(&refusal);
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        return Ok(response);
+        return response;
     }
     let shared = &connection.shared;
-    let arrived = match shared.limits.arrive(&shared.settings(), &client, request.headers()) {
+    let arrived = match shared.limits.arrive(&shared.settings(), client, request.headers()) {
         Ok(arrived) => arrived,
         Err(refusal) => {
             let dialect = Dialect::of(request.uri().path());
-            return Ok(forward::refuse(&connection, &client, None, &refusal, dialect, &request_id));
+            return forward::refuse(connection, client, None, &refusal, dialect, request_id);
         }
     };
     let mut response = match target(request.uri().path()) {
-        Target::Device => forward::forward(&connection, &client, request, &request_id).await,
+        Target::Device => forward::forward(connection, client, request, request_id).await,
         Target::Connect => {
-            attach::connect(&connection, &client, request).await.unwrap_or_else(|refusal| refuse(&refusal))
+            attach::connect(connection, client, request).await.unwrap_or_else(|refusal| refuse(&refusal))
         }
-        Target::Health => {
-            health(&connection, &client, request.method(), request.headers(), &request_id).await
-        }
-        Target::Own(resource) => account::answer(&connection, &client, resource, request, &request_id)
+        Target::Health => health(connection, client, request.method(), request.headers(), request_id).await,
+        Target::Own(resource) => account::answer(connection, client, resource, request, request_id)
             .await
             .unwrap_or_else(|refusal| refuse(&refusal)),
         Target::Reserved => refuse(&Refusal::Reserved),
     };
     arrived.tell(response.headers_mut());
-    Ok(response)
+    response
 }
 
 /// Draws an id for a request: 128 random bits in hexadecimal.
@@ -81,7 +112,6 @@ async fn health(
         let mut body = json!({
             "status": "ok",
             "service": "tunnel-relay",
-            "version": env!("CARGO_PKG_VERSION"),
             "protocol": tunnel_transport::SUBPROTOCOL,
             "timestamp": jiff::Timestamp::now().to_string(),
         });

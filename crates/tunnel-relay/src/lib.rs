@@ -34,6 +34,8 @@
 //! decides which of several desktops gets it, or whether the token holds for it.
 
 mod account;
+#[cfg(feature = "acme")]
+mod acme;
 mod admin;
 mod attach;
 mod audit;
@@ -44,6 +46,7 @@ mod choose;
 pub mod cli;
 mod client;
 mod config;
+mod cors;
 mod dial_pace;
 mod drain;
 mod error;
@@ -60,6 +63,7 @@ mod relay;
 mod secret_file;
 mod strict;
 mod target;
+mod tls;
 mod waiting;
 
 pub use config::{
@@ -69,3 +73,4 @@ pub use config::{
 pub use listener::ListenError;
 pub use relay::{Relay, RelayConfig, StartError};
 pub use secret_file::SecretFileError;
+pub use tls::{TlsError, TlsStatus};

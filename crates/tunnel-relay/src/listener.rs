@@ -1,6 +1,10 @@
 //! The public address: sockets in, connections served.
 
+mod address_caps;
+mod http2;
 mod port_owner;
+mod serve;
+mod watched;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -8,14 +12,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tracing::{debug, warn};
 
-use crate::body::Reader;
-use crate::ingress;
+pub(crate) use self::address_caps::AddressCaps;
+use self::address_caps::AddressSlot;
+pub(crate) use self::serve::socket_of;
+use crate::body::Readers;
+use crate::client::Client;
 use crate::relay::Shared;
 
 /// Longest wait after an accept that failed because something ran out.
@@ -31,13 +35,16 @@ const FIRST_REQUEST_WAIT: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) shared: Arc<Shared>,
-    /// The address at the other end.
-    pub(crate) peer: IpAddr,
+    /// Who is at the other end.
+    pub(crate) direct: Client,
+    /// Whether that is a proxy whose word on its callers counts.
+    pub(crate) is_proxy: bool,
+    pub(crate) is_tls: bool,
     /// The caller of HTTP/1.0 cannot tell a body that broke off from one that is complete, unless the connection is
     /// reset.
     pub(crate) body_ends_with_connection: AtomicBool,
     /// Whether the caller reads what it asked for.
-    pub(crate) reader: Arc<Reader>,
+    pub(crate) readers: Readers,
     /// Whether a request has come.
     used: AtomicBool,
 }
@@ -118,7 +125,17 @@ pub(crate) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         match accepted {
             Ok((stream, peer)) => {
                 pause = Duration::ZERO;
-                shared.connections.spawn(serve(stream, peer, Arc::clone(&shared)));
+                match admit(&shared, peer.ip()) {
+                    Ok(slot) => {
+                        let serving = serve::serve(stream, peer, Arc::clone(&shared), slot);
+                        shared.connections.spawn(serving);
+                    }
+                    Err(TooMany) => {
+                        // Dropped, which closes it: an answer would have to wait for a request.
+                        shared.metrics.cut_off("address_connections");
+                        debug!("too many connections of one address");
+                    }
+                }
             }
             // The one that called is gone; the next one is not.
             Err(error) if is_the_callers(&error) => {}
@@ -132,88 +149,27 @@ pub(crate) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
+/// An address has all the connections that it may have.
+struct TooMany;
+
+/// Counts a connection against its address. A trusted proxy has as many as it needs.
+fn admit(shared: &Shared, peer: IpAddr) -> Result<Option<AddressSlot>, TooMany> {
+    if is_trusted(shared, peer) {
+        return Ok(None);
+    }
+    let max = shared.settings().address.max_connections;
+    shared.address_caps.take(peer, max).map(Some).ok_or(TooMany)
+}
+
+/// Tells whether an address is one of the proxies in front.
+fn is_trusted(shared: &Shared, peer: IpAddr) -> bool {
+    let settings = shared.settings();
+    crate::client::is_trusted(&settings.edge.trusted_proxies, peer)
+}
+
 fn is_the_callers(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
     )
-}
-
-async fn serve(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>) {
-    if let Err(error) = stream.set_nodelay(true) {
-        debug!(%error, "caller gone at once");
-        return;
-    }
-    let counted = Counted::new(&shared);
-    let connection = Arc::new(Connection {
-        shared: Arc::clone(&shared),
-        peer: peer.ip(),
-        body_ends_with_connection: AtomicBool::new(false),
-        reader: Arc::new(Reader::new()),
-        used: AtomicBool::new(false),
-    });
-    let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(shared.settings().edge.header_read_timeout)
-        .max_header_size(HEAD_MAX_BYTES)
-        // A request that comes while the relay drains is answered, and its connection closed.
-        .keep_alive(!shared.closing.is_cancelled());
-    let service = {
-        let connection = Arc::clone(&connection);
-        service_fn(move |request| ingress::handle(Arc::clone(&connection), request))
-    };
-    let mut serving = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
-    let mut unread = std::pin::pin!(connection.reader.stalled(|| shared.settings().edge.unread_timeout));
-    let mut asked_to_finish = shared.closing.is_cancelled();
-    let cut = loop {
-        tokio::select! {
-            biased;
-            served = &mut serving => match served {
-                Ok(()) => break false,
-                Err(error) => {
-                    // Callers that hang up, and bodies that broke off.
-                    debug!(%error, "connection ended");
-                    break error.is_user();
-                }
-            },
-            () = shared.closing.cancelled(), if !asked_to_finish => {
-                asked_to_finish = true;
-                std::pin::Pin::new(&mut serving).graceful_shutdown();
-            }
-            // hyper would wait for a first request that may never come.
-            () = tokio::time::sleep(FIRST_REQUEST_WAIT), if asked_to_finish && !connection.is_used() => {
-                if !connection.is_used() {
-                    break false;
-                }
-            }
-            // hyper asks for no more while its buffer is full, so nobody else would notice.
-            () = unread.as_mut() => break true,
-            () = shared.hard.cancelled() => break true,
-        }
-    };
-    if cut
-        && connection.body_ends_with_connection.load(Ordering::Relaxed)
-        && let Some(parts) = serving.into_parts()
-        && let Err(error) = parts.io.into_inner().set_zero_linger()
-    {
-        debug!(%error, "caller gone before it could be reset");
-    }
-    drop(counted);
-}
-
-/// Counts a connection for as long as it lives.
-struct Counted<'a>(&'a Shared);
-
-impl<'a> Counted<'a> {
-    fn new(shared: &'a Shared) -> Self {
-        shared.metrics.connections.inc();
-        Self(shared)
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.metrics.connections.dec();
-    }
 }

@@ -62,6 +62,11 @@ struct DirectionLabel {
     direction: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
 /// The relay's counters. Label values are fixed words, never a caller's.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -90,6 +95,7 @@ pub(crate) struct Metrics {
     pub(crate) audit_lines: Counter,
     /// Events that no line of the audit log tells of.
     pub(crate) audit_lost: Counter,
+    cut_off: Family<ReasonLabel, Counter>,
 }
 
 impl Metrics {
@@ -142,6 +148,12 @@ impl Metrics {
         page.register("audit_lost", "Security events that are not in the audit log", audit_lost.clone());
         let version = [("version", env!("CARGO_PKG_VERSION"))];
         page.register("build", "The program's version", Info::new(version));
+        let cut_off = Family::<ReasonLabel, Counter>::default();
+        page.register(
+            "connections_cut_off",
+            "Connections that were closed for what they did, by reason",
+            cut_off.clone(),
+        );
         let label = |(_, outcome)| OutcomeLabel { outcome };
         Self {
             ended: OUTCOMES.map(|outcome| requests.get_or_create_owned(&label(outcome))),
@@ -163,6 +175,7 @@ impl Metrics {
             limit_hits,
             audit_lines,
             audit_lost,
+            cut_off,
         }
     }
 
@@ -178,6 +191,11 @@ impl Metrics {
     /// Counts a request that the relay answered itself.
     pub(crate) fn refused(&self, code: &'static str) {
         self.requests.get_or_create(&OutcomeLabel { outcome: code }).inc();
+    }
+
+    /// Counts a connection that was closed for what it did, or for how long it did nothing.
+    pub(crate) fn cut_off(&self, reason: &'static str) {
+        self.cut_off.get_or_create(&ReasonLabel { reason }).inc();
     }
 
     /// Notes how long a caller waited for the head of a response.

@@ -24,10 +24,11 @@ use crate::config::reload::{self, Reload};
 use crate::dial_pace::DialPace;
 use crate::drain::{Patience, drain};
 use crate::limits::Limits;
-use crate::listener::{self, ListenError};
+use crate::listener::{self, AddressCaps, ListenError};
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::secret_file::SecretFileError;
+use crate::tls::{self, Tls, TlsError, TlsStatus};
 use crate::waiting::WaitingRoom;
 
 /// What a relay needs to know to start.
@@ -66,6 +67,9 @@ pub enum StartError {
     /// The list of revoked tokens cannot be read.
     #[error(transparent)]
     Revoked(#[from] PrivateFileError),
+    /// TLS is asked for and cannot be spoken.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// A socket does not say where it listens.
     #[error("could not read the address of a listening socket")]
     Address(#[source] std::io::Error),
@@ -93,6 +97,8 @@ pub(crate) struct Shared {
     /// Requests for devices that are about to come.
     pub(crate) waiting: WaitingRoom,
     pub(crate) dial_pace: DialPace,
+    pub(crate) tls: Tls,
+    pub(crate) address_caps: AddressCaps,
     /// Those in force.
     settings: ArcSwap<Settings>,
     pub(crate) reload: Reload,
@@ -122,7 +128,11 @@ impl Shared {
     /// Returns what makes sessions, on the terms in force.
     pub(crate) fn acceptor(&self) -> Acceptor {
         let settings = self.settings();
-        Acceptor::new(AcceptorConfig { grace: settings.session_grace, window: settings.replay_window_bytes })
+        Acceptor::new(AcceptorConfig {
+            grace: settings.session_grace,
+            window: settings.replay_window_bytes,
+            socket: listener::socket_of,
+        })
     }
 
     /// Puts other settings in force and tells those who keep something made of them. All others look at
@@ -140,6 +150,7 @@ impl Relay {
     pub async fn start(config: RelayConfig) -> Result<Self, StartError> {
         let issuer = LocalIssuer::open(&config.data_dir)?;
         let revocations = Revocations::open(&config.data_dir)?;
+        let tls = Tls::open(config.settings.edge.tls.as_ref(), &config.data_dir)?;
         let listener = listener::bind(&config.listen, "--listen").await?;
         let admin_listener = listener::bind(&config.admin_listen, "--admin-listen").await?;
         let listen_addr = listener.local_addr().map_err(StartError::Address)?;
@@ -156,6 +167,8 @@ impl Relay {
             registry: Registry::new(),
             waiting: WaitingRoom::default(),
             dial_pace: DialPace::default(),
+            tls,
+            address_caps: AddressCaps::default(),
             settings: ArcSwap::from_pointee(settings),
             reload: Reload::new(),
             metrics,
@@ -171,6 +184,7 @@ impl Relay {
         tasks.spawn(Arc::clone(&shared.authority).run(shared.hard.clone()));
         tasks.spawn(listener::accept(listener, Arc::clone(&shared)));
         tasks.spawn(Limits::sweep_until_the_end(Arc::clone(&shared)));
+        tasks.spawn(tls::keep(Arc::clone(&shared)));
         let over = shared.hard.clone();
         let admin = axum::serve(admin_listener, admin::service(Arc::clone(&shared)))
             .with_graceful_shutdown(over.clone().cancelled_owned());
@@ -211,6 +225,7 @@ impl Relay {
             let asked = async {
                 while hangups.changed().await.is_ok() {
                     shared.reload.ask();
+                    shared.tls.reload();
                 }
             };
             tokio::select! {
@@ -218,6 +233,11 @@ impl Relay {
                 () = shared.hard.cancelled() => {}
             }
         });
+    }
+
+    /// Returns what is to be known of the certificate.
+    pub fn tls(&self) -> TlsStatus {
+        self.shared.tls.status()
     }
 
     /// Returns how many tunnel sessions there are.

@@ -13,7 +13,7 @@ use h2::client::SendRequest;
 use http::header::{CONNECTION, HeaderMap, HeaderValue, UPGRADE};
 use http::{Request, Response, StatusCode};
 use http_body_util::Empty;
-use hyper::upgrade::OnUpgrade;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use secrecy::SecretString;
 use tokio::net::TcpStream;
@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 pub use self::body::{BodyError, ResponseBody};
 pub use self::dial_request::{BadDial, DialKind, DialRequest};
 use crate::closed::{CloseCode, Closed};
-use crate::connector::tcp;
+use crate::connector::tune_socket;
 use crate::link::{Link, Socket};
 use crate::names::SessionId;
 use crate::session::{Attach, LinkState, Session, Shared, Terms};
@@ -43,11 +43,14 @@ pub struct AcceptorConfig {
     pub grace: Duration,
     /// How many unacknowledged bytes each end keeps. Default 4 MiB, allocated as needed.
     pub window: u64,
+    /// Takes the socket, and what was read ahead, out of the connection that a dial came on. Default:
+    /// [`plain_socket`]. A server that wraps its sockets unwraps them here, so that the tunnel does not pay for it.
+    pub socket: fn(Upgraded) -> (Box<dyn Socket>, Bytes),
 }
 
 impl Default for AcceptorConfig {
     fn default() -> Self {
-        Self { grace: settings::GRACE, window: settings::WINDOW }
+        Self { grace: settings::GRACE, window: settings::WINDOW, socket: plain_socket }
     }
 }
 
@@ -64,6 +67,7 @@ pub struct RelaySession {
 pub struct Driver {
     link: Link,
     upgrade: OnUpgrade,
+    socket: fn(Upgraded) -> (Box<dyn Socket>, Bytes),
     session: RelaySession,
 }
 
@@ -71,6 +75,7 @@ pub struct Driver {
 #[derive(Debug)]
 pub struct Resumption {
     upgrade: OnUpgrade,
+    socket: fn(Upgraded) -> (Box<dyn Socket>, Bytes),
     session: Session,
     told: u64,
     received: u64,
@@ -125,7 +130,8 @@ impl Acceptor {
             http2: Arc::default(),
             tokens: Arc::new(Mutex::new(Some(tokens))),
         };
-        let driver = Driver { link, upgrade: hyper::upgrade::on(request), session: session.clone() };
+        let upgrade = hyper::upgrade::on(request);
+        let driver = Driver { link, upgrade, socket: self.config.socket, session: session.clone() };
         (response, session, driver)
     }
 
@@ -142,7 +148,8 @@ impl Acceptor {
         let told = session.shared().received();
         let response = self.switching(request, session.id(), told);
         let upgrade = hyper::upgrade::on(request);
-        Ok((response, Resumption { upgrade, session: session.session.clone(), told, received }))
+        let socket = self.config.socket;
+        Ok((response, Resumption { upgrade, socket, session: session.session.clone(), told, received }))
     }
 
     fn switching<B>(&self, request: &Request<B>, id: SessionId, received: u64) -> Response<Empty<Bytes>> {
@@ -231,7 +238,7 @@ impl SendError {
 impl Driver {
     /// Drives the session until it ends and tells why it did.
     pub async fn run(self) -> Closed {
-        let Self { link, upgrade, session } = self;
+        let Self { link, upgrade, socket, session } = self;
         let handshake = h2::client::Builder::new()
             .initial_window_size(settings::STREAM_WINDOW)
             .initial_connection_window_size(settings::CONNECTION_WINDOW)
@@ -251,7 +258,7 @@ impl Driver {
             let mut connection = pin!(connection);
             let _once = session.http2.set(http2);
             let attaching = async {
-                if !attach(upgrade, &session.session, 0, 0).await {
+                if !attach(upgrade, socket, &session.session, 0, 0).await {
                     // Nobody has the id of this session, so nobody will resume it.
                     session.close(Closed::new(
                         CloseCode::ShuttingDown,
@@ -271,24 +278,35 @@ impl Resumption {
     /// Waits for the upgrade and attaches its socket.
     pub async fn run(self) {
         // A desktop that went away meanwhile resumes again; the session's grace time runs.
-        let _attached = attach(self.upgrade, &self.session, self.told, self.received).await;
+        let _attached = attach(self.upgrade, self.socket, &self.session, self.told, self.received).await;
     }
 }
 
 /// Tells whether there was a socket to attach.
-async fn attach(upgrade: OnUpgrade, session: &Session, told: u64, received: u64) -> bool {
+async fn attach(
+    upgrade: OnUpgrade,
+    unwrap: fn(Upgraded) -> (Box<dyn Socket>, Bytes),
+    session: &Session,
+    told: u64,
+    received: u64,
+) -> bool {
     let Ok(Ok(upgraded)) = tokio::time::timeout(UPGRADE_WAIT, upgrade).await else { return false };
-    let (socket, read_ahead): (Box<dyn Socket>, Bytes) = match upgraded.downcast::<TokioIo<TcpStream>>() {
+    let (socket, read_ahead) = unwrap(upgraded);
+    session.shared().post_attach(Attach { socket, read_ahead, told, received });
+    true
+}
+
+/// Takes the socket out of a connection on plain TCP; any other connection is used as it is.
+pub fn plain_socket(upgraded: Upgraded) -> (Box<dyn Socket>, Bytes) {
+    match upgraded.downcast::<TokioIo<TcpStream>>() {
         Ok(parts) => {
             let tcp = parts.io.into_inner();
             // Without it a download delays tokens a little more: no reason to refuse the session.
-            let _unsupported = tcp::tune(&tcp);
+            let _unsupported = tune_socket(&tcp);
             (Box::new(tcp), parts.read_buf)
         }
         Err(upgraded) => (Box::new(TokioIo::new(upgraded)), Bytes::new()),
-    };
-    session.shared().post_attach(Attach { socket, read_ahead, told, received });
-    true
+    }
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
+pub use self::tcp::tune as tune_socket;
 use crate::closed::{CloseCode, Closed};
 use crate::dial_error::DialError;
 use crate::link::{Link, Socket};

@@ -52,7 +52,27 @@ pub enum Malformed {
     Body(u8),
 }
 
+/// The type of a frame, told without decoding it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Data,
+    Ack,
+    Token,
+    Close,
+}
+
 impl Frame {
+    /// Returns the type of a message; `None` for one that does not decode.
+    pub(crate) fn kind(message: &[u8]) -> Option<Kind> {
+        match message.first()? {
+            &DATA => Some(Kind::Data),
+            &ACK => Some(Kind::Ack),
+            &TOKEN => Some(Kind::Token),
+            &CLOSE => Some(Kind::Close),
+            _ => None,
+        }
+    }
+
     /// Decodes one message.
     pub fn decode(mut message: Bytes) -> Result<Self, Malformed> {
         if message.is_empty() {

@@ -20,6 +20,7 @@ mod closed;
 mod connector;
 mod dial_error;
 pub mod frame;
+mod frame_meter;
 mod link;
 mod names;
 mod pace;
@@ -34,12 +35,13 @@ mod ws;
 
 pub use acceptor::{
     Acceptor, AcceptorConfig, BadDial, BodyError, DialKind, DialRequest, Driver, Gone, RelaySession,
-    ResponseBody, Resumption, SendError,
+    ResponseBody, Resumption, SendError, plain_socket,
 };
 pub use backoff::Backoff;
 pub use closed::{CloseCode, Closed, printable};
-pub use connector::{Connector, ConnectorConfig, Desktop, Server};
+pub use connector::{Connector, ConnectorConfig, Desktop, Server, tune_socket};
 pub use dial_error::{DialError, Retry};
+pub use frame_meter::{Flood, FrameMeter, MeteredPeer, PREFACE};
 pub use link::Socket;
 pub use names::{BadDeviceName, BadSessionId, DeviceName, SessionId};
 pub use proxy::{Proxy, ProxyError};

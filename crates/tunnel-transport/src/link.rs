@@ -16,6 +16,7 @@ use self::core::{Alarm, Core, Event};
 
 use crate::closed::{CloseCode, Closed};
 use crate::frame::{Frame, Token};
+use crate::frame_meter::{FrameMeter, MeteredPeer};
 use crate::session::{Attach, Shared};
 use crate::ws::Role;
 
@@ -32,6 +33,8 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Socket for T {}
 pub(crate) struct Link {
     role: Role,
     core: Core,
+    /// The relay's end looks at what desktops send; a desktop trusts its relay with its time.
+    meter: Option<FrameMeter>,
     socket: Option<Box<dyn Socket>>,
     shared: Arc<Shared>,
     timer: Pin<Box<Sleep>>,
@@ -74,6 +77,7 @@ impl Link {
         Self {
             role,
             core: Core::new(role, shared.window(), now.into_std()),
+            meter: (role == Role::Server).then(|| FrameMeter::new(MeteredPeer::Desktop, now.into_std())),
             socket: None,
             timer: Box::pin(tokio::time::sleep_until(now + shared.grace())),
             detached_at: now,
@@ -286,7 +290,20 @@ impl hyper::rt::Read for Link {
         if this.core.readable() == 0 {
             return Poll::Pending;
         }
-        this.core.read(buf.remaining(), Instant::now().into_std(), |bytes| buf.put_slice(bytes));
+        let now = Instant::now().into_std();
+        let (meter, mut flood) = (&mut this.meter, None);
+        this.core.read(buf.remaining(), now, |bytes| {
+            buf.put_slice(bytes);
+            if let Some(meter) = meter
+                && let Err(error) = meter.read(bytes, now)
+            {
+                flood = Some(error);
+            }
+        });
+        if let Some(flood) = flood {
+            this.close(Closed::new(CloseCode::Protocol, flood.to_string()));
+            return Poll::Ready(Err(this.ending()));
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -311,6 +328,9 @@ impl hyper::rt::Write for Link {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         std::task::ready!(self.poll_room(cx))?;
         self.core.write(buf);
+        if let Some(meter) = &mut self.meter {
+            meter.wrote(buf.len());
+        }
         self.fresh += buf.len();
         Poll::Ready(Ok(buf.len()))
     }

@@ -1,6 +1,7 @@
 //! Callers that do not read: who watches for them, since a body that nobody asks for cannot.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -59,6 +60,66 @@ impl Reader {
     }
 }
 
+/// The readers of one connection.
+#[derive(Debug)]
+pub(crate) enum Readers {
+    /// One response after the other.
+    One(Arc<Reader>),
+    /// Many at once; those that have ended are taken out when others come.
+    Several(Mutex<Vec<Weak<Reader>>>),
+}
+
+/// How often the readers of a connection with several are looked at, as a part of the limit.
+const LOOKS: u32 = 8;
+
+impl Readers {
+    pub(crate) fn one() -> Self {
+        Self::One(Arc::new(Reader::new()))
+    }
+
+    pub(crate) fn several() -> Self {
+        Self::Several(Mutex::default())
+    }
+
+    /// Returns the reader of the next response.
+    pub(crate) fn next(&self) -> Arc<Reader> {
+        match self {
+            Self::One(reader) => Arc::clone(reader),
+            Self::Several(readers) => {
+                let reader = Arc::new(Reader::new());
+                let mut readers = readers.lock().unwrap_or_else(PoisonError::into_inner);
+                // As many as there are streams at most, and looked through only when there is no more room.
+                if readers.len() == readers.capacity() {
+                    readers.retain(|reader| reader.strong_count() > 0);
+                }
+                readers.push(Arc::downgrade(&reader));
+                reader
+            }
+        }
+    }
+
+    /// Waits until the caller has left a response unread for as long as `limit` says, which is looked at each time.
+    ///
+    /// Of several responses one is enough: a caller that wants the others reads this one or resets it.
+    pub(crate) async fn stalled(&self, limit: impl Fn() -> Duration) {
+        match self {
+            Self::One(reader) => reader.stalled(limit).await,
+            Self::Several(readers) => loop {
+                let limit = limit();
+                tokio::time::sleep(limit / LOOKS).await;
+                let now = Instant::now();
+                let readers = readers.lock().unwrap_or_else(PoisonError::into_inner);
+                let overdue = |reader: &Arc<Reader>| reader.left(limit, now).is_zero();
+                let stalled: Vec<_> = readers.iter().filter_map(Weak::upgrade).filter(overdue).collect();
+                if !stalled.is_empty() {
+                    stalled.iter().for_each(|reader| reader.stalled.store(true, Ordering::Relaxed));
+                    return;
+                }
+            },
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,5 +146,21 @@ mod tests {
             since.elapsed()
         );
         assert!(reader.is_stalled());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_several_responses_one_that_is_not_read_is_enough() {
+        let readers = Readers::several();
+        let (read, unread) = (readers.next(), readers.next());
+        let mut stalled = std::pin::pin!(readers.stalled(|| LIMIT));
+        unread.handed_out();
+        drop(readers.next());
+        for _ in 0..9 {
+            read.handed_out();
+            assert!(tokio::time::timeout(LIMIT / 10, stalled.as_mut()).await.is_err());
+            read.asked();
+        }
+        stalled.await;
+        assert!(unread.is_stalled() && !read.is_stalled());
     }
 }

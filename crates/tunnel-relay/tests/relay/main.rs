@@ -8,6 +8,7 @@
 mod admin;
 mod audit;
 mod devices;
+mod edge;
 mod ending;
 mod forwarding;
 mod harness;

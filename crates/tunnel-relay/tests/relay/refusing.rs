@@ -122,7 +122,9 @@ async fn what_cannot_be_forwarded_gets_a_plain_word() {
     let preflight = Request::builder().method(Method::OPTIONS).uri("/v1/chat/completions");
     let preflight =
         preflight.header("origin", "https://a.example").header("access-control-request-method", "POST");
-    assert_eq!(relay.send(preflight, Bytes::new()).await.status(), 401);
+    let response = relay.send(preflight, Bytes::new()).await;
+    assert_eq!(response.status(), 403);
+    assert_eq!(response.headers()["tunnel-error"], "origin_not_allowed");
 }
 
 #[tokio::test]

@@ -64,7 +64,7 @@ fn tuned(stream: TcpStream) -> io::Result<TcpStream> {
 }
 
 /// Sets what a tunnel's socket needs: no delay, and little that waits in the kernel.
-pub(crate) fn tune(stream: &TcpStream) -> io::Result<()> {
+pub fn tune(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     #[cfg(target_os = "linux")]
     SockRef::from(stream).set_tcp_notsent_lowat(settings::NOTSENT_LOWAT)?;

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, Bytes, BytesMut};
 
 use crate::closed::Closed;
-use crate::frame::{Frame, Malformed, Token};
+use crate::frame::{Frame, Kind, Malformed, Token};
+use crate::frame_meter::Budget;
 use crate::pace::{Pace, Sample};
 use crate::replay::{Mark, OutOfRange, Replay};
 use crate::ws::{Message, Next, Opcode, Reader, Role, WsError};
@@ -29,6 +30,8 @@ const ACK_AFTER: Duration = Duration::from_millis(100);
 const UNSENT: u64 = 128 * 1024;
 /// The most bytes of answers to pings that may wait for a peer that does not read them.
 const CONTROL_BACKLOG: usize = 64 * 1024;
+/// Messages of the stream up to this size cost something: a small HTTP/2 frame has more.
+const SMALL_MESSAGE: usize = 16;
 /// What one read of the socket asks for: this at first, doubling up to the other while reads come back full.
 const READ_MIN: usize = 4 * 1024;
 const READ_MAX: usize = 256 * 1024;
@@ -60,6 +63,8 @@ pub(crate) struct Core {
     last_pong: Option<Pong>,
     /// Whether no bytes of the stream have come since the last ping went out.
     quiet: bool,
+    /// What the other end may spend on messages that carry next to nothing.
+    budget: Budget,
 }
 
 #[derive(Debug)]
@@ -105,6 +110,8 @@ pub(crate) enum Fault {
     Window,
     #[error("pings without end")]
     Pings,
+    #[error("flood of messages that carry nothing")]
+    Flood,
 }
 
 /// What time has done.
@@ -136,6 +143,7 @@ impl Core {
             socket: None,
             last_pong: None,
             quiet: false,
+            budget: Budget::new(now),
         }
     }
 
@@ -297,6 +305,9 @@ impl Core {
                     return Ok(None);
                 }
             };
+            if !self.budget.spend(cost(&message), now) {
+                return Err(Fault::Flood);
+            }
             let event = match message {
                 Message::Binary(message) => self.frame(Frame::decode(message)?, now)?,
                 Message::Ping(payload) => {
@@ -452,6 +463,23 @@ impl Core {
         let socket = self.socket.as_ref()?;
         let next = socket.dead_at().min(socket.ping_at);
         Some(self.ack_due.map_or(next, |due| due.min(next)))
+    }
+}
+
+/// What a message costs of the other end's [`Budget`].
+///
+/// A desktop sends an ACK for each 64 KiB or ten a second, a ping each ten seconds and a token now and then; each
+/// refreshed token means a signature to check here, of which twenty at once and four a second are plenty.
+fn cost(message: &Message) -> u64 {
+    match message {
+        Message::Binary(message) => match Frame::kind(message) {
+            Some(Kind::Data) if message.len() > SMALL_MESSAGE => 0,
+            Some(Kind::Data | Kind::Ack) | None => 1,
+            Some(Kind::Token) => 5_000,
+            Some(Kind::Close) => 0,
+        },
+        Message::Ping(_) | Message::Pong(_) => 100,
+        Message::Close => 0,
     }
 }
 
@@ -744,6 +772,49 @@ mod tests {
         core.attach(0, 0, now).unwrap();
         assert_eq!(core.attach(0, 1, now), Err(OutOfRange));
         assert_eq!(core.attach(1, 0, now), Err(OutOfRange));
+    }
+
+    #[test]
+    fn messages_that_carry_nothing_are_taken_so_often_and_no_more() {
+        let binary = |payload: &[u8]| {
+            let mut message = Vec::new();
+            crate::ws::encode(Role::Client, Opcode::Binary, payload, &mut message);
+            message
+        };
+        let encoded = |frame: &Frame| {
+            let mut payload = Vec::new();
+            frame.encode(&mut payload);
+            binary(&payload)
+        };
+        let mut pong = Vec::new();
+        crate::ws::encode(Role::Client, Opcode::Pong, b"unasked", &mut pong);
+        let cases = [
+            ("ACK", encoded(&Frame::Ack(0)), 100_000),
+            ("TOKEN", encoded(&Frame::Token(Token("t".to_owned()))), 20),
+            ("pong", pong, 1_000),
+            ("tiny DATA", encoded(&Frame::Data(Bytes::from_static(b"x"))), 100_000),
+        ];
+        for (name, message, most) in cases {
+            let now = Instant::now();
+            let mut end = Core::new(Role::Server, WINDOW, now);
+            end.attach(0, 0, now).unwrap();
+            for number in 0..=most {
+                end.input().extend_from_slice(&message);
+                let arrived = end.arrived(message.len(), now);
+                assert_eq!(arrived == Err(Fault::Flood), number == most, "{name} {number}: {arrived:?}");
+                end.read(usize::MAX, now, |_| {});
+            }
+        }
+        // What carries something costs nothing.
+        let now = Instant::now();
+        let mut end = Core::new(Role::Server, WINDOW, now);
+        end.attach(0, 0, now).unwrap();
+        let message = encoded(&Frame::Data(vec![7; 64].into()));
+        for _ in 0..200_000 {
+            end.input().extend_from_slice(&message);
+            assert_eq!(end.arrived(message.len(), now), Ok(None));
+            end.read(usize::MAX, now, |_| {});
+        }
     }
 
     #[test]
