@@ -20,7 +20,6 @@ use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use jiff::Timestamp;
 use secrecy::SecretString;
 use tunnel_runtime::metrics::Exposition;
 
@@ -31,14 +30,13 @@ use crate::secret_file::{self, SecretFileError};
 #[derive(Debug)]
 pub(crate) struct AdminState {
     token: SecretString,
-    started_at: Timestamp,
 }
 
 impl AdminState {
     /// Reads the operators' token, or makes it at the first start.
     pub(crate) fn open(data_dir: &Path) -> Result<Self, SecretFileError> {
         let token = secret_file::open(&token_path(data_dir))?.into();
-        Ok(Self { token, started_at: Timestamp::now() })
+        Ok(Self { token })
     }
 }
 

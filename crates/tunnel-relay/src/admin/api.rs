@@ -127,10 +127,11 @@ async fn limits(State(shared): Relay) -> Response {
 /// Says what is in force. Secrets and the names of files that hold them are not among it.
 async fn config(State(shared): Relay) -> Response {
     let settings = shared.settings();
+    let state = shared.reload.state();
     let issuers: Vec<&str> = settings.issuers.iter().map(|issuer| issuer.name.as_str()).collect();
     answer(&json!({
-        "loaded_at": shared.admin.started_at,
-        "faults": [],
+        "loaded_at": state.loaded_at,
+        "faults": state.faults,
         "version": env!("CARGO_PKG_VERSION"),
         "issuers": issuers,
         "tiers": views::tiers(&settings).into_keys().collect::<Vec<_>>(),
@@ -163,7 +164,7 @@ async fn revoke(State(shared): Relay, body: Bytes) -> Answer {
         )
     })?;
     shared.audit.note(&Event::Admin { action: "revoke", subject: Some(&subject), detail: "" });
-    crate::admin::revocation::revoke(&shared, &subject, &token_id)?;
+    crate::admin::revocation::revoke(&shared, &subject, &token_id).await?;
     shared.audit.note(&Event::TokenRevoked { subject: &subject, token_id: &token_id });
     Ok(StatusCode::NO_CONTENT.into_response())
 }

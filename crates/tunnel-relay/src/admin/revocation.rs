@@ -3,13 +3,18 @@
 use axum::http::StatusCode;
 
 use crate::admin::problem::Problem;
+use crate::auth::revoked::RevokeError;
 use crate::relay::Shared;
 
-/// Revokes a token of a subject.
-pub(super) fn revoke(_shared: &Shared, _subject: &str, _token_id: &str) -> Result<(), Problem> {
-    Err(Problem::new(
-        StatusCode::NOT_IMPLEMENTED,
-        "revocation_unavailable",
-        "This relay keeps no list of revoked tokens. To void all tokens, replace issuer.key in the data directory.",
-    ))
+/// Revokes a token of a subject: requests with it are refused, streams and sessions that it opened end.
+pub(super) async fn revoke(shared: &Shared, subject: &str, token_id: &str) -> Result<(), Problem> {
+    shared.authority.revoke(subject, token_id, None).await.map_err(|error| {
+        let (status, code) = match error {
+            RevokeError::BadId => (StatusCode::BAD_REQUEST, "bad_request"),
+            RevokeError::Full | RevokeError::FullOfSubject | RevokeError::Unsaved(_) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "not_revoked")
+            }
+        };
+        Problem::new(status, code, format!("{error}."))
+    })
 }
