@@ -31,6 +31,9 @@ _tunnelctl() {
             tunnelctl,dashboard)
                 cmd="tunnelctl__subcmd__dashboard"
                 ;;
+            tunnelctl,devices)
+                cmd="tunnelctl__subcmd__devices"
+                ;;
             tunnelctl,diag)
                 cmd="tunnelctl__subcmd__diag"
                 ;;
@@ -182,7 +185,7 @@ _tunnelctl() {
 
     case "${cmd}" in
         tunnelctl)
-            opts="-q -h -V --url --json --quiet --timeout --color --help --version status start stop restart wait login logout whoami connections models requests usage config connect ping doctor diag logs events metrics service dashboard completion man version help"
+            opts="-q -h -V --url --json --quiet --timeout --color --help --version status start stop restart wait login logout whoami connections models devices requests usage config connect ping doctor diag logs events metrics service dashboard completion man version help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -856,6 +859,32 @@ _tunnelctl() {
             return 0
             ;;
         tunnelctl__subcmd__dashboard)
+            opts="-q -h --url --json --quiet --timeout --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --url)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tunnelctl__subcmd__devices)
             opts="-q -h --url --json --quiet --timeout --color --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

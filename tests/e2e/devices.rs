@@ -136,7 +136,7 @@ fn one_url_goes_where_the_model_is() -> Result<()> {
 fn a_device_that_stops_is_left_out_and_its_open_answer_holds_nothing_up() -> Result<()> {
     scenario(async |lab| {
         let two = two(lab).await?;
-        let stopped = two.lap.0.tunnelctl(&["stop", "--wait"]).await?;
+        let stopped = two.lap.0.tunnelctl(&["stop", "--wait", "10"]).await?;
         ensure!(stopped.status.success(), "{}", String::from_utf8_lossy(&stopped.stderr));
         two.until("lap is offline", |devices| devices[1]["online"] == false).await?;
         // One is left, and it gets everything.

@@ -29,6 +29,10 @@ use crate::waiting;
 
 /// What becomes of a request.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one is nearly each request, which a box would slow down"
+)]
 pub(crate) enum Choice {
     /// It is forwarded to one device.
     Device(StreamPermit, Request<CallerBody>),

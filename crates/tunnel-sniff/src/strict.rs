@@ -370,15 +370,12 @@ mod tests {
             prop_assert_eq!(scan.model(), Some(name.as_str()));
         }
 
+        // Without what only numbers have: of those it is looked at only where they end.
         #[test]
-        fn what_passes_is_json(text in "[{}\\[\\]\":,\\\\0e\\-+. mnodelatrue]{0,40}") {
+        fn what_passes_is_json(text in "\\{[{}\\[\\]\":,\\\\1 nulmode]{0,12}\\}") {
+            let text = text.replace('e', "\\u0065");
             if judge(text.as_bytes()).is_ok() {
-                // Numbers are only looked at as far as where they end.
-                let numbers = text.replace(|c: char| matches!(c, '0' | 'e' | '.' | '+' | '-'), "1");
-                prop_assert!(
-                    serde_json::from_str::<serde_json::Value>(&text).is_ok() || numbers.contains('1'),
-                    "{}", text
-                );
+                prop_assert!(serde_json::from_str::<serde_json::Value>(&text).is_ok(), "{}", text);
             }
         }
     }

@@ -58,11 +58,11 @@ impl Bounds<'_> {
         }
         let plain = !path.contains(['%', '\\', ';']) && !path.contains("//") && !path.contains("/.");
         const MAKES_MODELS: [&str; 5] = ["/api/create", "/api/copy", "/api/pull", "/api/push", "/api/blobs"];
-        let under = |root: &&str| {
+        let under = |root: &str| {
             let rest = path.get(..root.len()).filter(|start| start.eq_ignore_ascii_case(root));
             rest.is_some() && matches!(path.as_bytes().get(root.len()), None | Some(b'/'))
         };
-        if !plain || MAKES_MODELS.iter().any(|root| under(&root)) {
+        if !plain || MAKES_MODELS.iter().any(|root| under(root)) {
             return Err(Refusal::ModelNotAllowed {
                 why: "The token holds for some models only, and this path may change or make models. Use a token \
                       without such a bound.",

@@ -168,7 +168,7 @@ async fn a_key_for_some_models_gets_no_other_by_any_spelling() {
     let key = key(&relay, &["llama3*"]);
     let mut others = Vec::new();
     for round in 0..2_u8 {
-        let ok = post(&relay, &key, "/api/chat", r#"{"model":"llama3:8b","stream":false}"#).await;
+        let ok = post(&relay, &key, "/api/chat", r#"{"model":"llama3:latest","stream":false}"#).await;
         assert_eq!((ok.0, ok.1.as_str()), (200, "a"));
         for body in [
             r#"{"model":"secret"}"#,

@@ -246,7 +246,7 @@ impl Tenant {
         self.until(device, Shown::Offline).await;
     }
 
-    async fn resume(&mut self, device: &'static str) {
+    async fn resume(&self, device: &'static str) {
         if let Some(desk) = self.desks.get(device) {
             desk.connector.resume(&desk.session).await.unwrap();
         }
@@ -299,7 +299,7 @@ impl Tenant {
     }
 
     /// Makes a key, bounded to a device, to models, or to neither.
-    fn key(&mut self, bound: Option<&str>, models: Option<Vec<String>>) -> String {
+    fn key(&self, bound: Option<&str>, models: Option<Vec<String>>) -> String {
         if bound.is_none() && models.is_none() {
             return self.token.clone();
         }
