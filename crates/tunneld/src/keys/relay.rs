@@ -124,7 +124,7 @@ impl KeyOffice {
         let answer = Call::delete(&endpoint).with_bearer(&self.token).make(&self.way).await?;
         match answer.status {
             status if status.is_success() => Ok(()),
-            StatusCode::NOT_FOUND => Err(KeyError::Unknown),
+            StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST => Err(KeyError::Unknown),
             _ => Err(self.refusal(&answer)),
         }
     }
@@ -138,7 +138,7 @@ impl KeyOffice {
     fn refusal(&self, answer: &Answer) -> KeyError {
         match answer.status {
             StatusCode::UNAUTHORIZED => KeyError::TokenRefused { relay: self.name() },
-            StatusCode::FORBIDDEN => KeyError::NotAllowed { relay: self.name() },
+            StatusCode::FORBIDDEN => KeyError::NotAllowed { relay: self.name(), sentence: sentence(answer) },
             status => KeyError::Unavailable { relay: self.name(), status },
         }
     }
@@ -164,7 +164,7 @@ fn sentence(answer: &Answer) -> String {
     // RFC 9457, and the form of OpenAI.
     let text = [&body["detail"], &body["error"]["message"]].into_iter().find_map(Value::as_str);
     let told = text.map(printable).filter(|text| !text.is_empty());
-    told.unwrap_or_else(|| format!("it answered {}", answer.status))
+    told.unwrap_or_else(|| format!("it answered {}.", answer.status))
 }
 
 #[cfg(test)]
