@@ -46,6 +46,9 @@ _tunnelctl() {
             tunnelctl,help)
                 cmd="tunnelctl__subcmd__help"
                 ;;
+            tunnelctl,keys)
+                cmd="tunnelctl__subcmd__keys"
+                ;;
             tunnelctl,login)
                 cmd="tunnelctl__subcmd__login"
                 ;;
@@ -157,6 +160,15 @@ _tunnelctl() {
             tunnelctl__subcmd__connections,test)
                 cmd="tunnelctl__subcmd__connections__subcmd__test"
                 ;;
+            tunnelctl__subcmd__keys,create)
+                cmd="tunnelctl__subcmd__keys__subcmd__create"
+                ;;
+            tunnelctl__subcmd__keys,list)
+                cmd="tunnelctl__subcmd__keys__subcmd__list"
+                ;;
+            tunnelctl__subcmd__keys,revoke)
+                cmd="tunnelctl__subcmd__keys__subcmd__revoke"
+                ;;
             tunnelctl__subcmd__models,list)
                 cmd="tunnelctl__subcmd__models__subcmd__list"
                 ;;
@@ -185,7 +197,7 @@ _tunnelctl() {
 
     case "${cmd}" in
         tunnelctl)
-            opts="-q -h -V --url --json --quiet --timeout --color --help --version status start stop restart wait login logout whoami connections models devices requests usage config connect ping doctor diag logs events metrics service dashboard completion man version help"
+            opts="-q -h -V --url --json --quiet --timeout --color --help --version status start stop restart wait login logout whoami keys connections models devices requests usage config connect ping doctor diag logs events metrics service dashboard completion man version help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1030,8 +1042,132 @@ _tunnelctl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        tunnelctl__subcmd__keys)
+            opts="-q -h --url --json --quiet --timeout --color --help create list revoke"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --url)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tunnelctl__subcmd__keys__subcmd__create)
+            opts="-q -h --name --device --model --scope --expires --url --json --quiet --timeout --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --device)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --model)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --scope)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --expires)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --url)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tunnelctl__subcmd__keys__subcmd__list)
+            opts="-q -h --url --json --quiet --timeout --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --url)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tunnelctl__subcmd__keys__subcmd__revoke)
+            opts="-q -h --url --json --quiet --timeout --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --url)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         tunnelctl__subcmd__login)
-            opts="-q -h --device-code --token-file --token-stdin --url --json --quiet --timeout --color --help"
+            opts="-q -h --browser --device-code --token-file --token-stdin --no-wait --url --json --quiet --timeout --color --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

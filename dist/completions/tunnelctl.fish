@@ -38,9 +38,10 @@ complete -c tunnelctl -n "__fish_tunnelctl_needs_command" -f -a "start" -d 'Open
 complete -c tunnelctl -n "__fish_tunnelctl_needs_command" -f -a "stop" -d 'Close the tunnel; requests that run may finish'
 complete -c tunnelctl -n "__fish_tunnelctl_needs_command" -f -a "restart" -d 'Close the tunnel and open it anew'
 complete -c tunnelctl -n "__fish_tunnelctl_needs_command" -f -a "wait" -d 'Wait until the tunnel is up, or until requests would be answered'
-complete -c tunnelctl -n "__fish_tunnelctl_needs_command" -f -a "login" -d 'Store the token that the tunnel is dialled with'
-complete -c tunnelctl -n "__fish_tunnelctl_needs_command" -f -a "logout" -d 'Forget the token; the tunnel goes down'
+complete -c tunnelctl -n "__fish_tunnelctl_needs_command" -f -a "login" -d 'Log in, or store the token that the tunnel is dialled with'
+complete -c tunnelctl -n "__fish_tunnelctl_needs_command" -f -a "logout" -d 'Revoke and forget the token; the tunnel goes down'
 complete -c tunnelctl -n "__fish_tunnelctl_needs_command" -f -a "whoami" -d 'Show whom the token is for, until when, and where it is kept'
+complete -c tunnelctl -n "__fish_tunnelctl_needs_command" -f -a "keys" -d 'Look after keys for apps: tokens that reach the models of this account over the relay'
 complete -c tunnelctl -n "__fish_tunnelctl_needs_command" -f -a "connections" -d 'Look after the connections to model servers'
 complete -c tunnelctl -n "__fish_tunnelctl_needs_command" -f -a "models" -d 'Show the models that the connections have'
 complete -c tunnelctl -n "__fish_tunnelctl_needs_command" -f -a "devices" -d 'Show the machines of this account, as the relay knows them'
@@ -105,14 +106,16 @@ never\t''"
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand wait" -l json -d 'Answer in JSON, which is stable; text for people is not'
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand wait" -s q -l quiet -d 'Say nothing but answers and errors'
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand wait" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand login" -l token-file -d 'Read it from this file' -r -F
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand login" -l token-file -d 'Read a token from this file' -r -F
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand login" -l url -d 'Ask the daemon at this address, http://… or unix:///…' -r
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand login" -l timeout -d 'Wait this long for each answer: 60s, 2m, 500ms, or seconds' -r
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand login" -l color -d 'Use colour' -r -f -a "auto\t''
 always\t''
 never\t''"
-complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand login" -l device-code -d 'Log in in a browser, on this machine or another'
-complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand login" -l token-stdin -d 'Read it from standard input'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand login" -l browser -d 'Log in with a browser of this machine; this is the default on a terminal'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand login" -l device-code -d 'Log in with a browser on whatever machine, by typing a code there'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand login" -l token-stdin -d 'Read a token from standard input'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand login" -l no-wait -d 'Begin the login and leave the rest to the daemon'
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand login" -l json -d 'Answer in JSON, which is stable; text for people is not'
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand login" -s q -l quiet -d 'Say nothing but answers and errors'
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand login" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -132,6 +135,46 @@ never\t''"
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand whoami" -l json -d 'Answer in JSON, which is stable; text for people is not'
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand whoami" -s q -l quiet -d 'Say nothing but answers and errors'
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand whoami" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and not __fish_seen_subcommand_from create list revoke" -l url -d 'Ask the daemon at this address, http://… or unix:///…' -r
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and not __fish_seen_subcommand_from create list revoke" -l timeout -d 'Wait this long for each answer: 60s, 2m, 500ms, or seconds' -r
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and not __fish_seen_subcommand_from create list revoke" -l color -d 'Use colour' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and not __fish_seen_subcommand_from create list revoke" -l json -d 'Answer in JSON, which is stable; text for people is not'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and not __fish_seen_subcommand_from create list revoke" -s q -l quiet -d 'Say nothing but answers and errors'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and not __fish_seen_subcommand_from create list revoke" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and not __fish_seen_subcommand_from create list revoke" -f -a "create" -d 'Make a key, and print it: the only time that it can be seen'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and not __fish_seen_subcommand_from create list revoke" -f -a "list" -d 'Show the keys that were made from this machine'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and not __fish_seen_subcommand_from create list revoke" -f -a "revoke" -d 'Make a key void'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and __fish_seen_subcommand_from create" -l name -d 'What it is for' -r
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and __fish_seen_subcommand_from create" -l device -d 'Reach only this desktop' -r
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and __fish_seen_subcommand_from create" -l model -d 'Ask only for this model; may be given several times' -r
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and __fish_seen_subcommand_from create" -l scope -d 'What it allows; may be given several times. Default: inference' -r
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and __fish_seen_subcommand_from create" -l expires -d 'How long it holds: 90d, 12h. Default: as the relay decides' -r
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and __fish_seen_subcommand_from create" -l url -d 'Ask the daemon at this address, http://… or unix:///…' -r
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and __fish_seen_subcommand_from create" -l timeout -d 'Wait this long for each answer: 60s, 2m, 500ms, or seconds' -r
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and __fish_seen_subcommand_from create" -l color -d 'Use colour' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and __fish_seen_subcommand_from create" -l json -d 'Answer in JSON, which is stable; text for people is not'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and __fish_seen_subcommand_from create" -s q -l quiet -d 'Say nothing but answers and errors'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and __fish_seen_subcommand_from create" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and __fish_seen_subcommand_from list" -l url -d 'Ask the daemon at this address, http://… or unix:///…' -r
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and __fish_seen_subcommand_from list" -l timeout -d 'Wait this long for each answer: 60s, 2m, 500ms, or seconds' -r
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and __fish_seen_subcommand_from list" -l color -d 'Use colour' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and __fish_seen_subcommand_from list" -l json -d 'Answer in JSON, which is stable; text for people is not'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and __fish_seen_subcommand_from list" -s q -l quiet -d 'Say nothing but answers and errors'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and __fish_seen_subcommand_from revoke" -l url -d 'Ask the daemon at this address, http://… or unix:///…' -r
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and __fish_seen_subcommand_from revoke" -l timeout -d 'Wait this long for each answer: 60s, 2m, 500ms, or seconds' -r
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and __fish_seen_subcommand_from revoke" -l color -d 'Use colour' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and __fish_seen_subcommand_from revoke" -l json -d 'Answer in JSON, which is stable; text for people is not'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and __fish_seen_subcommand_from revoke" -s q -l quiet -d 'Say nothing but answers and errors'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and __fish_seen_subcommand_from revoke" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and not __fish_seen_subcommand_from list test add remove enable disable detect" -l url -d 'Ask the daemon at this address, http://… or unix:///…' -r
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and not __fish_seen_subcommand_from list test add remove enable disable detect" -l timeout -d 'Wait this long for each answer: 60s, 2m, 500ms, or seconds' -r
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and not __fish_seen_subcommand_from list test add remove enable disable detect" -l color -d 'Use colour' -r -f -a "auto\t''

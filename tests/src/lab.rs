@@ -17,6 +17,7 @@ use crate::{
     daemon::{Daemon, DaemonOptions},
     fake_backend::{FakeBackend, FakeBackendOptions},
     flaky_link::FlakyLink,
+    oidc_provider::{self, OidcProvider, ProviderOptions},
     relay::{Relay, RelayOptions, Scope, TokenRequest},
 };
 
@@ -81,6 +82,11 @@ impl Lab {
     /// Starts a relay.
     pub async fn relay(&mut self, options: RelayOptions) -> Result<Relay> {
         Relay::start(&self.folder("relay", "relay.log")?, options).await
+    }
+
+    /// Starts an OpenID provider; none where it is not installed.
+    pub fn provider(&mut self, options: ProviderOptions) -> Result<Option<OidcProvider>> {
+        OidcProvider::start(&self.folder("provider", oidc_provider::LOG)?, options)
     }
 
     /// Starts a daemon.

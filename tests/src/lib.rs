@@ -26,6 +26,7 @@
 //! | [`Terminal`] | a real terminal (tmux): keys in, screens out |
 //! | [`Desktop`], [`Tray`] | a session bus with a place for icons and notifications, and the real tray on it |
 //! | [`RestlessDaemon`] | the real daemon with changes of status put between its messages on `/ws` |
+//! | [`OidcProvider`] | a certified OpenID provider, and a person who logs in there |
 //! | [`ScriptedDoor`] | an HTTP server that gives one answer |
 //! | [`Masks`], [`compare`] | what programs print, kept as files |
 //! | [`ModelServer`] | a real llama.cpp server, where `cargo xtask setup` has put one |
@@ -53,6 +54,7 @@ mod lab;
 mod model_server;
 mod namespaces;
 mod official_clients;
+mod oidc_provider;
 mod own_network;
 mod pebble;
 pub mod ports;
@@ -86,6 +88,7 @@ pub use lab::{Lab, World, WorldOptions, scenario, seed};
 pub use model_server::{ModelServer, REAL_MODEL};
 pub use namespaces::forbidden;
 pub use official_clients::OfficialClients;
+pub use oidc_provider::{OidcProvider, ProviderOptions};
 pub use own_network::in_own_network;
 pub use pebble::{Pebble, PebblePlace};
 pub use process::{Memory, Process};

@@ -1,4 +1,4 @@
-//! The official clients of Ollama and OpenAI, which the end-to-end tests run as they are.
+//! The official clients of Ollama and OpenAI, and an OpenID provider: the end-to-end tests run them as they are.
 
 use std::fs;
 use std::process::Command;
@@ -43,7 +43,9 @@ pub(crate) fn install() -> anyhow::Result<()> {
         run::logged("installing the Python clients", &mut pip)
     })
     .context("installing the Python clients")?;
-    talk::step("installing the official JavaScript clients: ollama, openai");
+    talk::step(
+        "installing the official JavaScript clients and an OpenID provider: ollama, openai, oidc-provider",
+    );
     fs::write(folder.join("package.json"), PACKAGE)?;
     fs::write(folder.join("package-lock.json"), PACKAGE_LOCK)?;
     run::with_retries("the JavaScript clients", || {

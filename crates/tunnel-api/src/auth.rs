@@ -92,3 +92,115 @@ impl fmt::Debug for TokenRequest {
         f.debug_struct("TokenRequest").finish_non_exhaustive()
     }
 }
+
+/// How a person proves who they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum LoginFlow {
+    /// In a browser on this machine, which comes back to the daemon (RFC 8252, with PKCE).
+    Browser,
+    /// In a browser on whatever machine, with a code that is typed there (RFC 8628).
+    DeviceCode,
+    /// A value that this program does not know.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
+impl LoginFlow {
+    /// Returns the name that the API uses.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Browser => "browser",
+            Self::DeviceCode => "device_code",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl fmt::Display for LoginFlow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// Body of `POST /api/auth/login`; it may be left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct LoginRequest {
+    /// Which way to log in. Default `device_code`.
+    pub flow: LoginFlow,
+}
+
+impl Default for LoginRequest {
+    fn default() -> Self {
+        Self { flow: LoginFlow::DeviceCode }
+    }
+}
+
+/// Answer of `POST /api/auth/login`: what the person has to do now.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct LoginBegun {
+    /// The way that was taken.
+    pub flow: LoginFlow,
+    /// Page on which `user_code` is typed. None in the flow `browser`.
+    pub verification_uri: Option<String>,
+    /// The same page with the code in it already, for a link or a QR code. None where the provider has none.
+    pub verification_uri_complete: Option<String>,
+    /// What is typed there. None in the flow `browser`.
+    pub user_code: Option<String>,
+    /// Page to open in a browser on this machine. None in the flow `device_code`.
+    pub authorization_url: Option<String>,
+    /// When the login ends unfinished.
+    pub expires_at: Timestamp,
+    /// How often the daemon asks whether it is done, in seconds. None in the flow `browser`.
+    pub interval_s: Option<u64>,
+}
+
+impl fmt::Debug for LoginBegun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Codes and addresses of a login are for its user alone.
+        f.debug_struct("LoginBegun").field("flow", &self.flow).finish_non_exhaustive()
+    }
+}
+
+/// How a login stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum LoginState {
+    /// None was begun since the daemon started, or it was cancelled.
+    None,
+    /// The person has to act.
+    Pending,
+    /// The token is stored.
+    Done,
+    /// It ended without a token; `error` says why.
+    Failed,
+    /// A value that a newer daemon sent.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
+/// Answer of `GET` and `DELETE /api/auth/login`: the login that was begun last.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct LoginStatus {
+    /// How it stands.
+    pub state: LoginState,
+    /// Which way was taken. None where there is no login.
+    pub flow: Option<LoginFlow>,
+    /// Why it failed, as one sentence with the next step.
+    pub error: Option<String>,
+    /// The same as a stable word: `access_denied`, `login_timeout`, `login_unavailable`, `login_refused`,
+    /// `provider_unavailable`, `secret_store_unavailable`.
+    pub code: Option<String>,
+    /// When a pending login ends unfinished.
+    pub expires_at: Option<Timestamp>,
+}

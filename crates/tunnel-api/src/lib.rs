@@ -32,6 +32,7 @@ pub mod diagnosis;
 pub mod error;
 pub mod event;
 pub mod health;
+pub mod key;
 pub mod log_level;
 pub mod metrics;
 pub mod model;
@@ -43,7 +44,9 @@ pub mod usage;
 pub mod warning;
 pub mod ws;
 
-pub use auth::{AuthStatus, StoredIn, TokenRequest};
+pub use auth::{
+    AuthStatus, LoginBegun, LoginFlow, LoginRequest, LoginState, LoginStatus, StoredIn, TokenRequest,
+};
 pub use config::Config;
 pub use connection::{Connection, ConnectionReport, Connections};
 pub use detect::{Detected, DetectedServer};
@@ -52,6 +55,7 @@ pub use diagnosis::{Check, Diagnosis, Verdict};
 pub use error::ErrorBody;
 pub use event::{Event, Events};
 pub use health::{Health, HealthStatus, LogTarget, Version};
+pub use key::{Key, KeyRequest, Keys, NewKey};
 pub use log_level::LogLevelAnswer;
 pub use metrics::Metrics;
 pub use model::{Model, Models};

@@ -15,8 +15,9 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tunnel_api::connection::ConnectionTest;
 use tunnel_api::{
-    AuthStatus, Connections, Detected, Devices, Diagnosis, ErrorBody, Events, Health, Metrics, Models,
-    Requests, Status, TunnelAnswer, Usage, UsageBy, VERSION_HEADER, Version, Warnings,
+    AuthStatus, Connections, Detected, Devices, Diagnosis, ErrorBody, Events, Health, Key, KeyRequest, Keys,
+    LoginBegun, LoginFlow, LoginStatus, Metrics, Models, NewKey, Requests, Status, TunnelAnswer, Usage,
+    UsageBy, VERSION_HEADER, Version, Warnings,
 };
 
 pub use self::config::VersionedConfig;
@@ -28,6 +29,8 @@ const ANSWER: Duration = Duration::from_secs(10);
 const CHANGE: Duration = Duration::from_secs(30);
 /// Longest wait for what the daemon has to ask others for: `connectionTimeout` is at most 300 s.
 const PROBE: Duration = Duration::from_secs(310);
+/// Longest wait for what the daemon asks the relay once, which it waits 30 s for.
+const RELAY: Duration = Duration::from_secs(40);
 /// Longest wait for a TCP connection; all doors are on this machine.
 const CONNECT: Duration = Duration::from_secs(3);
 /// Longest answer that is read, in bytes: a status with thousands of models is far below.
@@ -240,9 +243,40 @@ impl Client {
         self.get("/api/auth").await
     }
 
-    /// Begins a login in the browser: `POST /api/auth/login`.
-    pub async fn begin_login(&self) -> Result<Value, Error> {
-        self.ask(Method::POST, "/api/auth/login", CHANGE).await
+    /// Begins a login in place of one that is under way: `POST /api/auth/login`.
+    pub async fn begin_login(&self, flow: LoginFlow) -> Result<LoginBegun, Error> {
+        let body = Map::from_iter([("flow".to_owned(), Value::from(flow.as_str()))]);
+        self.send(Method::POST, "/api/auth/login", Some(&body), CHANGE).await
+    }
+
+    /// Asks `GET /api/auth/login`.
+    pub async fn login_status(&self) -> Result<LoginStatus, Error> {
+        self.get("/api/auth/login").await
+    }
+
+    /// Ends the login that is under way: `DELETE /api/auth/login`.
+    pub async fn cancel_login(&self) -> Result<LoginStatus, Error> {
+        self.ask(Method::DELETE, "/api/auth/login", ANSWER).await
+    }
+
+    /// Asks `GET /api/keys`.
+    pub async fn keys(&self) -> Result<Keys, Error> {
+        self.get("/api/keys").await
+    }
+
+    /// Has the relay make a key for an app: `POST /api/keys`.
+    pub async fn create_key(&self, request: &KeyRequest) -> Result<NewKey, Error> {
+        let body = match serde_json::to_value(request) {
+            Ok(Value::Object(body)) => body,
+            // Cannot happen: it is an object with plain fields.
+            Ok(_) | Err(_) => Map::new(),
+        };
+        self.send(Method::POST, "/api/keys", Some(&body), RELAY).await
+    }
+
+    /// Has the relay take a key back: `DELETE /api/keys/{id}`.
+    pub async fn revoke_key(&self, id: &str) -> Result<Key, Error> {
+        self.ask(Method::DELETE, &format!("/api/keys/{}", segment(id)), RELAY).await
     }
 
     /// Orders the tunnel to be opened.

@@ -1,5 +1,6 @@
 //! What can be said on the command line.
 
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -82,15 +83,20 @@ pub(crate) enum Verb {
         #[arg(long = "for", value_name = "WHAT", default_value = "ready")]
         goal: Goal,
     },
-    /// Store the token that the tunnel is dialled with
+    /// Log in, or store the token that the tunnel is dialled with
     ///
-    /// The relay's operator makes it: tunnel-relay token create --scope tunnel. The daemon keeps it in the desktop's
-    /// keyring, or in an encrypted file where there is none, and dials with it at once.
+    /// On a terminal it logs in with the browser of this machine, where the relay offers that; --device-code works
+    /// with a browser elsewhere. Otherwise the relay's operator makes a token: tunnel-relay token create --scope tunnel.
+    /// The daemon keeps it in the desktop's keyring, or in an encrypted file where there is none, and dials with it at
+    /// once. Ends with code 5 when access was denied, 8 when nobody finished in time, 9 when the relay offers no login.
     Login(LoginFrom),
-    /// Forget the token; the tunnel goes down
+    /// Revoke and forget the token; the tunnel goes down
     Logout,
     /// Show whom the token is for, until when, and where it is kept
     Whoami,
+    /// Look after keys for apps: tokens that reach the models of this account over the relay
+    #[command(subcommand)]
+    Keys(KeysVerb),
     /// Look after the connections to model servers
     #[command(subcommand)]
     Connections(ConnectionsVerb),
@@ -200,17 +206,56 @@ pub(crate) enum Verb {
 
 /// Where the token comes from: never the command line, which others can see.
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
+#[group(skip)]
 pub(crate) struct LoginFrom {
-    /// Log in in a browser, on this machine or another
-    #[arg(long)]
+    /// Log in with a browser of this machine; this is the default on a terminal
+    #[arg(long, group = "from")]
+    pub(crate) browser: bool,
+    /// Log in with a browser on whatever machine, by typing a code there
+    #[arg(long, group = "from")]
     pub(crate) device_code: bool,
-    /// Read it from this file
-    #[arg(long, value_name = "FILE")]
+    /// Read a token from this file
+    #[arg(long, group = "from", value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
-    /// Read it from standard input
-    #[arg(long)]
-    token_stdin: bool,
+    /// Read a token from standard input
+    #[arg(long, group = "from")]
+    pub(crate) token_stdin: bool,
+    /// Begin the login and leave the rest to the daemon
+    #[arg(long, conflicts_with_all = ["token_file", "token_stdin"])]
+    pub(crate) no_wait: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeysVerb {
+    /// Make a key, and print it: the only time that it can be seen
+    ///
+    /// The relay makes it for one who is logged in; it allows no more than the login does. Ends with code 5 when this
+    /// login may not make keys.
+    Create {
+        /// What it is for
+        #[arg(long, value_parser = NonEmptyStringValueParser::new())]
+        name: Option<String>,
+        /// Reach only this desktop
+        #[arg(long, value_name = "NAME")]
+        device: Option<String>,
+        /// Ask only for this model; may be given several times
+        #[arg(long = "model", value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+        models: Vec<String>,
+        /// What it allows; may be given several times. Default: inference
+        #[arg(long = "scope", value_name = "SCOPE", value_parser = NonEmptyStringValueParser::new())]
+        scopes: Vec<String>,
+        /// How long it holds: 90d, 12h. Default: as the relay decides
+        #[arg(long, value_name = "TIME", value_parser = lifetime)]
+        expires: Option<NonZeroU64>,
+    },
+    /// Show the keys that were made from this machine
+    List,
+    /// Make a key void
+    Revoke {
+        /// What the list calls it
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        id: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -522,6 +567,21 @@ fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "must be at most a week".to_owned())
 }
 
+/// Reads how long a key holds, in seconds: `90d`, `12h`, `30m`, `60s`.
+fn lifetime(text: &str) -> Result<NonZeroU64, &'static str> {
+    const SHAPE: &str = "must look like 90d, 12h, 30m or 60s";
+    let (number, unit) = text.split_at(text.len() - text.chars().next_back().map_or(0, char::len_utf8));
+    let seconds_per_unit = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err(SHAPE),
+    };
+    let number = number.parse::<u64>().map_err(|_| SHAPE)?;
+    number.checked_mul(seconds_per_unit).and_then(NonZeroU64::new).ok_or(SHAPE)
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -543,6 +603,26 @@ mod tests {
         for text in ["", "s", "-1", "1y", "1e9", "1..2", "99999999h", "nan", "inf"] {
             assert!(duration(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn life_of_a_key_has_a_unit() {
+        assert_eq!(lifetime("90d").map(NonZeroU64::get), Ok(7_776_000));
+        assert_eq!(lifetime("60s").map(NonZeroU64::get), Ok(60));
+        for text in ["", "d", "90", "0d", "-1d", "1.5h", "9é", "99999999999999999999d", "999999999999999999d"]
+        {
+            assert!(lifetime(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn login_comes_from_one_place() {
+        let parsed = |line: &str| Cli::try_parse_from(line.split(' '));
+        assert!(
+            parsed("tunnelctl login").is_ok() && parsed("tunnelctl login --no-wait --device-code").is_ok()
+        );
+        assert!(parsed("tunnelctl login --browser --device-code").is_err());
+        assert!(parsed("tunnelctl login --token-stdin --no-wait").is_err());
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod devices;
 mod diag;
 mod doctor;
 mod events;
+mod keys;
 mod login;
 mod logs;
 mod metrics;
@@ -48,6 +49,7 @@ pub(crate) async fn run(cli: &Cli, output: &Output) -> anyhow::Result<u8> {
         Verb::Login(from) => login::login(&client, from, output).await,
         Verb::Logout => login::logout(&client, output).await,
         Verb::Whoami => login::whoami(&client, output).await,
+        Verb::Keys(verb) => keys::run(&client, verb, output).await,
         Verb::Connections(verb) => connections::run(&client, verb, output).await,
         Verb::Models(ModelsVerb::List) => models::list(&client, output).await,
         Verb::Devices => devices::list(&client, output).await,

@@ -43,6 +43,8 @@ impl Failure {
             exit: match error.code() {
                 // What is switched off is there; only not now.
                 "metrics_disabled" => exit::CONFLICT,
+                // What the relay does not allow is a conflict for the daemon, which itself lets this user in.
+                "not_allowed" => exit::NOT_ALLOWED,
                 _ => error.exit_code(),
             },
             code: error.code().to_owned(),

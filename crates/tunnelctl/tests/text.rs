@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -36,6 +36,8 @@ struct Script {
     /// The bodies of changes, with their methods.
     changes: Vec<(String, String)>,
     events: Vec<Value>,
+    /// How a login stands, look by look; empty where none is offered.
+    login: Vec<Value>,
 }
 
 type Shared = Arc<Mutex<Script>>;
@@ -87,10 +89,20 @@ impl Daemon {
             .route("/api/auth", shown(|script| script.auth.clone()))
             .route(
                 "/api/auth/login",
-                post(|| async {
+                post(login_begun).get(login_status).delete(|| async { ok(json!({ "state": "none" })) }),
+            )
+            .route(
+                "/api/keys",
+                get(|| async { ok(json!({ "keys": [] })) }).post(|| async {
+                    ok(json!({ "id": "k-1", "token": "canary-key", "expires_at": "2026-01-31T12:00:00Z" }))
+                }),
+            )
+            .route(
+                "/api/keys/{id}",
+                delete(|| async {
                     refuse(
                         StatusCode::CONFLICT,
-                        json!({ "error": "no browser here", "code": "login_unavailable" }),
+                        json!({ "error": "this login may not make keys", "code": "not_allowed" }),
                     )
                 }),
             )
@@ -592,11 +604,97 @@ fn nobody_is_told_how_to_become_somebody() {
     assert!(stdout.starts_with("subject  alice\n") && stdout.contains("desktop's keyring"), "{stdout}");
 }
 
+/// What a daemon answers that has begun a login; without a script for its end there is none to begin.
+async fn login_begun(State(script): State<Shared>, body: String) -> Response {
+    if script.lock().unwrap().login.is_empty() {
+        return refuse(
+            StatusCode::CONFLICT,
+            json!({ "error": "no browser here", "code": "login_unavailable" }),
+        );
+    }
+    let mut begun = json!({ "flow": "device_code", "expires_at": "2026-01-31T12:00:00Z", "interval_s": 5,
+                            "verification_uri": "https://login.example/device", "user_code": "ABCD-\u{1b}EFGH" });
+    if body.contains("browser") {
+        begun = json!({ "flow": "browser", "expires_at": "2026-01-31T12:00:00Z",
+                        "authorization_url": "https://login.example/auth?state=x" });
+    }
+    ok(begun)
+}
+
+/// Each look is one step further; the last one stays.
+async fn login_status(State(script): State<Shared>) -> Response {
+    let mut script = script.lock().unwrap();
+    let next = if script.login.len() > 1 { script.login.remove(0) } else { script.login[0].clone() };
+    ok(next)
+}
+
 #[test]
-fn login_in_a_browser_says_what_the_daemon_says() {
+fn login_that_is_not_offered_says_what_the_daemon_says() {
     let daemon = Daemon::start(Script::default());
     let refused = (9, String::new(), "error: no browser here\n".to_owned());
     assert_eq!(daemon.run(&["login", "--device-code"]), refused);
+    let (code, stdout, stderr) = daemon.run(&["login"]);
+    assert!((code, stdout.as_str()) == (2, "") && stderr.contains("--device-code"), "{stderr}");
+}
+
+#[test]
+fn login_by_device_code_shows_the_code_and_waits_for_the_end() {
+    let login = |end: Value, more: &[&str]| {
+        let pending = json!({ "state": "pending", "flow": "device_code" });
+        let daemon = Daemon::start(Script { login: vec![pending, end], ..Script::default() });
+        daemon.run(&[&["login", "--device-code"], more].concat())
+    };
+    let done = || json!({ "state": "done", "flow": "device_code" });
+    let (code, stdout, stderr) = login(done(), &[]);
+    let shown = "Open  https://login.example/device\nCode  ABCD-?EFGH\n";
+    assert_eq!(
+        (code, stdout),
+        (0, format!("{shown}logged in; the token is kept in the desktop's keyring\n")),
+        "{stderr}"
+    );
+    let (code, stdout, _) = login(done(), &["--no-wait"]);
+    assert_eq!((code, stdout.as_str()), (0, shown));
+    let (code, stdout, _) = login(done(), &["--json"]);
+    let lines: Vec<Value> = stdout.lines().map(json_of).collect();
+    assert_eq!((code, lines.len(), &lines[0]["flow"]), (0, 2, &json!("device_code")), "{stdout}");
+    assert_eq!(
+        (&lines[1]["authenticated"], &lines[1]["tunnel"]["outcome"]),
+        (&json!(true), &json!("switched_off"))
+    );
+    for (word, expected) in [("access_denied", 5), ("login_timeout", 8), ("login_refused", 1)] {
+        let failed = json!({ "state": "failed", "error": "it was denied", "code": word });
+        let (code, _, stderr) = login(failed, &[]);
+        assert_eq!(code, expected, "{word}");
+        assert!(stderr.contains("error: nobody is logged in: it was denied\n"), "{stderr}");
+    }
+    let (code, _, stderr) = login(json!({ "state": "none" }), &[]);
+    assert!(code == 1 && stderr.contains("cancelled"), "{stderr}");
+}
+
+#[test]
+fn login_in_a_browser_shows_the_address_where_there_is_no_display() {
+    let login = vec![json!({ "state": "done", "flow": "browser" })];
+    let daemon = Daemon::start(Script { login, ..Script::default() });
+    let (code, stdout, stderr) = daemon.run(&["login", "--browser"]);
+    assert!(
+        code == 0 && stdout.starts_with("Open  https://login.example/auth?state=x\nlogged in"),
+        "{stdout}"
+    );
+    assert!(stderr.contains("tunnelctl login --device-code"), "{stderr}");
+}
+
+#[test]
+fn key_is_all_that_standard_output_has() {
+    let daemon = Daemon::start(Script::default());
+    let (code, stdout, stderr) = daemon.run(&["keys", "create", "--name", "editor", "--expires", "90d"]);
+    assert_eq!((code, stdout.as_str()), (0, "canary-key\n"));
+    assert!(stderr.contains("until 2026-01-31") && stderr.contains("tunnelctl keys revoke k-1"), "{stderr}");
+    let (_, stdout, _) = daemon.run(&["keys", "create", "--json"]);
+    assert_eq!(json_of(&stdout)["token"], "canary-key");
+    let (code, stdout, stderr) = daemon.run(&["keys", "list"]);
+    assert!((code, stdout.as_str()) == (0, "") && stderr.contains("tunnelctl keys create"), "{stderr}");
+    let (code, _, stderr) = daemon.run(&["keys", "revoke", "k-1"]);
+    assert_eq!((code, stderr.as_str()), (5, "error: this login may not make keys\n"));
 }
 
 #[test]

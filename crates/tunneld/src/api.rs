@@ -9,6 +9,7 @@ mod diagnosis;
 pub(crate) mod error;
 mod events;
 mod health;
+mod keys;
 mod log_level;
 pub(crate) mod metrics;
 mod models;
@@ -51,6 +52,8 @@ use crate::diagnosis::Examiner;
 use crate::doors::accept::Handler;
 use crate::doors::peer::Peer;
 use crate::guard::{Effect, Guards, Verdict};
+use crate::keys::Keys;
+use crate::login::LoginHandle;
 use crate::resources::SharedReading;
 use crate::secrets::TokenHandle;
 use crate::store::{ApiOutcome, RecorderHandle, Store};
@@ -68,6 +71,8 @@ pub(crate) struct Api {
     /// Where the relay is.
     pub(crate) relay: watch::Receiver<Arc<Settings>>,
     pub(crate) token: TokenHandle,
+    pub(crate) login: LoginHandle,
+    pub(crate) keys: Keys,
     pub(crate) broker: Broker,
     pub(crate) guards: Arc<Guards>,
     pub(crate) store: Store,
@@ -147,8 +152,10 @@ fn routes() -> Vec<(&'static str, MethodRouter<Api>)> {
         ("/api/config/import", post(config::import)),
         ("/api/auth", get(auth::status)),
         ("/api/auth/token", put(auth::store).delete(auth::remove)),
-        ("/api/auth/login", post(auth::login)),
+        ("/api/auth/login", get(auth::login_status).post(auth::begin_login).delete(auth::cancel_login)),
         ("/api/auth/logout", post(auth::logout)),
+        ("/api/keys", get(keys::list).post(keys::create)),
+        ("/api/keys/{id}", delete(keys::revoke)),
         ("/api/tunnel/start", post(tunnel::start)),
         ("/api/tunnel/stop", post(tunnel::stop)),
         ("/api/tunnel/restart", post(tunnel::restart)),

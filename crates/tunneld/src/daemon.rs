@@ -32,6 +32,7 @@ use crate::doors::socket::{ControlSocket, SocketError, SocketFile};
 use crate::doors::{BindError, Bound, Doors, Rooms};
 use crate::gateway::Gateway;
 use crate::guard::Guards;
+use crate::keys::Keys;
 use crate::notify::{LeftToClients, Notifier};
 use crate::reload::{Consumers, Reloader};
 use crate::resources::{ResourceMeter, SharedReading};
@@ -40,7 +41,7 @@ use crate::status::{Sources, StatusHub};
 use crate::store::{BootId, Opened, RecorderHandle, Store, target_at_start};
 use crate::surroundings::{open_socket, socket_places, state_dir};
 use crate::warnings::{Condition, Listener, Reports, Transition};
-use crate::{alerts, chronicle, notify, page, scribe, tunnel, unit_status, world};
+use crate::{alerts, chronicle, login, notify, page, scribe, tunnel, unit_status, world};
 
 /// A daemon that runs. It ends with the [`Lifecycle`] that it was started on.
 #[derive(Debug)]
@@ -146,6 +147,10 @@ impl Daemon {
             },
             &critical,
         );
+        let login =
+            login::start(settings.subscribe(), token.clone(), record.clone(), soft.clone(), &critical);
+        let keys =
+            Keys::new(found.keys, settings.subscribe(), token.clone(), record.clone(), tracker.clone());
         let reports = Reports::new();
         let (notifications, for_notifier) = Listener::with_room(notify::ROOM);
         let (events, for_chronicle) = Listener::with_room(chronicle::ROOM);
@@ -205,6 +210,8 @@ impl Daemon {
             tunnel,
             relay: settings.subscribe(),
             token,
+            login,
+            keys,
             broker: broker.clone(),
             guards: Arc::clone(&guards),
             page: Arc::new(page::registry(&broker, status.clone(), store.clone(), resources.clone())),

@@ -39,6 +39,8 @@ mod exchange;
 mod gateway;
 mod guard;
 mod joint;
+mod keys;
+mod login;
 mod notify;
 mod page;
 #[cfg(test)]

@@ -8,6 +8,7 @@
 mod account;
 mod advice;
 mod bus;
+mod call;
 mod claims;
 mod credential;
 mod credentials;
@@ -16,7 +17,6 @@ mod file;
 mod handle;
 mod keeper;
 mod oauth;
-mod post;
 mod schedule;
 mod secret_service;
 mod store;
@@ -33,12 +33,15 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tunnel_api::auth::{AuthStatus, StoredIn};
 use tunnel_runtime::CriticalTasks;
+use tunnel_transport::RelayUrl;
 
 pub(crate) use bus::SessionBus;
+pub(crate) use call::{Answer, Call, CallError, Way};
 pub(crate) use claims::TokenTimes;
-pub(crate) use credentials::{Credentials, Renewal, parse_token};
+pub(crate) use credentials::{Credentials, Lease, Renewal, parse_token};
 pub(crate) use endpoint::{Endpoint, EndpointError};
 pub(crate) use handle::{ChangeError, TokenHandle};
+pub(crate) use oauth::{Issued, issued};
 pub(crate) use token::{Token, TokenError};
 
 use crate::config::Options;
@@ -55,6 +58,11 @@ pub(crate) struct Places {
     pub(crate) state_dir: Option<PathBuf>,
     /// The keyring's.
     pub(crate) bus: SessionBus,
+}
+
+/// What a relay is called beside what is kept for it.
+pub(crate) fn account_name(relay: &RelayUrl) -> String {
+    account::Account::of(relay).to_string()
 }
 
 /// Orders that wait for the keeper. It is never busy for longer than a few operations of a keyring: a sender
@@ -105,6 +113,7 @@ pub(crate) fn start(
         warnings,
         nudge: Arc::clone(&nudge),
         tracker: tasks.tracker().clone(),
+        token_file: places.token_file.clone(),
     };
     let ears = keeper::Ears { orders: arriving, nudge, soft: soft.clone() };
     let outlets = keeper::Outlets { current: current_tx, status: status_tx, warnings: warnings_tx };

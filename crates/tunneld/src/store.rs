@@ -13,6 +13,7 @@ mod event;
 mod fault;
 mod file;
 mod handle;
+mod key;
 mod migrate;
 mod open;
 mod recorder;

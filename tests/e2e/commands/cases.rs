@@ -107,10 +107,13 @@ pub(super) const CASES: &[Case] = &[
     ),
     Case {
         input: "not a token\n",
-        ..changes("login", &["--token-file {files}/token", "--token-stdin", "--device-code"])
+        ..changes("login", &["--token-file {files}/token", "--token-stdin", "--device-code", ""])
     },
     changes("logout", &[""]),
     asks("whoami", &[""]),
+    changes("keys create", &["--name editor --expires 90d", "--device Not-A-Name", "--expires soon"]),
+    asks("keys list", &[""]),
+    changes("keys revoke", &["nobody", "not/an-id"]),
     asks("connections list", &[""]),
     asks("connections test", &["", "ollama", "nobody"]),
     changes(

@@ -1,6 +1,7 @@
 //! `tunnelctl login`, `logout` and `whoami`: the token that the tunnel is dialled with.
 
 mod dial;
+mod person;
 mod unseen;
 
 use std::fs;
@@ -8,8 +9,8 @@ use std::io::{self, IsTerminal as _, Read as _};
 
 use anyhow::Context as _;
 use jiff::Timestamp;
-use serde_json::{Value, json};
-use tunnel_api::{AuthStatus, StoredIn};
+use serde_json::json;
+use tunnel_api::{AuthStatus, LoginFlow, StoredIn};
 use tunnel_client::{Client, exit};
 
 use self::dial::Outcome;
@@ -20,12 +21,23 @@ use crate::refusal::Refusal;
 /// Longest token that is read, in bytes; the daemon takes no longer one.
 const MAX_TOKEN_BYTES: u64 = 32 * 1024;
 /// How to get a token, for those who have none.
-const NEXT: &str = "store one with: tunnelctl login --token-stdin";
+const NEXT: &str = "log in with: tunnelctl login, or store one with: tunnelctl login --token-stdin";
 
-/// Hands a token to the daemon, from a file or standard input, or begins a login in a browser.
+/// Why a login without a flag is refused where there is no terminal.
+const WHERE_FROM: &str = "say where the token comes from: --token-stdin, --token-file FILE, or a person who logs in with \
+                          --device-code or --browser";
+
+/// Hands a token to the daemon, from a file or standard input, or has a person log in.
 pub(super) async fn login(client: &Client, from: &LoginFrom, output: &Output) -> anyhow::Result<u8> {
-    if from.device_code {
-        return device_code(client, output).await;
+    if from.token_file.is_none() && !from.token_stdin {
+        let flow = match (from.device_code, from.browser) {
+            (true, _) => LoginFlow::DeviceCode,
+            (false, true) => LoginFlow::Browser,
+            (false, false) if output.is_terminal() && io::stdin().is_terminal() => LoginFlow::Browser,
+            // A script that waits for a browser would wait for nobody.
+            (false, false) => return Err(Refusal::new(exit::USAGE, WHERE_FROM).into()),
+        };
+        return person::login(client, flow, !from.no_wait, output).await;
     }
     let text = match &from.token_file {
         Some(file) => {
@@ -89,24 +101,6 @@ async fn typed(output: &Output) -> io::Result<String> {
     let mut text = String::new();
     io::stdin().lock().take(MAX_TOKEN_BYTES + 1).read_to_string(&mut text)?;
     Ok(text)
-}
-
-/// Shows where to type which code. How it ends is for the daemon to find out, and to tell.
-async fn device_code(client: &Client, output: &Output) -> anyhow::Result<u8> {
-    let begun = client.begin_login().await?;
-    if output.wants_json() {
-        output.json(begun)?;
-        return Ok(exit::OK);
-    }
-    let text = |name: &str| begun.get(name).and_then(Value::as_str).map(clean);
-    match (text("verification_uri"), text("user_code")) {
-        (Some(address), Some(code)) => {
-            output.answer(&format!("Open  {address}\nCode  {code}\n"))?;
-            output.talk("see how it goes with: tunnelctl events --follow; when it is done: tunnelctl whoami");
-        }
-        _ => output.talk("the login has begun; see how it goes with: tunnelctl events --follow"),
-    }
-    Ok(exit::OK)
 }
 
 /// Has the daemon forget its token.
@@ -206,11 +200,9 @@ mod tests {
     fn expired_token_is_told_from_none() {
         let now = "2026-01-31T12:00:00Z".parse().unwrap();
         let none = AuthStatus { stored_in: StoredIn::None, ..AuthStatus::default() };
-        assert!(nobody(&none, now).starts_with("nobody is logged in: there is no token; store one with:"));
+        assert!(nobody(&none, now).starts_with("nobody is logged in: there is no token; log in with:"));
         let expired =
             AuthStatus { expires_at: Some(now), stored_in: StoredIn::File, ..AuthStatus::default() };
-        assert!(
-            nobody(&expired, now).starts_with("the token has expired at 2026-01-31 12:00:00Z; store one")
-        );
+        assert!(nobody(&expired, now).starts_with("the token has expired at 2026-01-31 12:00:00Z; log in"));
     }
 }

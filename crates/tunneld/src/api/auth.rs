@@ -1,4 +1,4 @@
-//! `GET /api/auth`, `PUT` and `DELETE /api/auth/token`, `POST /api/auth/login` and `logout`.
+//! `GET /api/auth`, `PUT` and `DELETE /api/auth/token`, `/api/auth/login`, `POST /api/auth/logout`.
 //!
 //! What callers send is never repeated to them: it may be a token in the wrong place.
 
@@ -8,12 +8,13 @@ use http::StatusCode;
 use jiff::Timestamp;
 use secrecy::SecretString;
 use serde_json::Value;
-use tunnel_api::{AuthStatus, TokenRequest};
+use tunnel_api::{AuthStatus, LoginBegun, LoginRequest, LoginStatus, TokenRequest};
 
 use super::Api;
-use super::body::RawBody;
+use super::body::{RawBody, object_or_default};
 use super::error::ApiError;
 use crate::daemon::chain;
+use crate::login::{Flow, LoginError};
 use crate::secrets::{self, ChangeError, Credentials, Endpoint, EndpointError, Renewal};
 
 pub(super) async fn status(State(api): State<Api>) -> Json<AuthStatus> {
@@ -47,11 +48,45 @@ pub(super) async fn logout(State(api): State<Api>) -> Result<Json<AuthStatus>, A
     Ok(Json(answer))
 }
 
-/// A login in the browser takes a relay that says where.
-pub(super) async fn login() -> ApiError {
-    let sentence = "this version has no login in the browser; store a token instead: tunnelctl login --token-stdin, with \
-                    what tunnel-relay token create --scope tunnel prints";
-    ApiError::new(StatusCode::CONFLICT, "login_unavailable", sentence)
+/// Begins a login, in place of one that is under way.
+pub(super) async fn begin_login(
+    State(api): State<Api>,
+    RawBody(body): RawBody,
+) -> Result<(StatusCode, Json<LoginBegun>), ApiError> {
+    let shape = || bad_request("it takes nothing, or an object with flow: browser or device_code".to_owned());
+    let request: LoginRequest = object_or_default(&body).ok_or_else(shape)?;
+    let flow = Flow::of(request.flow).ok_or_else(shape)?;
+    let begun = api.login.begin(flow).await.map_err(not_logged_in)?;
+    Ok((StatusCode::ACCEPTED, Json(begun)))
+}
+
+pub(super) async fn login_status(State(api): State<Api>) -> Json<LoginStatus> {
+    Json(api.login.status())
+}
+
+pub(super) async fn cancel_login(State(api): State<Api>) -> Result<Json<LoginStatus>, ApiError> {
+    api.login.cancel().await.map_err(not_logged_in)?;
+    Ok(login_status(State(api)).await)
+}
+
+fn not_logged_in(error: LoginError) -> ApiError {
+    let status = match &error {
+        LoginError::SwitchedOff
+        | LoginError::NotOffered { .. }
+        | LoginError::NoSuchFlow { .. }
+        | LoginError::Superseded => StatusCode::CONFLICT,
+        LoginError::BadOffer { .. }
+        | LoginError::BadProvider { .. }
+        | LoginError::Unavailable { .. }
+        | LoginError::Refused { .. }
+        | LoginError::Denied { .. }
+        | LoginError::Call(_) => StatusCode::BAD_GATEWAY,
+        LoginError::TimedOut => StatusCode::GATEWAY_TIMEOUT,
+        LoginError::Listen(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        LoginError::Store(error) => status_of(error),
+        LoginError::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    ApiError::new(status, error.code(), chain(&error))
 }
 
 /// Reads the body. The parser's own words would repeat parts of it.
@@ -84,9 +119,12 @@ fn login_of(request: TokenRequest, now: Timestamp) -> Result<Credentials, String
     let refresh_token = request.refresh_token.filter(|token| !token.is_empty());
     let renewal = match (refresh_token, token_endpoint) {
         (Some(_), None) => return Err("refresh_token needs token_endpoint, where it is renewed".to_owned()),
-        (Some(refresh_token), Some(token_endpoint)) => {
-            Some(Renewal { refresh_token: token("refresh_token", refresh_token)?, token_endpoint, client_id })
-        }
+        (Some(refresh_token), Some(token_endpoint)) => Some(Renewal {
+            refresh_token: token("refresh_token", refresh_token)?,
+            token_endpoint,
+            client_id,
+            resource: None,
+        }),
         (None, _) => None,
     };
     Ok(Credentials { renewal, revocation_endpoint, ..Credentials::bare(access_token, now.as_second()) })

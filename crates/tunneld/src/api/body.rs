@@ -13,6 +13,16 @@ pub(super) struct RawBody(pub(super) Bytes);
 /// A body that was read as `T`.
 pub(super) struct Body<T>(pub(super) T);
 
+/// Reads a body that may be left out; `None` of anything but an object with the right fields.
+pub(super) fn object_or_default<T: Default + DeserializeOwned>(body: &[u8]) -> Option<T> {
+    if body.is_empty() {
+        return Some(T::default());
+    }
+    // A list of the fields' values would be taken for the object, too.
+    let value: serde_json::Value = serde_json::from_slice(body).ok().filter(serde_json::Value::is_object)?;
+    serde_json::from_value(value).ok()
+}
+
 impl<S: Send + Sync> FromRequest<S> for RawBody {
     type Rejection = ApiError;
 

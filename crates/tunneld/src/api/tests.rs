@@ -14,6 +14,7 @@ use crate::config::{ConfigHandle, Loaded, Options, TokenSink};
 use crate::diagnosis::{Examiner, Subjects};
 use crate::notify::LeftToClients;
 use crate::reload::{Consumers, Reloader};
+use crate::secrets::testing::issuer::Issuer;
 use crate::secrets::testing::jwt;
 use crate::secrets::{self, Places, SessionBus};
 use crate::status::{Sources, StatusHub};
@@ -75,6 +76,10 @@ fn build(
     // Without a database: numbers are those of the test.
     let opened =
         Store::open(None, Timestamp::now()).now_or_never().expect("without a directory it opens at once");
+    let record = opened.handle.clone();
+    let login =
+        crate::login::start(settings.subscribe(), token.clone(), record.clone(), soft.clone(), &tasks);
+    let keys = Keys::new(Vec::new(), settings.subscribe(), token.clone(), record, tracker.clone());
     let deps = tunnel::Deps {
         settings: settings_reader,
         token: token.clone(),
@@ -118,6 +123,8 @@ fn build(
         tunnel,
         relay: settings.subscribe(),
         token,
+        login,
+        keys,
         guards,
         page: Arc::new(crate::page::registry(&broker, status.clone(), store.clone(), resources.clone())),
         store,
@@ -494,13 +501,85 @@ async fn login_that_cannot_be_used_is_refused_and_not_repeated() {
     assert_eq!(fixture.get("/api/auth").await.1["stored_in"], "none");
 }
 
+/// An API whose relay is this server.
+fn fixture_at(server: &Issuer) -> Fixture {
+    let relay = tunnel_transport::RelayUrl::parse(&server.url("")).unwrap();
+    fixture(|loaded| (loaded.tunnel.enabled, loaded.tunnel.relay) = (true, relay))
+}
+
 #[tokio::test]
-async fn login_in_the_browser_says_what_to_do_without_it() {
-    let fixture = fixture(|_| {});
+async fn login_that_the_relay_does_not_offer_says_what_to_do_without_it() {
+    let server = Issuer::start();
+    let fixture = fixture_at(&server);
+    server.will_answer(404, &Value::Null);
     let (status, body) = fixture.post("/api/auth/login").await;
     assert_eq!((status, &body["code"]), (StatusCode::CONFLICT, &"login_unavailable".into()));
-    assert!(body["error"].as_str().unwrap().contains("tunnelctl login"), "{body}");
+    assert!(body["error"].as_str().unwrap().contains("tunnelctl login --token-stdin"), "{body}");
+    let (status, body) = fixture.get("/api/auth/login").await;
+    let fields = set("state flow error code expires_at");
+    assert_eq!((status, keys(&body), &body["state"]), (StatusCode::OK, fields, &"none".into()));
+    let (status, _, body) = fixture.send(request("DELETE", "/api/auth/login")).await;
+    assert_eq!((status, &body["state"]), (StatusCode::OK, &"none".into()));
+    for bad in ["[]", "{\"flow\":\"magic\"}", "{\"canary\":1}"] {
+        let mut request = request("POST", "/api/auth/login");
+        *request.body_mut() = Body::from(bad);
+        let (status, _, body) = fixture.send(request).await;
+        assert_eq!((status, &body["code"]), (StatusCode::BAD_REQUEST, &"bad_request".into()), "{bad}");
+    }
 }
+
+#[tokio::test]
+async fn key_is_shown_once_listed_without_itself_and_revoked() {
+    let server = Issuer::start();
+    let fixture = fixture_at(&server);
+    let ask = async |method, path: &str, body: &str| {
+        let mut request = request(method, path);
+        *request.body_mut() = Body::from(body.to_owned());
+        let (status, _, body) = fixture.send(request).await;
+        (status, body)
+    };
+    let (status, body) = ask("POST", "/api/keys", "").await;
+    assert_eq!((status, &body["code"]), (StatusCode::CONFLICT, &"no_token".into()));
+    assert!(body["error"].as_str().unwrap().contains("tunnelctl login"), "{body}");
+
+    // Nobody dials with it: the first answers are for what the test asks.
+    let fixture_token = serde_json::json!({ "token": "canary-login" }).to_string();
+    fixture.post("/api/tunnel/stop").await;
+    assert_eq!(fixture.put_token(&fixture_token).await.0, StatusCode::OK);
+    let made = serde_json::json!({ "id": "k-1", "token": "canary-key", "scopes": ["inference"], "device": null,
+                                   "models": ["m"], "expires_at": "2999-01-01T00:00:00Z", "subject": "alice" });
+    server.will_answer(201, &made);
+    let (status, body) = ask("POST", "/api/keys", r#"{"name":"editor","models":["m"]}"#).await;
+    assert_eq!(
+        (status, &body["token"], &body["id"]),
+        (StatusCode::CREATED, &"canary-key".into(), &"k-1".into())
+    );
+    let (_, body) = ask("GET", "/api/keys", "").await;
+    let listed = &body["keys"][0];
+    assert_eq!((&listed["name"], &listed["models"][0]), (&"editor".into(), &"m".into()));
+    assert!(!body.to_string().contains("canary") && listed["revoked_at"].is_null(), "{body}");
+
+    server.will_answer(403, &Value::Null);
+    let (status, body) = ask("POST", "/api/keys", "{}").await;
+    assert_eq!((status, &body["code"]), (StatusCode::CONFLICT, &"not_allowed".into()));
+    assert!(body["error"].as_str().unwrap().contains("--scope account"), "{body}");
+    server.will_answer(422, &serde_json::json!({ "detail": "no such \u{1b}scope" }));
+    let (status, body) = ask("POST", "/api/keys", "{}").await;
+    assert_eq!((status, &body["code"]), (StatusCode::UNPROCESSABLE_ENTITY, &"key_refused".into()));
+    assert!(body["error"].as_str().unwrap().ends_with("no such scope"), "{body}");
+
+    server.will_say("HTTP/1.1 204 No Content\r\n", "");
+    let (status, body) = ask("DELETE", "/api/keys/k-1", "").await;
+    assert!(status == StatusCode::OK && body["revoked_at"].is_string(), "{body}");
+    assert!(ask("GET", "/api/keys", "").await.1["keys"][0]["revoked_at"].is_string());
+    let path = &server.forms().pop().unwrap()["path"];
+    assert_eq!(path, "/_tunnel/v1/tokens/k-1");
+    server.will_answer(404, &Value::Null);
+    assert_eq!(ask("DELETE", "/api/keys/k-2", "").await.0, StatusCode::NOT_FOUND);
+    assert_eq!(ask("DELETE", "/api/keys/a%2Fb", "").await.0, StatusCode::NOT_FOUND);
+    assert_eq!(server.forms().pop().unwrap()["path"], "/_tunnel/v1/tokens/k-2", "that is no id");
+}
+
 mod config;
 
 #[tokio::test]

@@ -10,7 +10,8 @@ pub(super) fn not_renewed(error: &RefreshError) -> Warning {
     let sentence = crate::daemon::chain(error);
     match error {
         RefreshError::LoginExpired { .. } => {
-            let next_step = "log in again, and store the new token: tunnelctl login --token-stdin";
+            let next_step =
+                "log in again: tunnelctl login, or store a new token: tunnelctl login --token-stdin";
             Warning::new(LOGIN_EXPIRED, format!("the login has expired: {sentence}"), next_step)
                 .with_severity(Severity::Error)
         }
@@ -19,7 +20,7 @@ pub(super) fn not_renewed(error: &RefreshError) -> Warning {
             sentence,
             "check client_id and token_endpoint of the login, and store it again: PUT /api/auth/token",
         ),
-        RefreshError::Unavailable { .. } | RefreshError::BadAnswer { .. } | RefreshError::Post(_) => {
+        RefreshError::Unavailable { .. } | RefreshError::BadAnswer { .. } | RefreshError::Call(_) => {
             let message = format!("the token could not be renewed: {sentence}");
             Warning::new(TOKEN_REFRESH_FAILED, message, "check the network; tunneld tries again by itself")
         }

@@ -33,6 +33,8 @@ pub(crate) struct Renewal {
     pub(crate) refresh_token: SecretString,
     pub(crate) token_endpoint: Endpoint,
     pub(crate) client_id: Option<String>,
+    /// For whom the token is asked for, where the server wants that named: RFC 8707.
+    pub(crate) resource: Option<String>,
 }
 
 /// The life of a token by this machine's clock, seconds since the epoch.
@@ -56,6 +58,8 @@ struct Stored<'a> {
     revocation_endpoint: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     client_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    resource: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     subject: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -89,6 +93,7 @@ impl Credentials {
             token_endpoint: renewal.map(|renewal| renewal.token_endpoint.url().to_string()),
             revocation_endpoint: self.revocation_endpoint.as_ref().map(|endpoint| endpoint.url().to_string()),
             client_id: renewal.and_then(|renewal| renewal.client_id.clone()),
+            resource: renewal.and_then(|renewal| renewal.resource.clone()),
             subject: self.subject.clone(),
             lease: self.lease,
         };
@@ -109,6 +114,7 @@ impl Credentials {
                 refresh_token: token(&refresh_token)?,
                 token_endpoint,
                 client_id: stored.client_id,
+                resource: stored.resource,
             }),
             _ => None,
         };
@@ -172,6 +178,7 @@ mod tests {
                 refresh_token: "canary-refresh".to_owned().into(),
                 token_endpoint: Endpoint::parse("https://login.example/token?canary").unwrap(),
                 client_id: Some("desk".to_owned()),
+                resource: Some("https://relay.example/".to_owned()),
             }),
             revocation_endpoint: Some(Endpoint::parse("https://login.example/revoke").unwrap()),
             subject: Some("alice".to_owned()),
@@ -195,6 +202,9 @@ mod tests {
         for other in ["", "{}", "a.b.c", r#"{"version":2,"stored_at":1,"access_token":"a"}"#] {
             assert!(Credentials::from_json(other.as_bytes()).is_none(), "{other}");
         }
+        let earlier = r#"{"version":1,"stored_at":1,"access_token":"a","refresh_token":"b","token_endpoint":"https://x.example/t","client_id":"desk"}"#;
+        let renewal = Credentials::from_json(earlier.as_bytes()).unwrap().renewal.unwrap();
+        assert_eq!((renewal.client_id.as_deref(), renewal.resource), (Some("desk"), None));
         let two_lines = r#"{"version":1,"stored_at":1,"access_token":"a\nb"}"#;
         assert!(Credentials::from_json(two_lines.as_bytes()).is_none());
         let later = r#"{"version":1,"stored_at":1,"access_token":"a","new":{}}"#;

@@ -11,9 +11,9 @@ use tunnel_api::auth::{AuthStatus, StoredIn};
 use tunnel_transport::RelayUrl;
 
 use super::account::Account;
+use super::call::Way;
 use super::credentials::Credentials;
 use super::oauth::{self, RevokeError};
-use super::post::Way;
 use super::token::{Current, Token, TokenError};
 
 /// Reads and changes the token; clones share it. All work is the keeper's.
@@ -26,6 +26,8 @@ pub(crate) struct TokenHandle {
     pub(super) nudge: Arc<Notify>,
     /// Waits for what was begun, whether or not the one who asked for it does.
     pub(super) tracker: TaskTracker,
+    /// Where it is named, no other token counts.
+    pub(super) token_file: Option<PathBuf>,
 }
 
 /// What the keeper is asked to do, with the way back for the answer.
@@ -111,6 +113,14 @@ impl TokenHandle {
     /// Has the places looked at again that failed before.
     pub(crate) fn look_again(&self) {
         self.nudge.notify_one();
+    }
+
+    /// Tells whether a login could be stored, before somebody goes to the trouble of getting one.
+    pub(crate) fn takes_logins(&self) -> Result<(), ChangeError> {
+        match &self.token_file {
+            Some(path) => Err(ChangeError::TokenFile(path.clone())),
+            None => Ok(()),
+        }
     }
 
     /// Stores a login and puts it in force. Returns where it was stored.

@@ -17,10 +17,10 @@ pub(super) use self::outlets::Outlets;
 use self::outlets::now;
 use super::account::Account;
 use super::advice;
+use super::call::Way;
 use super::credentials::{Credentials, Lease};
 use super::handle::{ChangeError, Order, Removed};
-use super::oauth::{self, RefreshError, Renewed};
-use super::post::Way;
+use super::oauth::{self, Issued, RefreshError};
 use super::schedule::Schedule;
 use super::store::StoreError;
 use super::stores::{Stores, Which};
@@ -40,7 +40,7 @@ pub(super) struct TokenKeeper {
     /// It was renewed, and no place took it.
     unsaved: bool,
     schedule: Schedule,
-    refreshing: Option<BoxFuture<'static, Result<Renewed, RefreshError>>>,
+    refreshing: Option<BoxFuture<'static, Result<Issued, RefreshError>>>,
     /// Why it was not renewed.
     trouble: Option<Warning>,
     /// Ends when a locked place is worth another look.
@@ -216,12 +216,13 @@ impl TokenKeeper {
         self.refreshing = Some(Box::pin(async move { oauth::refresh(&renewal, &way).await }));
     }
 
-    async fn refreshed(&mut self, outcome: Result<Renewed, RefreshError>) {
+    async fn refreshed(&mut self, outcome: Result<Issued, RefreshError>) {
         self.refreshing = None;
         let (Ok(held), Source::Stores(stores)) = (&self.token, &mut self.source) else { return };
         match outcome {
             Ok(renewed) => {
                 let login = held.login.clone().renewed(renewed, now());
+                let lease = login.lease;
                 // Stored first: once the new token is used, the old refresh token may be void.
                 let saved = stores.save(&self.account, &login).await;
                 self.recovery = stores.recovered();
@@ -231,7 +232,7 @@ impl TokenKeeper {
                 }
                 info!(stored = saved.is_ok(), "token renewed");
                 self.put_in_force(login, saved.unwrap_or(StoredIn::None));
-                self.schedule.renewed(Instant::now().into_std(), &mut rand::rng());
+                self.schedule.renewed(lease, Instant::now().into_std(), &mut rand::rng());
             }
             Err(error) => {
                 if error.is_final() {
@@ -333,8 +334,7 @@ impl TokenKeeper {
     }
 
     fn way(&self) -> Way {
-        let settings = self.settings.borrow();
-        Way { ca_file: settings.ca_file.clone(), proxies: settings.proxies.clone() }
+        Way::of(&self.settings.borrow())
     }
 
     fn put_in_force(&mut self, login: Credentials, place: StoredIn) {
@@ -355,8 +355,8 @@ impl Held {
 
 impl Credentials {
     /// The same login with the token that was got for it at `now`.
-    fn renewed(self, renewed: Renewed, now: i64) -> Self {
-        let Renewed { access_token, refresh_token, expires_in } = renewed;
+    fn renewed(self, renewed: Issued, now: i64) -> Self {
+        let Issued { access_token, refresh_token, expires_in } = renewed;
         let renewal = self.renewal.map(|mut renewal| {
             renewal.refresh_token = refresh_token.unwrap_or(renewal.refresh_token);
             renewal

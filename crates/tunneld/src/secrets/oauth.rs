@@ -7,14 +7,14 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::call::{Call, CallError, Way};
 use super::credentials::{self, Credentials, Renewal};
-use super::post::{self, PostError, Way};
 
-/// A token that was renewed.
+/// A token that was issued, for the first time or anew.
 #[derive(Debug)]
-pub(crate) struct Renewed {
+pub(crate) struct Issued {
     pub(crate) access_token: SecretString,
-    /// Replaces the one that was shown, which is used up; `None` when that one goes on.
+    /// Replaces the one that was shown, which is used up; `None` when that one goes on, or there is none.
     pub(crate) refresh_token: Option<SecretString>,
     /// How long the new one lasts, in seconds.
     pub(crate) expires_in: Option<i64>,
@@ -32,7 +32,7 @@ pub(crate) enum RefreshError {
     #[error("{host} gave an answer without a usable token")]
     BadAnswer { host: String },
     #[error(transparent)]
-    Post(#[from] PostError),
+    Call(#[from] CallError),
 }
 
 impl RefreshError {
@@ -40,7 +40,7 @@ impl RefreshError {
     pub(crate) fn is_final(&self) -> bool {
         match self {
             Self::LoginExpired { .. } => true,
-            Self::Refused { .. } | Self::Unavailable { .. } | Self::BadAnswer { .. } | Self::Post(_) => false,
+            Self::Refused { .. } | Self::Unavailable { .. } | Self::BadAnswer { .. } | Self::Call(_) => false,
         }
     }
 
@@ -48,7 +48,7 @@ impl RefreshError {
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Unavailable { retry_after, .. } => *retry_after,
-            Self::LoginExpired { .. } | Self::Refused { .. } | Self::BadAnswer { .. } | Self::Post(_) => None,
+            Self::LoginExpired { .. } | Self::Refused { .. } | Self::BadAnswer { .. } | Self::Call(_) => None,
         }
     }
 }
@@ -58,16 +58,19 @@ const REFUSALS: [&str; 5] =
     ["invalid_request", "invalid_client", "unauthorized_client", "unsupported_grant_type", "invalid_scope"];
 
 /// Renews a token: RFC 6749 §6.
-pub(crate) async fn refresh(renewal: &Renewal, way: &Way) -> Result<Renewed, RefreshError> {
+pub(crate) async fn refresh(renewal: &Renewal, way: &Way) -> Result<Issued, RefreshError> {
     let mut form =
         vec![("grant_type", "refresh_token"), ("refresh_token", renewal.refresh_token.expose_secret())];
     if let Some(client_id) = &renewal.client_id {
         form.push(("client_id", client_id));
     }
+    if let Some(resource) = &renewal.resource {
+        form.push(("resource", resource));
+    }
     let host = || renewal.token_endpoint.host();
-    let answer = post::post(&renewal.token_endpoint, &form, way).await?;
+    let answer = Call::post_form(&renewal.token_endpoint, &form).make(way).await?;
     if answer.status == StatusCode::OK {
-        return renewed(&answer.body).ok_or_else(|| RefreshError::BadAnswer { host: host() });
+        return issued(&answer.body).ok_or_else(|| RefreshError::BadAnswer { host: host() });
     }
     #[derive(Deserialize)]
     struct Refusal {
@@ -91,7 +94,8 @@ pub(crate) async fn refresh(renewal: &Renewal, way: &Way) -> Result<Renewed, Ref
     })
 }
 
-fn renewed(body: &[u8]) -> Option<Renewed> {
+/// Reads what a token endpoint answers when it issues a token: RFC 6749 §5.1.
+pub(crate) fn issued(body: &[u8]) -> Option<Issued> {
     #[derive(Deserialize)]
     struct Answer {
         access_token: String,
@@ -113,7 +117,7 @@ fn renewed(body: &[u8]) -> Option<Renewed> {
         Value::String(text) => text.parse().ok(),
         Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
     };
-    Some(Renewed {
+    Some(Issued {
         access_token: credentials::token(&answer.access_token)?,
         refresh_token,
         expires_in: answer.expires_in.and_then(seconds),
@@ -131,7 +135,7 @@ pub(crate) enum RevokeError {
     #[error("{host} did not answer within {} s", REVOKE_LIMIT.as_secs())]
     Timeout { host: String },
     #[error(transparent)]
-    Post(#[from] PostError),
+    Call(#[from] CallError),
 }
 
 /// Makes a login void at its server: RFC 7009. `Ok(false)` where no address for that is known.
@@ -147,7 +151,7 @@ pub(crate) async fn revoke(login: &Credentials, way: &Way) -> Result<bool, Revok
     if let Some(client_id) = login.renewal.as_ref().and_then(|renewal| renewal.client_id.as_deref()) {
         form.push(("client_id", client_id));
     }
-    let posting = tokio::time::timeout(REVOKE_LIMIT, post::post(endpoint, &form, way));
+    let posting = tokio::time::timeout(REVOKE_LIMIT, Call::post_form(endpoint, &form).make(way));
     let answer = posting.await.map_err(|_| RevokeError::Timeout { host: endpoint.host() })??;
     match answer.status.is_success() {
         true => Ok(true),

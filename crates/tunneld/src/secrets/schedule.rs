@@ -26,8 +26,10 @@ impl Schedule {
     const SPREAD: f64 = 0.1;
     /// Longest time between two looks at the clock: a machine that wakes up is late by no more.
     pub(super) const CHECK: Duration = Duration::from_secs(60);
-    /// Shortest time between two attempts, whatever the clocks and the server say.
+    /// Shortest time between two attempts after a failure, whatever the clocks and the server say.
     pub(super) const MIN_WAIT: Duration = Duration::from_secs(30);
+    /// A token that lives shorter than this is taken for a fault of its server.
+    const SHORTEST_LIFE: Duration = Duration::from_secs(4);
     /// Waits double up to this.
     const MAX_WAIT: Duration = Duration::from_secs(300);
     /// Longest wait that the server can ask for.
@@ -62,8 +64,14 @@ impl Schedule {
     }
 
     /// Notes that the token was renewed at `now`: another one begins its life.
-    pub(super) fn renewed(&mut self, now: Instant, rng: &mut impl Rng) {
-        *self = Self { not_before: Some(now + Self::MIN_WAIT), ..Self::new(rng) };
+    ///
+    /// One that lives shorter than [`Schedule::MIN_WAIT`] is renewed in time all the same, since its server wants it
+    /// so; one that is over as soon as it is issued, which is a fault, is not renewed in a loop.
+    pub(super) fn renewed(&mut self, lease: Option<Lease>, now: Instant, rng: &mut impl Rng) {
+        let life = lease.map_or(0, |lease| lease.expires_at.saturating_sub(lease.issued_at));
+        let life = Duration::from_secs(u64::try_from(life).unwrap_or(0));
+        let floor = if life < Self::SHORTEST_LIFE { Self::MIN_WAIT } else { Self::MIN_WAIT.min(life / 2) };
+        *self = Self { not_before: Some(now + floor), ..Self::new(rng) };
     }
 
     /// The server will not renew this one any more.
@@ -161,10 +169,29 @@ mod tests {
     fn renewed_token_that_is_due_at_once_is_not_renewed_in_a_loop() {
         let (mut schedule, now, mut rng) = (exact(0.0), Instant::now(), rng());
         schedule.failed(None, now, &mut rng);
-        schedule.renewed(now, &mut rng);
+        let none = Lease { issued_at: 99_999, expires_at: 99_999 };
+        schedule.renewed(Some(none), now, &mut rng);
         assert!(!is_due(&schedule, 99_999, now) && !schedule.has_failed());
         assert!(is_due(&schedule, 99_999, now + Schedule::MIN_WAIT));
         schedule.give_up();
         assert_eq!(schedule.wait(Some(HOUR), 99_999, now + Schedule::CHECK), None);
+    }
+
+    #[test]
+    fn token_that_lives_for_seconds_is_renewed_before_it_ends() {
+        let (mut rng, mut now, mut clock) = (rng(), Instant::now(), 10_000);
+        let mut schedule = Schedule::new(&mut rng);
+        let lease = |clock| Lease { issued_at: clock, expires_at: clock + 10 };
+        let (mut current, mut renewals) = (lease(clock), 0);
+        for _ in 0..100 {
+            if schedule.wait(Some(current), clock, now) == Some(Duration::ZERO) {
+                assert!(clock < current.expires_at, "it has lapsed");
+                current = lease(clock);
+                schedule.renewed(Some(current), now, &mut rng);
+                renewals += 1;
+            }
+            (now, clock) = (now + Duration::from_secs(1), clock + 1);
+        }
+        assert!((10..=17).contains(&renewals), "{renewals}");
     }
 }

@@ -8,9 +8,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 /// Longest wait for anything in a test.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-pub(super) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let reached = async {
         while !condition().await {
             tokio::time::sleep(Duration::from_millis(10)).await;

@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 
 use jiff::civil::Date;
 use sqlx::{Connection, Row, SqliteConnection};
-use tunnel_api::Event;
+use tunnel_api::{Event, Key};
 
 use super::counts::{ApiCounts, Counts, Totals, loaded, stored, time};
 use super::event::{self, NewEvent};
+use super::key;
 use super::target::{self, StoredTarget};
 use super::usage::{self, UsageTable};
 use super::warning::{self, ActiveWarning};
@@ -23,6 +24,8 @@ pub(super) struct Pending {
     pub(super) target: Option<StoredTarget>,
     /// All that are to be in the database.
     pub(super) warnings: Option<Vec<ActiveWarning>>,
+    /// All that are to be in the database.
+    pub(super) keys: Option<std::sync::Arc<[Key]>>,
 }
 
 impl Pending {
@@ -73,7 +76,7 @@ impl Batch {
     }
 
     async fn write(&self, connection: &mut SqliteConnection) -> Result<Vec<Event>, sqlx::Error> {
-        let Pending { usage, api, events, missed, target, warnings } = &self.pending;
+        let Pending { usage, api, events, missed, target, warnings, keys } = &self.pending;
         sqlx::query("UPDATE store SET batch = ?").bind(self.id).execute(&mut *connection).await?;
         add_to_totals(connection, usage.sum(), *api).await?;
         usage::add(connection, usage, self.oldest_day).await?;
@@ -82,6 +85,9 @@ impl Batch {
         }
         if let Some(warnings) = warnings {
             warning::save(connection, warnings).await?;
+        }
+        if let Some(keys) = keys {
+            key::save(connection, keys).await?;
         }
         event::append(connection, events, *missed).await
     }

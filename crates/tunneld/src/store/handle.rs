@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
-use tunnel_api::Warning;
 use tunnel_api::tunnel::Target;
+use tunnel_api::{Key, Warning};
 
 use super::Shared;
 use super::counts::ApiCounts;
@@ -42,6 +42,7 @@ pub(super) struct Latest {
     pub(super) target: Option<(Target, Timestamp)>,
     /// Each with its subject.
     pub(super) warnings: Option<Arc<[(String, Warning)]>>,
+    pub(super) keys: Option<Arc<[Key]>>,
 }
 
 /// What was dropped because a queue was full, since the start.
@@ -101,6 +102,11 @@ impl RecorderHandle {
     /// Keeps what the user wants of the tunnel from `at` on.
     pub(crate) fn target(&self, target: Target, at: Timestamp) {
         self.latest.send_modify(|latest| latest.target = Some((target, at)));
+    }
+
+    /// Keeps which keys for apps there are: all of them.
+    pub(crate) fn keys(&self, keys: Arc<[Key]>) {
+        self.latest.send_modify(|latest| latest.keys = Some(keys));
     }
 
     /// Returns the target that was told last.

@@ -4,7 +4,10 @@ use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{SqlSafeStr, SqliteConnection};
 
 /// All migrations, the oldest first: version, name, text. Only ever added to.
-const MIGRATIONS: [(i64, &str, &str); 1] = [(1, "state", include_str!("../../migrations/0001_state.sql"))];
+const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (1, "state", include_str!("../../migrations/0001_state.sql")),
+    (2, "key", include_str!("../../migrations/0002_key.sql")),
+];
 
 /// The newest schema that this program knows.
 pub(super) const SCHEMA: i64 = MIGRATIONS[MIGRATIONS.len() - 1].0;

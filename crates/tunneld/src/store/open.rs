@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use tracing::warn;
-use tunnel_api::Warning;
+use tunnel_api::{Key, Warning};
 
 use super::batch::totals;
 use super::counts::Totals;
@@ -14,7 +14,7 @@ use super::fault::{self, Fault};
 use super::file::{self, Content};
 use super::writer::{reading, writing};
 use super::{ActiveWarning, StoredTarget};
-use super::{event, migrate, target, warning};
+use super::{event, key, migrate, target, warning};
 
 /// Longest time that opening may take; after that the daemon runs without the database.
 const OPEN_LIMIT: Duration = Duration::from_secs(2);
@@ -39,12 +39,20 @@ pub(crate) struct Found {
     pub(crate) totals: Totals,
     /// What was wrong when it ended.
     pub(crate) warnings: Vec<ActiveWarning>,
+    /// Keys for apps, the oldest first.
+    pub(crate) keys: Vec<Key>,
     pub(super) newest_event: u64,
 }
 
 impl Found {
     pub(super) fn nothing(now: Timestamp) -> Self {
-        Self { target: None, totals: Totals::none(now), warnings: Vec::new(), newest_event: 0 }
+        Self {
+            target: None,
+            totals: Totals::none(now),
+            warnings: Vec::new(),
+            keys: Vec::new(),
+            newest_event: 0,
+        }
     }
 }
 
@@ -221,6 +229,7 @@ async fn found(connection: &mut SqliteConnection) -> Result<Found, sqlx::Error> 
         target: target::load(connection).await?,
         totals: totals(connection).await?,
         warnings: warning::load(connection).await?,
+        keys: key::load(connection).await?,
         newest_event: event::newest_id(connection).await?,
     })
 }

@@ -183,7 +183,7 @@ impl Recorder {
     fn take_latest(&mut self) {
         let now = self.inbox.latest.borrow_and_update().clone();
         let before = std::mem::replace(&mut self.seen, now);
-        let Latest { api, target, warnings } = &self.seen;
+        let Latest { api, target, warnings, keys } = &self.seen;
         // Both only grow.
         self.pending.api.ok += api.ok - before.api.ok;
         self.pending.api.failed += api.failed - before.api.failed;
@@ -196,6 +196,10 @@ impl Recorder {
             self.active.update(warnings, Timestamp::now());
             self.shared.active.send_replace(self.active.list().into());
             self.pending.warnings = Some(self.active.kept());
+            gather = GATHER_EVENTS;
+        }
+        if let Some(keys) = keys.as_ref().filter(|_| *keys != before.keys) {
+            self.pending.keys = Some(Arc::clone(keys));
             gather = GATHER_EVENTS;
         }
         self.want(gather);

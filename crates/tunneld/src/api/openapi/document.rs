@@ -77,10 +77,29 @@ impl Operation {
         self
     }
 
+    /// Like [`Operation::takes`]; without a body it takes the defaults.
+    pub(super) fn takes_if_wanted<T: JsonSchema>(
+        mut self,
+        description: &'static str,
+        example: Value,
+    ) -> Self {
+        self.body = Some((false, description, |generator| generator.subschema_for::<T>(), example));
+        self
+    }
+
     /// Its 200 is this type.
-    pub(super) fn answers<T: JsonSchema>(mut self, description: &'static str) -> Self {
+    pub(super) fn answers<T: JsonSchema>(self, description: &'static str) -> Self {
+        self.answers_with::<T>(StatusCode::OK, description)
+    }
+
+    /// Its good answer has another status than 200, and is this type.
+    pub(super) fn answers_with<T: JsonSchema>(
+        mut self,
+        status: StatusCode,
+        description: &'static str,
+    ) -> Self {
         let shape: Shape = |generator| generator.subschema_for::<T>();
-        self.answers.push((StatusCode::OK, description, Content::Json(shape)));
+        self.answers.push((status, description, Content::Json(shape)));
         self
     }
 

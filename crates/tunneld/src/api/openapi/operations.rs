@@ -6,8 +6,9 @@ use tunnel_api::config_api::{
     BackupAnswer, ConfigAnswer, ConfigBackups, ConfigCheck, ConfigOrigins, ImportAnswer, RestoreOrder,
 };
 use tunnel_api::{
-    AuthStatus, Config, Connections, Detected, Devices, Diagnosis, Events, Health, LogLevelAnswer, Metrics,
-    Models, Requests, Status, TokenRequest, TunnelAnswer, Usage, Version, Warnings,
+    AuthStatus, Config, Connections, Detected, Devices, Diagnosis, Events, Health, Key, KeyRequest, Keys,
+    LogLevelAnswer, LoginBegun, LoginRequest, LoginStatus, Metrics, Models, NewKey, Requests, Status,
+    TokenRequest, TunnelAnswer, Usage, Version, Warnings,
 };
 use tunnel_api::{connection::ConnectionTest, log_level::LogLevelRequest};
 
@@ -31,7 +32,7 @@ pub(super) const TAGS: &[(&str, &str)] = &[
         "What was measured, counted and noticed. LLM requests only: listings and management are not counted.",
     ),
     (CONFIG, "Reading and changing the configuration. [configuration.md](configuration.md) has the keys."),
-    (ACCOUNT, "The token that the tunnel is dialled with. It is never shown."),
+    (ACCOUNT, "The token that the tunnel is dialled with, which is never shown, and keys for apps."),
     (MACHINES, "Probes, scraping, and this description."),
 ];
 
@@ -283,6 +284,10 @@ struct ConfigKeys(serde_json::Map<String, serde_json::Value>);
 struct OriginalConnections(serde_json::Map<String, serde_json::Value>);
 
 fn account() -> Vec<Operation> {
+    let no_keys = "Nobody is logged in (`no_token`, `token_invalid`), the login may not make keys (`not_allowed`), this relay \
+                   makes none (`keys_unavailable`), another one made it (`other_relay`), there are too many \
+                   (`too_many_keys`), or the tunnel is switched off (`cloud_proxy_disabled`).";
+    let relay_away = "The relay cannot be reached, or answers what makes no sense (`relay_unavailable`).";
     let not_kept = "It could be kept nowhere; the sentence says why and what to do.";
     vec![
         get("/api/auth", ACCOUNT, "Whether there is a token, and where it is kept")
@@ -300,13 +305,63 @@ fn account() -> Vec<Operation> {
             .answers::<AuthStatus>("There is none now.")
             .fails(StatusCode::CONFLICT, "A token file is in use (`--token-file`), which wins.")
             .fails(StatusCode::SERVICE_UNAVAILABLE, not_kept),
-        post("/api/auth/login", ACCOUNT, "Log in by device code")
-            .about("The relay has to offer it.")
-            .fails(StatusCode::CONFLICT, "This relay offers no login; the sentence says how to store a token."),
+        post("/api/auth/login", ACCOUNT, "Begin a login")
+            .about(
+                "The relay says at which provider. With `device_code` a person opens `verification_uri` on whatever machine \
+                 and types `user_code`; with `browser` they open `authorization_url` on this one, within 5 minutes. The \
+                 daemon waits for the outcome by itself, stores the token, and tells it by `GET /api/auth/login` and the \
+                 events `login_done` and `login_failed`. There is one login at a time: a new one replaces it.",
+            )
+            .takes_if_wanted::<LoginRequest>("the way to log in", json!({ "flow": "device_code" }))
+            .answers_with::<LoginBegun>(StatusCode::ACCEPTED, "What the person has to do.")
+            .fails(StatusCode::BAD_REQUEST, "There is no such flow.")
+            .fails(
+                StatusCode::CONFLICT,
+                "This relay, or its provider, offers no such login (`login_unavailable`; the sentence says what to do \
+                 instead), the tunnel is switched off (`cloud_proxy_disabled`), or a token file is in use.",
+            )
+            .fails(StatusCode::PAYLOAD_TOO_LARGE, "The body is too large.")
+            .fails(StatusCode::INTERNAL_SERVER_ERROR, "No port of this machine could be opened for the browser.")
+            .fails(StatusCode::BAD_GATEWAY, "Relay or provider cannot be reached, or refuse; the sentence says which.")
+            .fails(StatusCode::SERVICE_UNAVAILABLE, "The daemon is shutting down.")
+            .fails(StatusCode::GATEWAY_TIMEOUT, "Relay and provider did not answer in time."),
+        get("/api/auth/login", ACCOUNT, "How the login stands")
+            .answers::<LoginStatus>("The login that was begun last."),
+        Operation::new(Method::DELETE, "/api/auth/login", ACCOUNT, "Cancel the login")
+            .about("A token that is stored already stays.")
+            .answers::<LoginStatus>("There is none now.")
+            .fails(StatusCode::SERVICE_UNAVAILABLE, "The daemon is shutting down."),
         post("/api/auth/logout", ACCOUNT, "Revoke the token, and forget it")
             .answers::<AuthStatus>("There is none now.")
             .fails(StatusCode::CONFLICT, "A token file is in use (`--token-file`), which wins.")
             .fails(StatusCode::SERVICE_UNAVAILABLE, not_kept),
+        get("/api/keys", ACCOUNT, "The keys for apps that were made from this machine")
+            .about("Without the keys themselves, which nobody keeps.")
+            .answers::<Keys>("The newest first."),
+        post("/api/keys", ACCOUNT, "Make a key for an app")
+            .about(
+                "The relay makes it, for one who is logged in: it reaches the models of this account and allows no more \
+                 than the login does. The answer is the only time that it is shown.",
+            )
+            .takes_if_wanted::<KeyRequest>(
+                "what it allows",
+                json!({ "name": "editor", "models": ["llama3:8b"], "expires_in": 7_776_000 }),
+            )
+            .answers_with::<NewKey>(StatusCode::CREATED, "The key, and what is kept of it.")
+            .fails(StatusCode::BAD_REQUEST, "A field cannot be used; the sentence names it.")
+            .fails(StatusCode::CONFLICT, no_keys)
+            .fails(StatusCode::PAYLOAD_TOO_LARGE, "The body is too large.")
+            .fails(StatusCode::UNPROCESSABLE_ENTITY, "The relay makes no such key; the sentence is the relay's.")
+            .fails(StatusCode::BAD_GATEWAY, relay_away)
+            .fails(StatusCode::SERVICE_UNAVAILABLE, "The daemon is shutting down."),
+        Operation::new(Method::DELETE, "/api/keys/{id}", ACCOUNT, "Revoke a key")
+            .about("It need not have been made from this machine, only by this account.")
+            .path_parameter("id", "What the relay calls the key.")
+            .answers::<Key>("It is void at the relay.")
+            .fails(StatusCode::NOT_FOUND, "There is no key of this id.")
+            .fails(StatusCode::CONFLICT, no_keys)
+            .fails(StatusCode::BAD_GATEWAY, relay_away)
+            .fails(StatusCode::SERVICE_UNAVAILABLE, "The daemon is shutting down."),
     ]
 }
 

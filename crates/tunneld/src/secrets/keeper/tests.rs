@@ -109,8 +109,12 @@ fn bare(token: &str) -> Credentials {
 }
 
 fn renewable(token: &str, token_endpoint: Endpoint) -> Credentials {
-    let renewal =
-        Renewal { refresh_token: "canary-refresh-1".to_owned().into(), token_endpoint, client_id: None };
+    let renewal = Renewal {
+        refresh_token: "canary-refresh-1".to_owned().into(),
+        token_endpoint,
+        client_id: None,
+        resource: None,
+    };
     Credentials { renewal: Some(renewal), ..bare(token) }
 }
 

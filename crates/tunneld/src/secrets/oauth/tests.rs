@@ -10,10 +10,11 @@ fn renewal(issuer: &Issuer) -> Renewal {
         refresh_token: "canary-refresh".to_owned().into(),
         token_endpoint: issuer.endpoint("/token?tenant=a"),
         client_id: Some("desk & co".to_owned()),
+        resource: Some("https://relay.example/".to_owned()),
     }
 }
 
-async fn outcome(status: u16, body: Value) -> Result<Renewed, RefreshError> {
+async fn outcome(status: u16, body: Value) -> Result<Issued, RefreshError> {
     let issuer = Issuer::start();
     issuer.will_answer(status, &body);
     refresh(&renewal(&issuer), &Way::default()).await
@@ -35,6 +36,7 @@ async fn token_is_renewed_with_the_form_of_the_standard() {
         ("grant_type", "refresh_token"),
         ("refresh_token", "canary-refresh"),
         ("client_id", "desk & co"),
+        ("resource", "https://relay.example/"),
     ];
     let expected = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     assert_eq!(issuer.forms(), [expected]);
@@ -77,7 +79,7 @@ async fn answer_without_a_usable_token_is_none() {
     let issuer = Issuer::start();
     issuer.will_say("HTTP/1.1 200 OK\r\n", &"x".repeat(200_000));
     let error = refresh(&renewal(&issuer), &Way::default()).await.unwrap_err();
-    assert!(matches!(error, RefreshError::Post(PostError::Http { .. })), "{error:?}");
+    assert!(matches!(error, RefreshError::Call(CallError::Http { .. })), "{error:?}");
 }
 
 #[tokio::test]
@@ -92,8 +94,12 @@ async fn server_in_trouble_may_say_when_to_come_back() {
 async fn server_that_cannot_be_reached_is_named_by_its_host() {
     let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let endpoint = crate::secrets::Endpoint::parse(&format!("http://{gone}/canary")).unwrap();
-    let renewal =
-        Renewal { refresh_token: "canary".to_owned().into(), token_endpoint: endpoint, client_id: None };
+    let renewal = Renewal {
+        refresh_token: "canary".to_owned().into(),
+        token_endpoint: endpoint,
+        client_id: None,
+        resource: None,
+    };
     let error = refresh(&renewal, &Way::default()).await.unwrap_err();
     assert_eq!(error.to_string(), "127.0.0.1 cannot be reached");
     assert!(!format!("{error:?} {renewal:?}").contains("canary"), "{error:?}");
@@ -108,7 +114,7 @@ async fn server_that_never_answers_is_waited_for_within_the_limits() {
     // The clock runs by itself once all that is left is to wait.
     tokio::time::pause();
     let refreshing = refresh(&renewal(&issuer), &Way::default()).await;
-    assert!(matches!(refreshing, Err(RefreshError::Post(PostError::Timeout { .. }))), "{refreshing:?}");
+    assert!(matches!(refreshing, Err(RefreshError::Call(CallError::Timeout { .. }))), "{refreshing:?}");
     assert!(matches!(revoke(&login, &Way::default()).await, Err(RevokeError::Timeout { .. })));
 }
 

@@ -261,7 +261,8 @@ async fn database_of_the_first_version_can_be_opened() {
 
     let running = Running::start(Some(directory.path())).await;
     assert_eq!(running.codes(), [""; 0]);
-    let Found { target, totals, warnings, newest_event } = running.found.clone();
+    let Found { target, totals, warnings, keys, newest_event } = running.found.clone();
+    assert_eq!(keys, [], "that version knew none");
     assert_eq!(target.map(|stored| stored.target), Some(Target::Down));
     assert_eq!((totals.llm.requests, totals.api.ok, newest_event), (3, 7, 12));
     assert_eq!(totals.since, now());

@@ -65,6 +65,33 @@ async fn what_was_told_last_is_written_at_the_end() {
 }
 
 #[tokio::test]
+async fn keys_are_there_after_a_restart_as_they_were_told_last() {
+    let directory = temporary();
+    let running = Running::start(Some(directory.path())).await;
+    let key = |id: &str| tunnel_api::Key {
+        id: id.to_owned(),
+        relay: "relay.example".to_owned(),
+        name: Some("editor".to_owned()),
+        scopes: vec!["inference".to_owned()],
+        models: vec!["llama3:8b".to_owned(), "x\"y".to_owned()],
+        created_at: now(),
+        expires_at: Some(now() + 1.hour()),
+        ..tunnel_api::Key::default()
+    };
+    let revoked = tunnel_api::Key { revoked_at: Some(now()), device: Some("desk".to_owned()), ..key("b") };
+    running.handle.keys([key("a"), key("b")].into());
+    running.handle.keys([key("a"), revoked.clone()].into());
+    running.end().await;
+    let running = Running::start(Some(directory.path())).await;
+    assert_eq!(running.found.keys, [key("a"), revoked]);
+    running.handle.keys([].into());
+    running.end().await;
+    let running = Running::start(Some(directory.path())).await;
+    assert_eq!(running.found.keys, []);
+    running.end().await;
+}
+
+#[tokio::test]
 async fn recorder_ends_when_nobody_is_left_to_record() {
     let directory = temporary();
     let Running { handle, mut tasks, store, .. } = Running::start(Some(directory.path())).await;

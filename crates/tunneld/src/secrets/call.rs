@@ -1,8 +1,8 @@
-//! One form, posted to an authorization server.
+//! One call to an authorization server or to the relay.
 //!
-//! A connection of its own for each: it is needed once in the life of a token, and what it takes (the system's
-//! root certificates above all) would otherwise lie in memory for good. Redirects are not followed: a form with a
-//! token in it goes where the user said, and nowhere else.
+//! A connection of its own for each: calls are rare, and what they take (the system's root certificates above all)
+//! would otherwise lie in memory for good. Redirects are not followed: a secret goes where the user said, and nowhere
+//! else.
 
 use std::io;
 use std::path::PathBuf;
@@ -10,10 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONNECTION, CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT};
-use http::{Request, Response, StatusCode};
+use http::header::{ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use rustls::pki_types::ServerName;
+use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -23,6 +24,7 @@ use url::form_urlencoded;
 use super::endpoint::Endpoint;
 use crate::config::Proxies;
 use crate::exchange::exchange;
+use crate::tunnel::Settings;
 
 /// Longest wait for the connection: TCP and TLS.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -31,16 +33,32 @@ pub(super) const LIMIT: Duration = Duration::from_secs(30);
 /// Longest answer that is read, in bytes: two tokens and their surroundings.
 const MAX_ANSWER_BYTES: usize = 128 * 1024;
 
-/// The answer to a form.
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
-    /// What `Retry-After` asks for, in seconds; dates are not understood.
-    pub(super) retry_after: Option<Duration>,
-    /// May hold tokens.
-    pub(super) body: Bytes,
+/// What is asked. Its `Debug` shows where, not what.
+pub(crate) struct Call<'a> {
+    pub(crate) method: Method,
+    pub(crate) endpoint: &'a Endpoint,
+    pub(crate) body: CallBody<'a>,
+    /// Shown as `Authorization: Bearer`.
+    pub(crate) bearer: Option<&'a SecretString>,
 }
 
-/// How authorization servers are reached, and what is trusted on the way.
+/// What is sent along.
+pub(crate) enum CallBody<'a> {
+    None,
+    Form(&'a [(&'a str, &'a str)]),
+    Json(&'a serde_json::Value),
+}
+
+/// The answer to a call.
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    /// What `Retry-After` asks for, in seconds; dates are not understood.
+    pub(crate) retry_after: Option<Duration>,
+    /// May hold tokens.
+    pub(crate) body: Bytes,
+}
+
+/// How authorization servers and the relay are reached, and what is trusted on the way.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Way {
     /// Trusted besides the system's certificates.
@@ -48,9 +66,15 @@ pub(crate) struct Way {
     pub(crate) proxies: Proxies,
 }
 
+impl Way {
+    pub(crate) fn of(settings: &Settings) -> Self {
+        Self { ca_file: settings.ca_file.clone(), proxies: settings.proxies.clone() }
+    }
+}
+
 /// Why there is no answer. Names the host at most.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum PostError {
+pub(crate) enum CallError {
     #[error("{host} cannot be reached")]
     Unreachable {
         host: String,
@@ -69,23 +93,90 @@ pub(crate) enum PostError {
     },
 }
 
-/// Posts `form` to `endpoint`, within [`LIMIT`].
-pub(super) async fn post(endpoint: &Endpoint, form: &[(&str, &str)], way: &Way) -> Result<Answer, PostError> {
-    let timed_out = |after| PostError::Timeout { host: endpoint.host(), after };
-    let whole = async {
-        let stream =
-            timeout(CONNECT_LIMIT, connect(endpoint, way)).await.map_err(|_| timed_out(CONNECT_LIMIT))??;
-        let host = || endpoint.host();
-        exchange(stream, request(endpoint, form), MAX_ANSWER_BYTES)
-            .await
-            .map(answer)
-            .map_err(|source| PostError::Http { host: host(), source })
-    };
-    timeout(LIMIT, whole).await.map_err(|_| timed_out(LIMIT))?
+impl<'a> Call<'a> {
+    pub(crate) fn get(endpoint: &'a Endpoint) -> Self {
+        Self { method: Method::GET, endpoint, body: CallBody::None, bearer: None }
+    }
+
+    pub(crate) fn post_form(endpoint: &'a Endpoint, form: &'a [(&'a str, &'a str)]) -> Self {
+        Self { method: Method::POST, endpoint, body: CallBody::Form(form), bearer: None }
+    }
+
+    pub(crate) fn post_json(endpoint: &'a Endpoint, value: &'a serde_json::Value) -> Self {
+        Self { method: Method::POST, endpoint, body: CallBody::Json(value), bearer: None }
+    }
+
+    pub(crate) fn delete(endpoint: &'a Endpoint) -> Self {
+        Self { method: Method::DELETE, endpoint, body: CallBody::None, bearer: None }
+    }
+
+    pub(crate) fn with_bearer(self, token: &'a SecretString) -> Self {
+        Self { bearer: Some(token), ..self }
+    }
+
+    /// Makes the call, within [`LIMIT`].
+    pub(crate) async fn make(self, way: &Way) -> Result<Answer, CallError> {
+        let endpoint = self.endpoint;
+        let timed_out = |after| CallError::Timeout { host: endpoint.host(), after };
+        let whole = async {
+            let stream = timeout(CONNECT_LIMIT, connect(endpoint, way))
+                .await
+                .map_err(|_| timed_out(CONNECT_LIMIT))??;
+            let host = || endpoint.host();
+            exchange(stream, self.request(), MAX_ANSWER_BYTES)
+                .await
+                .map(answer)
+                .map_err(|source| CallError::Http { host: host(), source })
+        };
+        timeout(LIMIT, whole).await.map_err(|_| timed_out(LIMIT))?
+    }
+
+    fn request(self) -> Request<Full<Bytes>> {
+        let url = self.endpoint.url();
+        let target = match url.query() {
+            Some(query) => format!("{}?{query}", url.path()),
+            None => url.path().to_owned(),
+        };
+        let (kind, body) = match self.body {
+            CallBody::None => (None, String::new()),
+            CallBody::Form(form) => {
+                let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+                (Some("application/x-www-form-urlencoded"), body)
+            }
+            CallBody::Json(value) => (Some("application/json"), value.to_string()),
+        };
+        let mut request = Request::builder()
+            .method(self.method)
+            .uri(target)
+            .header(HOST, url.authority())
+            .header(ACCEPT, "application/json")
+            .header(USER_AGENT, concat!("tunneld/", env!("CARGO_PKG_VERSION")))
+            .header(CONNECTION, "close")
+            .body(Full::from(body))
+            // Cannot fail: the parts of a parsed URL are fit for a request line and a header.
+            .expect("a URL's parts");
+        if let Some(kind) = kind {
+            request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        }
+        if let Some(token) = self.bearer {
+            let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose_secret()))
+                // Cannot fail: `parse_token` takes visible ASCII alone.
+                .expect("a token fits a header");
+            value.set_sensitive(true);
+            request.headers_mut().insert(AUTHORIZATION, value);
+        }
+        request
+    }
 }
 
-async fn connect(endpoint: &Endpoint, way: &Way) -> Result<Box<dyn Socket>, PostError> {
-    let unreachable = |source| PostError::Unreachable { host: endpoint.host(), source };
+impl std::fmt::Debug for Call<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Call({} {})", self.method, self.endpoint)
+    }
+}
+
+async fn connect(endpoint: &Endpoint, way: &Way) -> Result<Box<dyn Socket>, CallError> {
+    let unreachable = |source| CallError::Unreachable { host: endpoint.host(), source };
     let (host, port) = (endpoint.host(), endpoint.port());
     if !endpoint.is_tls() {
         // On this machine.
@@ -100,30 +191,12 @@ async fn connect(endpoint: &Endpoint, way: &Way) -> Result<Box<dyn Socket>, Post
     Ok(Box::new(tls.connect(name, stream).await.map_err(unreachable)?))
 }
 
-async fn tls(ca_file: Option<PathBuf>) -> Result<TlsConnector, PostError> {
+async fn tls(ca_file: Option<PathBuf>) -> Result<TlsConnector, CallError> {
     // Hundreds of files on some systems.
     match tokio::task::spawn_blocking(move || tunnel_transport::tls_config(ca_file.as_deref())).await {
-        Ok(config) => Ok(TlsConnector::from(Arc::clone(&config.map_err(PostError::Tls)?))),
+        Ok(config) => Ok(TlsConnector::from(Arc::clone(&config.map_err(CallError::Tls)?))),
         Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
     }
-}
-
-fn request(endpoint: &Endpoint, form: &[(&str, &str)]) -> Request<Full<Bytes>> {
-    let url = endpoint.url();
-    let target = match url.query() {
-        Some(query) => format!("{}?{query}", url.path()),
-        None => url.path().to_owned(),
-    };
-    let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
-    Request::post(target)
-        .header(HOST, url.authority())
-        .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-        .header(ACCEPT, "application/json")
-        .header(USER_AGENT, concat!("tunneld/", env!("CARGO_PKG_VERSION")))
-        .header(CONNECTION, "close")
-        .body(Full::from(body))
-        // Cannot fail: the parts of a parsed URL are fit for a request line and a header.
-        .expect("a URL's parts")
 }
 
 fn answer(response: Response<Bytes>) -> Answer {
@@ -146,7 +219,7 @@ mod tests {
     use super::*;
 
     /// Posts to a server with a certificate of its own for `localhost`; `trusted` names it in the CA file.
-    async fn post_over_tls(trusted: bool, host: &str) -> Result<Answer, PostError> {
+    async fn post_over_tls(trusted: bool, host: &str) -> Result<Answer, CallError> {
         post_to_a_server("localhost", trusted, host, None).await
     }
 
@@ -157,7 +230,7 @@ mod tests {
         trusted: bool,
         host: &str,
         head: Option<&str>,
-    ) -> Result<Answer, PostError> {
+    ) -> Result<Answer, CallError> {
         let [own, other] = [(); 2].map(|()| rcgen::generate_simple_self_signed([name.to_owned()]).unwrap());
         let key = PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -196,7 +269,7 @@ mod tests {
             stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}").await.unwrap();
             stream.shutdown().await.unwrap();
         };
-        tokio::join!(serving, post(&endpoint, &[("a", "b c&d")], &way)).1
+        tokio::join!(serving, Call::post_form(&endpoint, &[("a", "b c&d")]).make(&way)).1
     }
 
     #[tokio::test]
@@ -212,18 +285,18 @@ mod tests {
         let answer = post_to_a_server(name, true, name, head).await.unwrap();
         assert_eq!(answer.status, StatusCode::OK);
         let error = post_to_a_server(name, false, name, head).await.err().unwrap();
-        assert!(matches!(error, PostError::Unreachable { .. }), "{error:?}");
+        assert!(matches!(error, CallError::Unreachable { .. }), "{error:?}");
     }
 
     #[tokio::test]
     async fn server_with_a_foreign_certificate_or_name_gets_no_token() {
         for (trusted, host) in [(false, "localhost"), (true, "127.0.0.1")] {
             let error = post_over_tls(trusted, host).await.err().unwrap();
-            assert!(matches!(error, PostError::Unreachable { .. }), "{error:?}");
+            assert!(matches!(error, CallError::Unreachable { .. }), "{error:?}");
         }
         let endpoint = Endpoint::parse("https://localhost/token").unwrap();
         let way = Way { ca_file: Some("/nowhere.pem".into()), ..Way::default() };
-        let error = post(&endpoint, &[], &way).await.err().unwrap();
-        assert!(matches!(error, PostError::Tls(_)), "{error:?}");
+        let error = Call::post_form(&endpoint, &[]).make(&way).await.err().unwrap();
+        assert!(matches!(error, CallError::Tls(_)), "{error:?}");
     }
 }

@@ -1,0 +1,143 @@
+//! `tunnelctl keys`: keys for apps.
+
+use jiff::Timestamp;
+use serde_json::json;
+use tunnel_api::{Key, KeyRequest, Keys};
+use tunnel_client::{Client, exit};
+
+use crate::cli::KeysVerb;
+use crate::output::table::{Cell, Column, Table};
+use crate::output::{Look, Output};
+
+pub(super) async fn run(client: &Client, verb: &KeysVerb, output: &Output) -> anyhow::Result<u8> {
+    match verb {
+        KeysVerb::Create { name, device, models, scopes, expires } => {
+            let request = KeyRequest {
+                name: name.clone(),
+                scopes: scopes.clone(),
+                device: device.clone(),
+                models: models.clone(),
+                expires_in: expires.map(|seconds| seconds.get()),
+            };
+            create(client, &request, output).await
+        }
+        KeysVerb::List => list(client, output).await,
+        KeysVerb::Revoke { id } => revoke(client, id, output).await,
+    }
+}
+
+/// Prints the key and nothing else, so that it can be handed on.
+async fn create(client: &Client, request: &KeyRequest, output: &Output) -> anyhow::Result<u8> {
+    let new = client.create_key(request).await?;
+    if output.wants_json() {
+        output.json(json!(new))?;
+        return Ok(exit::OK);
+    }
+    output.answer(&format!("{}\n", new.token))?;
+    let until = new.key.expires_at.map_or_else(String::new, |at| format!(" until {}", day(at)));
+    output.talk(&format!(
+        "it holds{until} and is not shown again; to make it void: tunnelctl keys revoke {}",
+        new.key.id
+    ));
+    Ok(exit::OK)
+}
+
+async fn list(client: &Client, output: &Output) -> anyhow::Result<u8> {
+    let keys = client.keys().await?;
+    if output.wants_json() {
+        output.json(json!(keys))?;
+    } else if keys.keys.is_empty() {
+        output.talk("no key was made from this machine; to make one: tunnelctl keys create --name NAME");
+    } else {
+        output.table(&table(&keys, Timestamp::now()))?;
+    }
+    Ok(exit::OK)
+}
+
+async fn revoke(client: &Client, id: &str, output: &Output) -> anyhow::Result<u8> {
+    let key = client.revoke_key(id).await?;
+    if output.wants_json() {
+        output.json(json!(key))?;
+    } else {
+        output.done(&format!("the key {} is void", key.id))?;
+    }
+    Ok(exit::OK)
+}
+
+fn table(keys: &Keys, now: Timestamp) -> Table {
+    let mut table = Table::new(vec![
+        Column::long("ID"),
+        Column::long("NAME"),
+        Column::text("STATE"),
+        Column::text("EXPIRES"),
+        Column::text("CREATED").extra(),
+        Column::long("DEVICE").extra(),
+        Column::long("MODELS").extra(),
+        Column::long("SCOPES").extra(),
+    ]);
+    for key in &keys.keys {
+        let state = state(key, now);
+        let paint = if state == GOOD { Look::bold } else { |_: &Look, text: &str| text.to_owned() };
+        let all = |text: String| if text.is_empty() { "all".to_owned() } else { text };
+        table.row(vec![
+            Cell::painted(&key.id, paint),
+            Cell::new(key.name.clone().unwrap_or_default()),
+            Cell::new(state),
+            Cell::new(key.expires_at.map_or_else(|| "never".to_owned(), day)),
+            Cell::new(day(key.created_at)),
+            Cell::new(all(key.device.clone().unwrap_or_default())),
+            Cell::new(all(key.models.join(", "))),
+            Cell::new(key.scopes.join(", ")),
+        ]);
+    }
+    table
+}
+
+/// A key that holds.
+const GOOD: &str = "good";
+
+fn state(key: &Key, now: Timestamp) -> &'static str {
+    match (key.revoked_at, key.expires_at) {
+        (Some(_), _) => "revoked",
+        (None, Some(end)) if end <= now => "expired",
+        (None, _) => GOOD,
+    }
+}
+
+fn day(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn key_that_is_over_is_told_from_one_that_holds() {
+        let at = |text: &str| Some(text.parse::<Timestamp>().unwrap());
+        let key = |id: &str, expires_at, revoked_at| Key {
+            id: id.to_owned(),
+            scopes: vec!["inference".to_owned()],
+            created_at: "2026-01-01T00:00:00Z".parse().unwrap(),
+            expires_at,
+            revoked_at,
+            ..Key::default()
+        };
+        let keys = Keys {
+            keys: vec![
+                Key { name: Some("editor".to_owned()), models: vec!["m".to_owned()], ..key("a", None, None) },
+                key("b", at("2026-01-31T00:00:00Z"), None),
+                key("c", at("2026-12-31T00:00:00Z"), at("2026-01-02T00:00:00Z")),
+            ],
+            ..Keys::default()
+        };
+        let text = table(&keys, at("2026-02-01T00:00:00Z").unwrap()).text(&Look::plain(), None);
+        assert_eq!(
+            text,
+            "ID  NAME    STATE    EXPIRES     CREATED     DEVICE  MODELS  SCOPES\n\
+             a   editor  good     never       2026-01-01  all     m       inference\n\
+             b           expired  2026-01-31  2026-01-01  all     all     inference\n\
+             c           revoked  2026-12-31  2026-01-01  all     all     inference\n"
+        );
+    }
+}
