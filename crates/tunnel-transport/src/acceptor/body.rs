@@ -8,6 +8,7 @@ use bytes::{Buf, Bytes};
 use futures_util::future::{Either, select};
 use h2::client::SendRequest;
 use h2::{Reason, RecvStream, SendStream};
+use http::header::{self, HeaderMap, HeaderName};
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use tokio::task::JoinSet;
@@ -134,13 +135,45 @@ where
                 }
             }
             Err(Ok(trailers)) => {
-                let _gone = stream.send_trailers(trailers);
+                if stream.send_trailers(passable(trailers)).is_err() {
+                    // Without an end the desktop would wait for one.
+                    stream.send_reset(Reason::CANCEL);
+                }
                 return;
             }
             Err(Err(_unknown)) => {}
         }
     }
     let _gone = stream.send_data(Bytes::new(), true);
+}
+
+/// Leaves out what must not come in trailers (RFC 9110 §6.5.1): what frames or routes a message or says who sent it. A
+/// reader that took it for a header would take the request for another one, and HTTP/2 refuses some of it.
+fn passable(mut trailers: HeaderMap) -> HeaderMap {
+    const FORBIDDEN: [HeaderName; 18] = [
+        header::CONNECTION,
+        HeaderName::from_static("keep-alive"),
+        HeaderName::from_static("proxy-connection"),
+        header::TE,
+        header::TRAILER,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+        header::CONTENT_LENGTH,
+        header::CONTENT_ENCODING,
+        header::CONTENT_TYPE,
+        header::CONTENT_RANGE,
+        header::HOST,
+        header::AUTHORIZATION,
+        header::PROXY_AUTHORIZATION,
+        header::COOKIE,
+        header::EXPECT,
+        header::FORWARDED,
+        HeaderName::from_static("tunnel-caller"),
+    ];
+    for name in FORBIDDEN {
+        trailers.remove(name);
+    }
+    trailers
 }
 
 async fn send_data(stream: &mut SendStream<Bytes>, mut data: Bytes, last: bool) -> Result<(), h2::Error> {
