@@ -71,7 +71,8 @@ fn callers_and_tunnels_come_by_tls_and_a_new_certificate_needs_no_restart() -> R
         })
         .await?;
         ensure!(!is_served(&relay, &roots).await, "the old certificate is shown, too");
-        daemon.wait_for_tunnel("connected", LIMIT).await
+        daemon.wait_for_tunnel("connected", LIMIT).await?;
+        Ok(())
     })
 }
 
