@@ -170,7 +170,7 @@ impl<'a> Table<'a> {
     pub(super) fn table<T>(
         &mut self,
         key: &'static str,
-        read: impl FnOnce(&mut Table<'a>) -> T,
+        read: impl FnOnce(&mut Self) -> T,
     ) -> Option<T> {
         let Value::Dict(_, values) = self.ask(key)? else {
             self.fault(
@@ -186,7 +186,7 @@ impl<'a> Table<'a> {
     pub(super) fn named<T>(
         &mut self,
         key: &'static str,
-        mut read: impl FnMut(&str, &mut Table<'a>) -> T,
+        mut read: impl FnMut(&str, &mut Self) -> T,
     ) -> BTreeMap<String, T> {
         let mut all = BTreeMap::new();
         let Some(values) = self.ask(key) else { return all };
@@ -213,7 +213,7 @@ impl<'a> Table<'a> {
     pub(super) fn tables<T>(
         &mut self,
         key: &'static str,
-        mut read: impl FnMut(&mut Table<'a>) -> T,
+        mut read: impl FnMut(&mut Self) -> T,
     ) -> Vec<T> {
         let Some(value) = self.ask(key) else { return Vec::new() };
         let rule = format!("must be a list of tables: write [[{key}]] on a line of its own");
@@ -232,7 +232,7 @@ impl<'a> Table<'a> {
         all
     }
 
-    fn read_inner<T>(&self, path: String, values: &'a Dict, read: impl FnOnce(&mut Table<'a>) -> T) -> T {
+    fn read_inner<T>(&self, path: String, values: &'a Dict, read: impl FnOnce(&mut Self) -> T) -> T {
         let mut inner = Table { path, values, asked: Vec::new(), faults: self.faults, base: self.base };
         let value = read(&mut inner);
         inner.end();
