@@ -43,7 +43,9 @@ pub(crate) fn install() -> anyhow::Result<()> {
         run::logged("installing the Python clients", &mut pip)
     })
     .context("installing the Python clients")?;
-    talk::step("installing the official JavaScript clients and an OpenID provider: ollama, openai, oidc-provider");
+    talk::step(
+        "installing the official JavaScript clients and an OpenID provider: ollama, openai, oidc-provider",
+    );
     fs::write(folder.join("package.json"), PACKAGE)?;
     fs::write(folder.join("package-lock.json"), PACKAGE_LOCK)?;
     run::with_retries("the JavaScript clients", || {
