@@ -113,7 +113,7 @@ impl EdgeSettings {
                 unread_timeout: edge.seconds("unread_timeout_s", 1..=DAY).unwrap_or(defaults.unread_timeout),
             }
         });
-        let mut edge = edge.unwrap_or_else(Self::default);
+        let mut edge = edge.unwrap_or_default();
         edge.tls = tls;
         edge.header_read_timeout = first_named.unwrap_or(edge.header_read_timeout);
         edge

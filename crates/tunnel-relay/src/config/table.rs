@@ -167,11 +167,7 @@ impl<'a> Table<'a> {
     }
 
     /// A table of its own, `[key]`.
-    pub(super) fn table<T>(
-        &mut self,
-        key: &'static str,
-        read: impl FnOnce(&mut Table<'a>) -> T,
-    ) -> Option<T> {
+    pub(super) fn table<T>(&mut self, key: &'static str, read: impl FnOnce(&mut Self) -> T) -> Option<T> {
         let Value::Dict(_, values) = self.ask(key)? else {
             self.fault(
                 key,
@@ -186,7 +182,7 @@ impl<'a> Table<'a> {
     pub(super) fn named<T>(
         &mut self,
         key: &'static str,
-        mut read: impl FnMut(&str, &mut Table<'a>) -> T,
+        mut read: impl FnMut(&str, &mut Self) -> T,
     ) -> BTreeMap<String, T> {
         let mut all = BTreeMap::new();
         let Some(values) = self.ask(key) else { return all };
@@ -210,11 +206,7 @@ impl<'a> Table<'a> {
     }
 
     /// A list of tables, `[[key]]`.
-    pub(super) fn tables<T>(
-        &mut self,
-        key: &'static str,
-        mut read: impl FnMut(&mut Table<'a>) -> T,
-    ) -> Vec<T> {
+    pub(super) fn tables<T>(&mut self, key: &'static str, mut read: impl FnMut(&mut Self) -> T) -> Vec<T> {
         let Some(value) = self.ask(key) else { return Vec::new() };
         let rule = format!("must be a list of tables: write [[{key}]] on a line of its own");
         let Value::Array(_, values) = value else {
@@ -232,7 +224,7 @@ impl<'a> Table<'a> {
         all
     }
 
-    fn read_inner<T>(&self, path: String, values: &'a Dict, read: impl FnOnce(&mut Table<'a>) -> T) -> T {
+    fn read_inner<T>(&self, path: String, values: &'a Dict, read: impl FnOnce(&mut Self) -> T) -> T {
         let mut inner = Table { path, values, asked: Vec::new(), faults: self.faults, base: self.base };
         let value = read(&mut inner);
         inner.end();
