@@ -265,6 +265,28 @@ mod tests {
     }
 
     #[test]
+    fn a_file_is_checked_before_it_is_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("relay.toml");
+        let check = |text: &str, print| {
+            fs::write(&file, text).unwrap();
+            let (mut answer, mut talk) = (Vec::new(), Vec::new());
+            let code = ConfigCheck { file: file.clone(), print }.run(&mut answer, &mut talk).unwrap();
+            (code, String::from_utf8(answer).unwrap(), String::from_utf8(talk).unwrap())
+        };
+        let (code, answer, talk) = check("[edge]\nunread_timeout_s = 9\n", false);
+        assert!(code == ExitCode::SUCCESS && answer.ends_with("is good\n") && talk.is_empty());
+        let (code, answer, _) = check("[edge]\nunread_timeout_s = 9\n", true);
+        assert!(code == ExitCode::SUCCESS && answer.contains("\nunread_timeout_s = 9\n"));
+        let (code, answer, talk) = check("[edge]\nunread = 9\n[tiers.free]\nmax_devices = 0\n", true);
+        assert!(code == ExitCode::from(7) && answer.is_empty());
+        assert!(
+            talk.contains("edge.unread: there is no such key")
+                && talk.contains("tiers.free.max_devices: must be")
+        );
+    }
+
+    #[test]
     fn a_token_needs_a_scope_and_takes_two() {
         let parse = |args: &[&str]| {
             let all =

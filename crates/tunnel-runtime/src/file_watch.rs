@@ -44,8 +44,8 @@ impl Default for FileWatch {
 }
 
 impl FileWatch {
-    /// Starts with nothing to watch. Has a thread of its own, which sleeps until the kernel tells something.
-    pub fn new() -> Self {
+    /// Begins with nothing to watch. Has a thread of its own, which sleeps until the kernel tells something.
+    pub fn start() -> Self {
         let (names, changed) = (Names::default(), Arc::new(Notify::new()));
         let handler = {
             let (names, changed) = (Arc::clone(&names), Arc::clone(&changed));

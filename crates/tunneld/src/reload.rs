@@ -38,7 +38,7 @@ pub(crate) struct Reloader {
 impl Reloader {
     /// Runs until `soft` ends.
     pub(crate) async fn run(mut self, mut hangups: watch::Receiver<u64>, soft: CancellationToken) {
-        let mut watch = match tokio::task::spawn_blocking(FileWatch::new).await {
+        let mut watch = match tokio::task::spawn_blocking(FileWatch::start).await {
             Ok(watch) => watch,
             Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
         };

@@ -56,7 +56,7 @@ impl Reload {
 
 /// Follows the file until the relay ends.
 pub(crate) async fn follow(shared: Arc<Shared>, path: PathBuf) {
-    let mut watch = on_disk(FileWatch::new).await;
+    let mut watch = on_disk(FileWatch::start).await;
     let events = watch.changed();
     // It may have changed since it was read for the start.
     watch = look(&shared, watch, &path).await;

@@ -167,11 +167,7 @@ impl<'a> Table<'a> {
     }
 
     /// A table of its own, `[key]`.
-    pub(super) fn table<T>(
-        &mut self,
-        key: &'static str,
-        read: impl FnOnce(&mut Self) -> T,
-    ) -> Option<T> {
+    pub(super) fn table<T>(&mut self, key: &'static str, read: impl FnOnce(&mut Self) -> T) -> Option<T> {
         let Value::Dict(_, values) = self.ask(key)? else {
             self.fault(
                 key,
@@ -210,11 +206,7 @@ impl<'a> Table<'a> {
     }
 
     /// A list of tables, `[[key]]`.
-    pub(super) fn tables<T>(
-        &mut self,
-        key: &'static str,
-        mut read: impl FnMut(&mut Self) -> T,
-    ) -> Vec<T> {
+    pub(super) fn tables<T>(&mut self, key: &'static str, mut read: impl FnMut(&mut Self) -> T) -> Vec<T> {
         let Some(value) = self.ask(key) else { return Vec::new() };
         let rule = format!("must be a list of tables: write [[{key}]] on a line of its own");
         let Value::Array(_, values) = value else {
