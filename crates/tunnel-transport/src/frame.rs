@@ -64,11 +64,11 @@ pub(crate) enum Kind {
 impl Frame {
     /// Returns the type of a message; `None` for one that does not decode.
     pub(crate) fn kind(message: &[u8]) -> Option<Kind> {
-        match message.first()? {
-            &DATA => Some(Kind::Data),
-            &ACK => Some(Kind::Ack),
-            &TOKEN => Some(Kind::Token),
-            &CLOSE => Some(Kind::Close),
+        match *message.first()? {
+            DATA => Some(Kind::Data),
+            ACK => Some(Kind::Ack),
+            TOKEN => Some(Kind::Token),
+            CLOSE => Some(Kind::Close),
             _ => None,
         }
     }
