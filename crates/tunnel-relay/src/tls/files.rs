@@ -59,7 +59,7 @@ pub(super) async fn keep(tls: &Tls, certificate: &Path, key: &Path) {
     let mut seen = None;
     loop {
         let paths = (certificate.to_owned(), key.to_owned());
-        let known = seen.clone();
+        let known = seen;
         // The disk may be slow; callers must not wait for it.
         let looked = tokio::task::spawn_blocking(move || look(&paths, known.as_ref())).await;
         match looked {
