@@ -4,8 +4,8 @@ use std::{net::SocketAddr, pin::Pin, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::{
-    Api, Caller, CutOff, Latencies, RelayOptions, Scope, Script, TokenRequest, World, WorldOptions, flood,
-    h2_raw, hostile_desktop as desktop, measured, scenario, soak, soak_count,
+    Api, Caller, CutOff, DaemonOptions, Latencies, RelayOptions, Scope, Script, TokenRequest, World,
+    WorldOptions, flood, h2_raw, hostile_desktop as desktop, measured, scenario, soak, soak_count,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -250,7 +250,17 @@ fn connections_and_windows_that_are_held_open_cost_little_and_take_nothing_from_
         }
         drop(held);
 
-        // As many answers as a connection may have, none of which is ever taken.
+        // As many answers as a connection may have, none of which is ever taken. They come from a desktop of their own.
+        let theirs = DaemonOptions {
+            ollama: Some(world.backend.addr()),
+            relay: Some(world.relay.url()),
+            token: Some(mallory.tunnel.clone()),
+            device: "stalled".to_owned(),
+            ..DaemonOptions::default()
+        };
+        let theirs = lab.daemon(theirs).await?;
+        theirs.wait_for_tunnel("connected", PATIENCE).await?;
+        theirs.wait_for_backend("ollama", PATIENCE).await?;
         let mut stalled = TcpStream::connect(mallory.relay).await?;
         let mut hello = [
             h2_raw::PREFACE,
@@ -258,14 +268,16 @@ fn connections_and_windows_that_are_held_open_cost_little_and_take_nothing_from_
             &h2_raw::frame(h2_raw::SETTINGS, 1, 0, &[]),
         ]
         .concat();
+        // Slow enough that it is not the model server that takes the machine.
+        let endless = Script { bytes_per_s: Some(500_000), ..Script::bytes(1 << 30) };
         for n in 0..200 {
             let request = h2_raw::block(&[
                 (":method", "POST"),
                 (":scheme", "http"),
                 (":path", "/api/generate"),
                 (":authority", "relay"),
-                ("authorization", &format!("Bearer {}", world.caller_token)),
-                ("fake-script", &Script::bytes(1 << 30).header()),
+                ("authorization", &format!("Bearer {}", mallory.caller)),
+                ("fake-script", &endless.header()),
             ]);
             let flags = h2_raw::END_HEADERS | h2_raw::END_STREAM;
             hello.extend(h2_raw::frame(h2_raw::HEADERS, flags, 1 + 2 * n, &request));

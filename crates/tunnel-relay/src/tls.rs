@@ -104,6 +104,7 @@ pub(crate) struct Tls {
     shown: Arc<Shown>,
     status: Mutex<TlsStatus>,
     reloads: watch::Sender<()>,
+    #[cfg(feature = "acme")]
     pub(crate) data_dir: PathBuf,
 }
 
@@ -147,6 +148,8 @@ impl Tls {
     /// Sets TLS up. With files, they must be good: a relay that starts without its certificate would be of no use. With
     /// ACME the first certificate may take a while, and [`keep`] gets it.
     pub(crate) fn open(settings: Option<&TlsSettings>, data_dir: &Path) -> Result<Self, TlsError> {
+        #[cfg(not(feature = "acme"))]
+        let _ = data_dir;
         let shown = Arc::new(Shown::default());
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&version::TLS13, &version::TLS12])
@@ -162,6 +165,7 @@ impl Tls {
             shown,
             status: Mutex::default(),
             reloads: watch::Sender::new(()),
+            #[cfg(feature = "acme")]
             data_dir: data_dir.to_owned(),
         };
         match settings {

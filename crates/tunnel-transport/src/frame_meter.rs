@@ -55,7 +55,7 @@ impl Budget {
         left.is_some()
     }
 
-    fn earn(&mut self, points: u64) {
+    pub(crate) fn earn(&mut self, points: u64) {
         self.points = self.points.saturating_add(points).min(Self::FULL);
     }
 }
@@ -78,6 +78,8 @@ pub struct FrameMeter {
     open_since: Option<Instant>,
     /// Whether the last HEADERS or CONTINUATION said that more will come.
     in_block: bool,
+    /// Frames that cost something since the last [`Self::takes_turns`].
+    charged: u32,
 }
 
 /// RFC 9113 §4.1.
@@ -86,6 +88,8 @@ const END_STREAM: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
 /// DATA frames below this size cost something: it is less than the head of a token's event.
 const SMALL: usize = 64;
+/// Frames that cost something in one turn: about a millisecond's work.
+const TURN: u32 = 256;
 /// Bytes sent to the peer that give it a point back: who is sent much has much to acknowledge.
 const BYTES_A_POINT: usize = 16;
 
@@ -105,6 +109,7 @@ impl FrameMeter {
             is_data: false,
             open_since: (peer == MeteredPeer::Caller).then_some(now),
             in_block: false,
+            charged: 0,
         }
     }
 
@@ -143,6 +148,16 @@ impl FrameMeter {
         self.budget.earn((n / BYTES_A_POINT) as u64);
     }
 
+    /// Tells whether others should have their turn before more is read: HTTP/2 works on all that is there at once, and a
+    /// thousand frames that carry nothing may be in one packet. Bodies are not meant.
+    pub fn takes_turns(&mut self) -> bool {
+        let full = self.charged >= TURN;
+        if full {
+            self.charged = 0;
+        }
+        full
+    }
+
     /// Since when the peer has owed the rest of something that it began: the preface, a frame, a block of headers. The
     /// rest of a DATA frame is not meant: that is a body.
     pub fn open_since(&self) -> Option<Instant> {
@@ -178,6 +193,7 @@ impl FrameMeter {
             0x9 => ("CONTINUATION", 100),
             _ => ("unknown", 50),
         };
+        self.charged += 1;
         if self.budget.spend(points, now) { Ok(()) } else { Err(Flood(name)) }
     }
 }
@@ -260,6 +276,21 @@ mod tests {
             now += Duration::from_millis(10);
             meter.read(&frame(8, 6, 0), now).unwrap();
         }
+    }
+
+    #[test]
+    fn frames_that_carry_nothing_take_turns_and_bodies_do_not() {
+        let (mut meter, now) = meter(MeteredPeer::Caller);
+        for _ in 0..TURN {
+            assert!(!meter.takes_turns());
+            meter.read(&frame(8, 6, 0), now).unwrap();
+        }
+        assert!(meter.takes_turns());
+        assert!(!meter.takes_turns(), "once");
+        for _ in 0..10 * TURN {
+            meter.read(&frame(SMALL, 0, 0), now).unwrap();
+        }
+        assert!(!meter.takes_turns());
     }
 
     #[test]

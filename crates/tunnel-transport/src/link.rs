@@ -61,6 +61,10 @@ const FULL_WRITE: u64 = 64 * 1024;
 /// From this size on h2 writes and flushes a DATA frame by itself; smaller ones it gathers. It is h2's threshold for
 /// streams that do not ask for vectored writes, as this one does not: here a write is a copy, and never a system call.
 const LARGE: usize = 1024;
+/// What the relay's end hands to HTTP/2 at once: after each piece others may have their turn. Four full DATA frames.
+const READ_PIECE: usize = 64 * 1024;
+/// Reads in one turn that bring nothing of what is waited for.
+const READS: usize = 4;
 /// Slices in one write to the socket.
 const SLICES: usize = 32;
 
@@ -211,6 +215,7 @@ impl Link {
     }
 
     fn receive(&mut self, cx: &mut Context<'_>, want: Want) {
+        let mut reads = 0;
         while let Some(socket) = &mut self.socket {
             match poll_read_buf(Pin::new(socket), cx, self.core.input()) {
                 Poll::Pending => return self.core.nothing_came(),
@@ -224,6 +229,12 @@ impl Link {
                 Want::Acknowledgements => false,
             };
             if enough {
+                return;
+            }
+            reads += 1;
+            if reads == READS {
+                // Nothing but frames beside the stream: other tunnels are on this thread, too.
+                cx.waker().wake_by_ref();
                 return;
             }
         }
@@ -284,6 +295,11 @@ impl hyper::rt::Read for Link {
         mut buf: hyper::rt::ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if this.meter.as_mut().is_some_and(FrameMeter::takes_turns) {
+            // Other tunnels are on this thread, too.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         if this.core.readable() == 0 {
             this.drive(cx, Want::Bytes)?;
         }
@@ -292,7 +308,8 @@ impl hyper::rt::Read for Link {
         }
         let now = Instant::now().into_std();
         let (meter, mut flood) = (&mut this.meter, None);
-        this.core.read(buf.remaining(), now, |bytes| {
+        let most = if meter.is_some() { buf.remaining().min(READ_PIECE) } else { buf.remaining() };
+        this.core.read(most, now, |bytes| {
             buf.put_slice(bytes);
             if let Some(meter) = meter
                 && let Err(error) = meter.read(bytes, now)

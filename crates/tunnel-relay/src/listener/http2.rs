@@ -201,6 +201,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if this.meter.takes_turns() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         if let Poll::Ready(read) = Pin::new(&mut this.socket).poll_read(cx, buf) {
             read?;

@@ -32,6 +32,8 @@ const UNSENT: u64 = 128 * 1024;
 const CONTROL_BACKLOG: usize = 64 * 1024;
 /// Messages of the stream up to this size cost something: a small HTTP/2 frame has more.
 const SMALL_MESSAGE: usize = 16;
+/// Bytes sent that give the other end a point back: an ACK for each 64 KiB costs it nothing.
+const SENT_A_POINT: usize = 4 * 1024;
 /// What one read of the socket asks for: this at first, doubling up to the other while reads come back full.
 const READ_MIN: usize = 4 * 1024;
 const READ_MAX: usize = 256 * 1024;
@@ -243,6 +245,7 @@ impl Core {
     pub(crate) fn sent(&mut self, n: usize, now: Instant) {
         let mark = Mark { sent_at: now, acked_then: self.replay.base(), acked_then_at: self.base_at };
         self.replay.advance(n, mark);
+        self.budget.earn((n / SENT_A_POINT) as u64);
         if let Some(socket) = &mut self.socket
             && self.replay.sent_max() > self.replay.base()
         {
@@ -474,7 +477,7 @@ fn cost(message: &Message) -> u64 {
     match message {
         Message::Binary(message) => match Frame::kind(message) {
             Some(Kind::Data) if message.len() > SMALL_MESSAGE => 0,
-            Some(Kind::Data | Kind::Ack) | None => 1,
+            Some(Kind::Data | Kind::Ack) | None => 10,
             Some(Kind::Token) => 5_000,
             Some(Kind::Close) => 0,
         },
@@ -789,10 +792,10 @@ mod tests {
         let mut pong = Vec::new();
         crate::ws::encode(Role::Client, Opcode::Pong, b"unasked", &mut pong);
         let cases = [
-            ("ACK", encoded(&Frame::Ack(0)), 100_000),
+            ("ACK", encoded(&Frame::Ack(0)), 10_000),
             ("TOKEN", encoded(&Frame::Token(Token("t".to_owned()))), 20),
             ("pong", pong, 1_000),
-            ("tiny DATA", encoded(&Frame::Data(Bytes::from_static(b"x"))), 100_000),
+            ("tiny DATA", encoded(&Frame::Data(Bytes::from_static(b"x"))), 10_000),
         ];
         for (name, message, most) in cases {
             let now = Instant::now();
