@@ -47,7 +47,13 @@ pub(crate) fn check<B>(request: &Request<B>) -> Result<(), Refusal> {
 fn is_host(host: &HeaderValue) -> bool {
     // A client that has no name for the server sends an empty one.
     host.is_empty()
-        || Authority::try_from(host.as_bytes()).is_ok_and(|authority| !authority.as_str().contains('@'))
+        || Authority::try_from(host.as_bytes()).is_ok_and(|authority| {
+            let text = authority.as_str();
+            // `http` takes any text for a port.
+            let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+            let port = text.strip_prefix(authority.host()).and_then(|rest| rest.strip_prefix(':'));
+            !text.contains(['@', ',']) && port.is_none_or(is_port)
+        })
 }
 
 #[cfg(test)]

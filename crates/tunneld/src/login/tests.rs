@@ -59,6 +59,7 @@ impl Bench {
             ca_file: None,
             proxy: None,
             proxies: crate::config::Proxies::default(),
+            preferred: false,
         };
         settings(&mut set);
         let (_, reader) = watch::channel(Arc::new(set));
