@@ -3,7 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{ACCEPT, CACHE_CONTROL};
+use bytes::Bytes;
+use http::header::{ACCEPT, CACHE_CONTROL, USER_AGENT};
+use http::{HeaderMap, Request};
+use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Map, Value};
 use tracing::error;
@@ -21,13 +28,10 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const SHORTEST_AGE: Duration = Duration::from_secs(5 * 60);
 const LONGEST_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Fetches documents.
+/// Fetches documents. Follows no redirect: whoever the issuer is, it does not say where else its keys might be.
 #[derive(Debug)]
 pub(super) struct Fetcher {
-    /// For other machines: TLS, and the proxy that the environment names.
-    outward: reqwest::Client,
-    /// For this machine: never through a proxy.
-    inward: reqwest::Client,
+    client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
 }
 
 /// A document.
@@ -47,8 +51,10 @@ pub(super) enum FetchError {
     Transport {
         url: Url,
         #[source]
-        source: reqwest::Error,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
+    #[error("{url} did not answer within {} s", TIMEOUT.as_secs())]
+    Timeout { url: Url },
     #[error("{url} answered {status}")]
     Status { url: Url, status: http::StatusCode },
     #[error("{url} sent more than {BODY_MAX_BYTES} bytes")]
@@ -74,49 +80,46 @@ impl Fetcher {
             },
             |tls| (*tls).clone(),
         );
-        let client = || {
-            reqwest::Client::builder()
-                .tls_backend_preconfigured(tls.clone())
-                // Whoever the issuer is, it does not say where else its keys might be.
-                .redirect(reqwest::redirect::Policy::none())
-                .timeout(TIMEOUT)
-                // A fetch in minutes needs no connection that is kept.
-                .pool_max_idle_per_host(0)
-                .user_agent(concat!("tunnel-relay/", env!("CARGO_PKG_VERSION")))
-        };
-        // Cannot fail: the TLS settings are rustls's own, and nothing else is read from outside.
-        let built = |builder: reqwest::ClientBuilder| builder.build().expect("a client of fixed settings");
-        Self { outward: built(client()), inward: built(client().no_proxy()) }
+        let mut tcp = HttpConnector::new();
+        // Both schemes: which address may be asked without TLS is decided for each.
+        tcp.enforce_http(false);
+        let connector =
+            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp);
+        // A fetch in minutes needs no connection that is kept.
+        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
+        Self { client }
     }
 
     /// Fetches a JSON object.
     pub(super) async fn get(&self, url: &Url) -> Result<Document, FetchError> {
-        let client = match (url.scheme(), is_loopback(url)) {
-            ("https" | "http", true) => &self.inward,
-            ("https", false) => &self.outward,
-            _ => return Err(FetchError::Insecure { url: url.clone() }),
-        };
-        let failed =
-            |source: reqwest::Error| FetchError::Transport { url: url.clone(), source: source.without_url() };
-        let mut response =
-            client.get(url.clone()).header(ACCEPT, "application/json").send().await.map_err(failed)?;
-        let status = response.status();
-        if status != http::StatusCode::OK {
-            return Err(FetchError::Status { url: url.clone(), status });
+        if url.scheme() != "https" && !(url.scheme() == "http" && is_loopback(url)) {
+            return Err(FetchError::Insecure { url: url.clone() });
         }
-        let fresh_for = freshness(
-            response.headers().get_all(CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok()),
-        );
-        let mut body = Vec::new();
-        while let Some(piece) = response.chunk().await.map_err(failed)? {
-            if body.len() + piece.len() > BODY_MAX_BYTES {
-                return Err(FetchError::TooLong { url: url.clone() });
-            }
-            body.extend_from_slice(&piece);
-        }
+        let fetched = tokio::time::timeout(TIMEOUT, self.fetch(url)).await;
+        let (headers, body) = fetched.map_err(|_| FetchError::Timeout { url: url.clone() })??;
+        let cache_control = headers.get_all(CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
         match serde_json::from_slice(&body) {
-            Ok(Strict(Value::Object(members))) => Ok(Document { members, fresh_for }),
+            Ok(Strict(Value::Object(members))) => Ok(Document { members, fresh_for: freshness(cache_control) }),
             Ok(_) | Err(_) => Err(FetchError::Malformed { url: url.clone() }),
+        }
+    }
+
+    async fn fetch(&self, url: &Url) -> Result<(HeaderMap, Bytes), FetchError> {
+        let failed = |source| FetchError::Transport { url: url.clone(), source };
+        let request = Request::get(url.as_str())
+            .header(ACCEPT, "application/json")
+            .header(USER_AGENT, concat!("tunnel-relay/", env!("CARGO_PKG_VERSION")))
+            .body(Empty::new())
+            .map_err(|error| failed(error.into()))?;
+        let response = self.client.request(request).await.map_err(|error| failed(error.into()))?;
+        let (head, body) = response.into_parts();
+        if head.status != http::StatusCode::OK {
+            return Err(FetchError::Status { url: url.clone(), status: head.status });
+        }
+        match Limited::new(body, BODY_MAX_BYTES).collect().await {
+            Ok(body) => Ok((head.headers, body.to_bytes())),
+            Err(error) if error.is::<LengthLimitError>() => Err(FetchError::TooLong { url: url.clone() }),
+            Err(error) => Err(failed(error)),
         }
     }
 }
