@@ -99,7 +99,8 @@ fn a_device_that_is_away_is_said_to_be_away() -> Result<()> {
         is_error(lost, "/v1/chat/completions", 502, "tunnel_lost").await?;
 
         world.daemon.wait_for_tunnel("connected", Duration::from_secs(10)).await?;
-        ensure!(world.daemon.tunnelctl(&["stop"]).await?.status.success(), "stop");
+        let stop = world.daemon.tunnelctl(&["stop"]).await?;
+        ensure!(stop.status.success(), "stop: {}", String::from_utf8_lossy(&stop.stderr));
         for path in ["/api/chat", "/v1/chat/completions"] {
             is_error(chat(&world.remote(), path).await?, path, 503, "device_offline").await?;
         }
