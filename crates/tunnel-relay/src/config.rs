@@ -50,6 +50,9 @@ pub struct Settings {
     pub idle_timeout: Duration,
     /// How long a session is kept without a socket, in seconds. Default 60. Sessions that are up keep theirs.
     pub session_grace: Duration,
+    /// How long a request waits for a device that is expected, in seconds: it went away a moment ago, or the relay has
+    /// just started. Default 5, as for a session whose link is down; 0: it is refused at once.
+    pub device_wait: Duration,
     /// Most bytes that each end of a tunnel keeps for a resume. Default 4194304 (4 MiB), allocated as needed. Sessions
     /// that are up keep theirs.
     pub replay_window_bytes: u64,
@@ -69,6 +72,7 @@ impl Default for Settings {
             first_byte_timeout: Duration::from_secs(605),
             idle_timeout: Duration::from_secs(120),
             session_grace: Duration::from_secs(60),
+            device_wait: Duration::from_secs(5),
             replay_window_bytes: 4 * 1024 * 1024,
         }
     }
@@ -171,6 +175,7 @@ impl Settings {
                 .unwrap_or(defaults.first_byte_timeout),
             idle_timeout: root.seconds("idle_timeout_s", 1..=DAY).unwrap_or(defaults.idle_timeout),
             session_grace: root.seconds("session_grace_s", 1..=3_600).unwrap_or(defaults.session_grace),
+            device_wait: root.seconds("device_wait_s", 0..=60).unwrap_or(defaults.device_wait),
             replay_window_bytes: root
                 .whole("replay_window_bytes", 64 * 1024..=64 * 1024 * 1024)
                 .unwrap_or(defaults.replay_window_bytes),

@@ -11,8 +11,6 @@ use crate::auth::Principal;
 use crate::error::Refusal;
 use crate::relay::Shared;
 
-/// Longest wait, as for a session whose link is down.
-const WAIT_MAX: Duration = Duration::from_secs(5);
 /// Most requests that wait at a time. One costs what a caller's connection costs, and nothing more.
 const WAITING_MAX: usize = 4_096;
 /// Most of one subject: others must find room.
@@ -57,12 +55,18 @@ pub(crate) async fn admitted<T>(
         other => return other,
     };
     // While it drains nobody comes here any more.
-    let within = shared.settings().session_grace;
-    if shared.draining.is_cancelled() || !shared.registry.expects(principal, asked, within) {
+    let (within, longest) = {
+        let settings = shared.settings();
+        (settings.session_grace, settings.device_wait)
+    };
+    if longest.is_zero()
+        || shared.draining.is_cancelled()
+        || !shared.registry.expects(principal, asked, within)
+    {
         return Err(refusal);
     }
     let Some(place) = shared.waiting.enter(&principal.subject) else { return Err(refusal) };
-    let mut over = pin!(tokio::time::sleep(WAIT_MAX));
+    let mut over = pin!(tokio::time::sleep(longest));
     loop {
         let mut arrival = pin!(place.arrival.notified());
         // From here on no arrival is missed.

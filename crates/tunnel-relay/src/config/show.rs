@@ -26,6 +26,7 @@ impl Settings {
         page.key("first_byte_timeout_s", self.first_byte_timeout.as_secs())?;
         page.key("idle_timeout_s", self.idle_timeout.as_secs())?;
         page.key("session_grace_s", self.session_grace.as_secs())?;
+        page.key("device_wait_s", self.device_wait.as_secs())?;
         page.key("replay_window_bytes", self.replay_window_bytes)?;
         page.key("max_key_ttl_s", self.max_key_ttl.as_secs())?;
         self.edge.write(page)?;
