@@ -1,7 +1,8 @@
 //! Other settings while the relay runs: read anew on SIGHUP, when somebody asks, and when the file changes.
 //!
 //! A file with faults changes nothing: what was in force stays, and the log, the metrics and the operators' page say why.
-//! Nothing of the file needs a restart; sessions that are up keep the grace time and the window that they were promised.
+//! Only another place for the audit log needs a restart; sessions that are up keep the grace time and the window that
+//! they were promised.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
