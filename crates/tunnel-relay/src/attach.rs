@@ -53,18 +53,13 @@ pub(crate) async fn connect(
     {
         return Err(Refusal::OtherDevice { asked: dial.device.to_string(), bound: bound.to_string() });
     }
-    if shared.draining.is_cancelled() && !matches!(dial.kind, DialKind::Resume { .. }) {
-        if let DialKind::Migrate { session } = dial.kind
-            && let Resume::Known(tunnel) = shared.registry.resume(session, &principal.subject, &dial.device)
-        {
-            tunnel.stay();
-        }
-        return Err(Refusal::Draining { retry_after: jitter(1_000, 4_000) });
-    }
+    refuse_while_draining(shared, &principal, &dial)?;
     // A resume is cheap, and streams wait for it.
     if !matches!(dial.kind, DialKind::Resume { .. }) {
         let turn = shared.dial_pace.turn().await;
         turn.map_err(|retry_after| Refusal::Busy { retry_after })?;
+        // It may have begun meanwhile, and whoever comes after that is not asked to move.
+        refuse_while_draining(shared, &principal, &dial)?;
     }
     let response = match dial.kind {
         DialKind::Fresh => open(shared, &principal, client, dial, &mut request, Arrival::Fresh)?,
@@ -75,6 +70,19 @@ pub(crate) async fn connect(
         }
     };
     Ok(response.map(|_| RelayBody::empty()))
+}
+
+/// Refuses new sessions of a relay that ends. A desktop that was asked to move and came back has nowhere else to go.
+fn refuse_while_draining(shared: &Shared, principal: &Principal, dial: &DialRequest) -> Result<(), Refusal> {
+    if !shared.draining.is_cancelled() || matches!(dial.kind, DialKind::Resume { .. }) {
+        return Ok(());
+    }
+    if let DialKind::Migrate { session } = dial.kind
+        && let Resume::Known(tunnel) = shared.registry.resume(session, &principal.subject, &dial.device)
+    {
+        tunnel.stay();
+    }
+    Err(Refusal::Draining { retry_after: jitter(1_000, 4_000) })
 }
 
 type Switching = Response<Empty<bytes::Bytes>>;

@@ -164,10 +164,14 @@ impl Revocations {
         self.take_over(&mut state);
         {
             let mut list = self.list.write().unwrap_or_else(PoisonError::into_inner);
-            let inserted = list.insert(token_id, entry).or_else(|_| {
-                list.sweep(unix_now());
-                list.insert(token_id, entry)
-            });
+            let inserted = match list.insert(token_id, entry) {
+                // Only then: it takes long, and whoever verifies a token waits for it.
+                Err(RevokeError::Full) => {
+                    list.sweep(unix_now());
+                    list.insert(token_id, entry)
+                }
+                inserted => inserted,
+            };
             if !inserted? {
                 return Ok(());
             }

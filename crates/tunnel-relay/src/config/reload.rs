@@ -83,16 +83,29 @@ pub(crate) async fn follow(shared: Arc<Shared>, path: PathBuf) {
     }
 }
 
+/// An editor that truncates and writes, or a disk that is full, leaves nothing for a moment or for good.
+const EMPTIED: &str =
+    "the file is empty, which is taken for a save that went wrong; for the defaults write a comment into it";
+/// Tokens would go over the public address in clear.
+const TLS_OFF: &str = "TLS cannot be switched off while the relay runs; restart it without [tls] and [acme]";
+
 /// Reads the file and takes it over, if it is another one and a good one.
 async fn look(shared: &Shared, mut watch: FileWatch, path: &Path) -> FileWatch {
     let path = path.to_owned();
-    let (watch, loaded) = on_disk(move || {
+    let (watch, loaded, emptied) = on_disk(move || {
         watch.aim(std::slice::from_ref(&path));
-        let loaded = Settings::load(&path);
-        (watch, loaded)
+        let emptied = std::fs::read_to_string(&path).is_ok_and(|text| text.trim().is_empty());
+        (watch, Settings::load(&path), emptied)
     })
     .await;
     let before = shared.reload.state();
+    let loaded = loaded.map_err(|error| error.faults()).and_then(|settings| match () {
+        () if emptied && settings != **shared.settings() => Err(vec![EMPTIED.to_owned()]),
+        () if settings.edge.tls.is_none() && shared.settings().edge.tls.is_some() => {
+            Err(vec![TLS_OFF.to_owned()])
+        }
+        () => Ok(settings),
+    });
     match loaded {
         Ok(settings) if settings == **shared.settings() => {
             if !before.faults.is_empty() {
@@ -106,8 +119,7 @@ async fn look(shared: &Shared, mut watch: FileWatch, path: &Path) -> FileWatch {
             info!("settings reloaded");
             told(shared, ConfigState { loaded_at: Timestamp::now(), faults: Vec::new() });
         }
-        Err(error) => {
-            let faults = error.faults();
+        Err(faults) => {
             // Once for each set of faults, not at each look.
             if before.faults != faults {
                 shared.metrics.reloaded(false);
