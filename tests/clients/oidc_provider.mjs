@@ -5,8 +5,13 @@
 //   /approve?user_code=C   types the code and agrees          /deny?user_code=C   types it and refuses
 //   /browse?url=U          follows the address and agrees     /browse?url=U&deny=1  … and refuses
 //   /down?status=503       the token endpoint answers so from now on; 0: it works again
-//   /state                 questions to the token endpoint by grant_type, refresh tokens that live, the last access tokens
+//   /tokens?resource=R&count=N   access tokens for this resource, as many, each of its own; &strange=1: they name keys that
+//                          nobody has
+//   /keys?kids=A,B         starts anew with these signing keys: all are published, the first one signs
+//   /state                 questions to the token endpoint by grant_type, refresh tokens that live, when its keys were asked
+//                          for (in ms)
 // The person is a real user agent to the provider: cookies, forms and redirects over HTTP.
+import { generateKeyPairSync, randomUUID } from 'node:crypto';
 import http from 'node:http';
 import path from 'node:path';
 import { createRequire } from 'node:module';
@@ -35,9 +40,22 @@ const issuer = base(server);
 const denied = new Set();
 const questions = {};
 const refreshTokens = new Set();
+const keysAsked = [];
+const keys = new Map();
 let down = 0;
+let provider;
+let callback;
 
-const provider = new Provider(issuer, {
+// Made when it is first named.
+function key(kid) {
+  if (!keys.has(kid)) {
+    const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
+    keys.set(kid, { ...privateKey.export({ format: 'jwk' }), kid, use: 'sig', alg: 'RS256' });
+  }
+  return keys.get(kid);
+}
+
+const configuration = {
   clients: [{
     client_id: 'tunneld', token_endpoint_auth_method: 'none', application_type: 'native',
     grant_types: ['authorization_code', 'refresh_token', 'urn:ietf:params:oauth:grant-type:device_code'],
@@ -62,9 +80,22 @@ const provider = new Provider(issuer, {
       }),
     },
   },
-});
-provider.on('refresh_token.saved', (token) => refreshTokens.add(token.jti));
-provider.on('server_error', (_, error) => console.error(error));
+};
+
+// What it has given out stays good: that is stored outside of it. Questions that are being answered end as they began.
+function start(kids) {
+  provider = new Provider(issuer, { ...configuration, jwks: { keys: kids.map(key) } });
+  provider.on('refresh_token.saved', (token) => refreshTokens.add(token.jti));
+  provider.on('server_error', (_, error) => console.error(error));
+  provider.use(async (ctx, next) => {
+    if (ctx.path === '/jwks') keysAsked.push(performance.now());
+    await next();
+    const grant = ctx.oidc?.params?.grant_type;
+    if (ctx.path === '/token' && grant) questions[grant] = (questions[grant] ?? 0) + 1;
+  });
+  callback = provider.callback();
+}
+start(['first']);
 
 // Whoever gets here agrees to what is asked, unless this person was told to refuse.
 async function interact(request, response) {
@@ -86,13 +117,6 @@ async function interact(request, response) {
   return provider.interactionFinished(request, response, { consent }, { mergeWithLastSubmission: true });
 }
 
-provider.use(async (ctx, next) => {
-  await next();
-  const grant = ctx.oidc?.params?.grant_type;
-  if (ctx.path === '/token' && grant) questions[grant] = (questions[grant] ?? 0) + 1;
-});
-
-const callback = provider.callback();
 serve = (request, response) => {
   if (request.url.startsWith('/interaction/')) {
     return interact(request, response).catch((error) => response.writeHead(500).end(String(error)));
@@ -136,6 +160,25 @@ async function type(code, agrees) {
   return { status: end.status, text: end.text };
 }
 
+// As the token endpoint makes them, without a login for each.
+async function tokens(resource, count) {
+  const client = await provider.Client.find('tunneld');
+  const info = configuration.features.resourceIndicators.getResourceServerInfo(undefined, resource);
+  const resourceServer = new provider.ResourceServer(resource, info);
+  return Promise.all(Array.from({ length: count }, () => {
+    const token = new provider.AccessToken({ accountId: 'alice', client, gty: 'authorization_code', resourceServer });
+    token.setAudience(info.audience);
+    return token.save();
+  }));
+}
+
+async function strangeTokens(resource, count) {
+  const [good] = await tokens(resource, 1);
+  const rest = good.slice(good.indexOf('.'));
+  const head = () => JSON.stringify({ alg: 'RS256', typ: 'at+jwt', kid: randomUUID() });
+  return Array.from({ length: count }, () => Buffer.from(head()).toString('base64url') + rest);
+}
+
 async function browse(url, agrees) {
   if (!agrees) denied.add(new URL(url).searchParams.get('state'));
   return agent()(url);
@@ -148,10 +191,16 @@ const person = await listen(async (request, response) => {
     '/approve': () => type(asked('user_code'), true),
     '/deny': () => type(asked('user_code'), false),
     '/browse': () => browse(asked('url'), asked('deny') === null),
+    '/tokens': async () => {
+      const made = asked('strange') === null ? tokens : strangeTokens;
+      return { tokens: await made(asked('resource'), Number(asked('count'))) };
+    },
+    '/keys': () => { start(asked('kids').split(',')); return {}; },
     '/down': () => { down = Number(asked('status')); return { down }; },
     '/state': async () => {
       const found = await Promise.all([...refreshTokens].map((token) => provider.RefreshToken.find(token)));
-      return { questions, refresh_tokens: found.filter((token) => token?.isValid).length };
+      const live = found.filter((token) => token?.isValid).length;
+      return { questions, refresh_tokens: live, keys_asked: keysAsked };
     },
   };
   try {

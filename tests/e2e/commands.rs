@@ -35,7 +35,8 @@ fn every_command_says_what_happened_and_ends_with_the_right_code() -> Result<()>
         let begun = Instant::now();
         let tunnelctl = binaries::tunnelctl()?;
         let stage = Arc::new(Stage::set(lab).await?);
-        let shared = Arc::new(stage.daemon(&lab.folder("shared", "tunneld.log")?, "desk").await?);
+        let shared = lab.folder("shared", "tunneld.log")?;
+        let shared = Arc::new(stage.daemon(&shared, "desk", &stage.token).await?);
         let pages = CASES.iter().map(|case| {
             let folder = lab.folder(&case.verb.replace(' ', "-"), "daemon/tunneld.log");
             let (stage, shared, tunnelctl) = (Arc::clone(&stage), Arc::clone(&shared), tunnelctl.clone());
@@ -85,11 +86,11 @@ impl Page {
         }
         let own = if self.case.changes {
             let device = format!("desk-{}", self.case.verb.replace(' ', "-"));
-            Some(self.stage.daemon(&self.folder.join("daemon"), &device).await?)
+            Some(self.stage.daemon(&self.folder.join("daemon"), &device, &self.stage.others_token).await?)
         } else {
             None
         };
-        world::write_files(&self.folder.join("files"), &self.stage.token)?;
+        world::write_files(&self.folder.join("files"), &self.stage.others_token)?;
         tokio::task::spawn_blocking(move || {
             let running = own.as_ref().unwrap_or(&shared);
             let mut text = format!("tunnelctl {}\n", self.case.verb);

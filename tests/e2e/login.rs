@@ -3,6 +3,8 @@
 mod alone;
 mod through_relay;
 
+pub(crate) use self::through_relay::{Desktop, RESOURCE};
+
 use std::{fs, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
@@ -50,7 +52,7 @@ fn a_token_is_stored_dialled_with_kept_over_a_restart_and_forgotten() -> Result<
 }
 
 /// Runs a scenario with a provider; says so where there is none.
-fn with_provider(
+pub(crate) fn with_provider(
     options: ProviderOptions,
     body: impl AsyncFnOnce(&mut Lab, OidcProvider) -> Result<()>,
 ) -> Result<()> {

@@ -22,6 +22,7 @@ mod fleet;
 mod floods;
 mod footprint;
 mod handover;
+mod identity;
 mod liveness;
 mod local_api;
 mod login;

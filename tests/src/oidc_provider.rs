@@ -7,12 +7,13 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use crate::{binaries, client::Caller};
+use crate::{binaries, canary::keep_secret, client::Caller};
 
 /// How a provider is started.
 #[derive(Clone, Copy, Debug)]
@@ -105,6 +106,34 @@ impl OidcProvider {
     /// Refresh tokens that would be taken.
     pub async fn live_refresh_tokens(&self) -> Result<u64> {
         self.tell("/state").await?["refresh_tokens"].as_u64().context("a number of refresh tokens")
+    }
+
+    /// Access tokens for this resource, as the token endpoint makes them; each is another one.
+    pub async fn tokens(&self, resource: &str, count: usize) -> Result<Vec<String>> {
+        self.made(&format!("/tokens?resource={}&count={count}", encoded(resource))).await
+    }
+
+    /// The same, but each names a key that nobody has.
+    pub async fn strange_tokens(&self, resource: &str, count: usize) -> Result<Vec<String>> {
+        self.made(&format!("/tokens?resource={}&count={count}&strange=1", encoded(resource))).await
+    }
+
+    async fn made(&self, path: &str) -> Result<Vec<String>> {
+        let tokens: Vec<String> = serde_json::from_value(self.tell(path).await?["tokens"].take())?;
+        // One stands for all: each is looked for in each file.
+        keep_secret(tokens.first().context("no token was made")?);
+        Ok(tokens)
+    }
+
+    /// Starts anew with these signing keys: all are published, the first one signs.
+    pub async fn set_keys(&self, kids: &[&str]) -> Result<()> {
+        self.tell(&format!("/keys?kids={}", kids.join(","))).await.map(drop)
+    }
+
+    /// When its keys were asked for, by a clock of its own.
+    pub async fn keys_asked(&self) -> Result<Vec<Duration>> {
+        let asked: Vec<f64> = serde_json::from_value(self.tell("/state").await?["keys_asked"].take())?;
+        Ok(asked.into_iter().map(|ms| Duration::from_secs_f64(ms / 1000.0)).collect())
     }
 
     async fn tell(&self, path: &str) -> Result<Value> {

@@ -44,8 +44,11 @@ pub(super) struct Stage {
     pub(super) backend: FakeBackend,
     /// A model server that no configuration names.
     pub(super) server: FakeBackend,
-    /// One for all daemons: each secret is looked for in everything that was written.
+    /// Of the daemon that all share.
     pub(super) token: String,
+    /// Of all that have a daemon of their own, which come and go: the account of the shared one has it alone. One for all
+    /// of them: each secret is looked for in everything that was written.
+    pub(super) others_token: String,
     pub(super) absent: String,
     pub(super) other: ScriptedDoor,
     pub(super) refusing: ScriptedDoor,
@@ -74,6 +77,7 @@ impl Stage {
         let relay = lab.relay(e2e::RelayOptions::default()).await?;
         Ok(Self {
             token: relay.token(&TokenRequest::new("alice", Scope::Tunnel))?,
+            others_token: relay.token(&TokenRequest::new("bob", Scope::Tunnel))?,
             relay,
             backend: FakeBackend::ollama().await?,
             server: FakeBackend::openai("spare-model").await?,
@@ -85,7 +89,7 @@ impl Stage {
     }
 
     /// A daemon whose tunnel is up, with a request that runs through it.
-    pub(super) async fn daemon(&self, dir: &Path, device: &str) -> Result<Running> {
+    pub(super) async fn daemon(&self, dir: &Path, device: &str, token: &str) -> Result<Running> {
         let spare = |form: &str| {
             json!({ "id": format!("spare-{form}"), "type": "openai", "url": self.server.url(), "enabled": form == "text",
                 "priority": 5 })
@@ -93,7 +97,7 @@ impl Stage {
         let options = DaemonOptions {
             ollama: Some(self.backend.addr()),
             relay: Some(self.relay.url()),
-            token: Some(self.token.clone()),
+            token: Some(token.to_owned()),
             device: device.to_owned(),
             ..DaemonOptions::default()
         };

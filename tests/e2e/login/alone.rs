@@ -30,8 +30,11 @@ fn a_typed_code_logs_in_and_logout_makes_the_refresh_token_void() -> Result<()> 
         log_in(&daemon, &provider).await?;
         let auth = asked(&daemon, "/api/auth").await?;
         ensure!(auth["subject"] == "alice" && auth["refreshable"] == true, "{auth}");
-        let kinds = asked(&daemon, "/api/events").await?.to_string();
-        ensure!(kinds.contains("login_done"), "{kinds}");
+        // Events are on the disk a moment after what they tell of.
+        eventually("the event", LIMIT, async || {
+            asked(&daemon, "/api/events").await.is_ok_and(|events| events.to_string().contains("login_done"))
+        })
+        .await?;
         ensure!(provider.live_refresh_tokens().await? == 1, "one login, one refresh token");
 
         ensure!(daemon.tunnelctl(&["logout"]).await?.status.success());

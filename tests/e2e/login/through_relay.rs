@@ -12,20 +12,24 @@ use serde_json::Value;
 use super::{LIMIT, log_in, with_provider};
 use crate::streams;
 
+/// Whom the provider's tokens are for.
+pub(crate) const RESOURCE: &str = "https://relay.test";
+
 /// A desktop whose owner has logged in, and its relay.
-struct Desktop {
-    daemon: Daemon,
-    relay: Relay,
+pub(crate) struct Desktop {
+    pub(crate) daemon: Daemon,
+    pub(crate) relay: Relay,
     _backend: FakeBackend,
 }
 
 impl Desktop {
-    async fn set(lab: &mut Lab, provider: &OidcProvider) -> Result<Self> {
+    /// Sets one up; `further` are further settings of the relay.
+    pub(crate) async fn set(lab: &mut Lab, provider: &OidcProvider, further: &str) -> Result<Self> {
         let issuer = provider.issuer();
         let config = format!(
-            "[[issuers]]\nname = \"home\"\nissuer = \"{issuer}\"\naudiences = [\"https://relay.test\"]\nleeway_s = 0\n\n\
+            "[[issuers]]\nname = \"home\"\nissuer = \"{issuer}\"\naudiences = [\"{RESOURCE}\"]\nleeway_s = 0\n\n\
              [login]\nissuer = \"home\"\nclient_id = \"tunneld\"\nscope = \"openid offline_access\"\n\
-             resource = \"https://relay.test\"\n"
+             resource = \"{RESOURCE}\"\n{further}"
         );
         let relay = lab.relay(RelayOptions { config: Some(config), ..RelayOptions::default() }).await?;
         let backend = FakeBackend::ollama().await?;
@@ -64,7 +68,7 @@ impl Desktop {
 #[test]
 fn a_key_reaches_the_models_until_it_is_revoked() -> Result<()> {
     with_provider(ProviderOptions::default(), async |lab, provider| {
-        let desktop = Desktop::set(lab, &provider).await?;
+        let desktop = Desktop::set(lab, &provider, "").await?;
         let (id, app) = desktop.key().await?;
         let script = Script::tokens(5, 100.0);
         streams::exact(streams::open(&app, Api::OpenAiChat, &script).await?, Api::OpenAiChat, &script)
@@ -86,7 +90,7 @@ fn a_key_reaches_the_models_until_it_is_revoked() -> Result<()> {
 #[test]
 fn a_stream_outlives_the_tokens_that_its_tunnel_was_dialled_with() -> Result<()> {
     with_provider(ProviderOptions { access_ttl_s: 6, ..ProviderOptions::default() }, async |lab, provider| {
-        let desktop = Desktop::set(lab, &provider).await?;
+        let desktop = Desktop::set(lab, &provider, "").await?;
         let (_, app) = desktop.key().await?;
         // Three lives of a token long.
         let script = Script::tokens(180, 10.0);
@@ -102,7 +106,7 @@ fn a_stream_outlives_the_tokens_that_its_tunnel_was_dialled_with() -> Result<()>
 #[test]
 fn a_stream_ends_with_an_error_when_its_tunnels_token_is_over_and_cannot_be_renewed() -> Result<()> {
     with_provider(ProviderOptions { access_ttl_s: 8, ..ProviderOptions::default() }, async |lab, provider| {
-        let desktop = Desktop::set(lab, &provider).await?;
+        let desktop = Desktop::set(lab, &provider, "").await?;
         let (_, app) = desktop.key().await?;
         provider.set_down(503).await?;
         let script = Script::tokens(400, 10.0);

@@ -80,7 +80,7 @@ impl Fetcher {
             },
             |tls| (*tls).clone(),
         );
-        // What is spoken is for the connector to say, below.
+        // A tunnel's protocols are in it. The connector puts in its own, and does not start where there are some.
         tls.alpn_protocols.clear();
         let mut tcp = HttpConnector::new();
         // Both schemes: which address may be asked without TLS is decided for each.

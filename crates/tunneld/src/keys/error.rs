@@ -14,10 +14,10 @@ pub(crate) enum KeyError {
     #[error("the relay {relay} refuses the token of this login; log in anew: tunnelctl login")]
     TokenRefused { relay: String },
     #[error(
-        "the relay {relay} does not allow this login to do that: {sentence} To make keys, log in with: tunnelctl login, or \
-         have the relay's operator make a token with: tunnel-relay token create --scope tunnel --scope account"
+        "the relay {relay} does not allow this login to make or revoke keys: {why}; log in anew: tunnelctl login, or have the \
+         relay's operator make a token with: tunnel-relay token create --scope tunnel --scope account"
     )]
-    NotAllowed { relay: String, sentence: String },
+    NotAllowed { relay: String, why: String },
     #[error(
         "the relay {relay} makes no keys; have its operator make one with: tunnel-relay token create --scope inference"
     )]

@@ -138,7 +138,12 @@ impl KeyOffice {
     fn refusal(&self, answer: &Answer) -> KeyError {
         match answer.status {
             StatusCode::UNAUTHORIZED => KeyError::TokenRefused { relay: self.name() },
-            StatusCode::FORBIDDEN => KeyError::NotAllowed { relay: self.name(), sentence: sentence(answer) },
+            StatusCode::FORBIDDEN => {
+                // The rest says how its operator makes a token for a caller, which is not what helps here.
+                let told = sentence(answer);
+                let why = told.split(". ").next().unwrap_or_default().trim_end_matches('.').to_owned();
+                KeyError::NotAllowed { relay: self.name(), why }
+            }
             status => KeyError::Unavailable { relay: self.name(), status },
         }
     }

@@ -79,7 +79,8 @@ pub(crate) enum StoreError {
 impl StoreError {
     /// What the user can do about it.
     pub(crate) fn next_step(&self) -> String {
-        const AGAIN: &str = "store the token again: tunnelctl login --token-stdin";
+        const AGAIN: &str =
+            "log in again: tunnelctl login, or store the token again: tunnelctl login --token-stdin";
         match self {
             Self::Absent(_) => "nothing, unless you want a keyring: install one such as gnome-keyring".to_owned(),
             Self::Locked { .. } => {

@@ -13,15 +13,18 @@ use crate::secrets::{TokenError, TokenTimes};
 /// Clocks may differ so far before it is worth a word: tokens live for days, and NTP keeps to milliseconds.
 const CLOCK_TOLERANCE_S: i64 = 60;
 
-/// How to get a token, wherever one is missing or used up.
-pub(crate) const NEW_TOKEN: &str = "get a new token from the relay's operator (there: tunnel-relay token create --scope tunnel) \
-                         and store it: tunnelctl login --token-stdin, or the token file; tunneld takes it up by itself";
+/// How to get a token, wherever one is used up. Whether the relay offers a login is not known before somebody tries.
+pub(crate) const NEW_TOKEN: &str = "log in: tunnelctl login; if the relay offers no login, get a new token from its operator (there: \
+                         tunnel-relay token create --scope tunnel) and store it: tunnelctl login --token-stdin, or the token \
+                         file; tunneld takes it up by itself";
 
 /// Explains why there is nothing to dial with.
 pub(crate) fn no_token(error: &TokenError) -> Warning {
     let next_step = match error {
         TokenError::None | TokenError::Removed => {
-            "store one: tunnelctl login --token-stdin, or start tunneld with --token-file FILE".to_owned()
+            "log in: tunnelctl login; or store a token: tunnelctl login --token-stdin, or start tunneld with \
+             --token-file FILE"
+                .to_owned()
         }
         TokenError::Looking | TokenError::Renewing => {
             "nothing: tunneld dials as soon as it has one".to_owned()

@@ -68,7 +68,10 @@ pub(in crate::commands) fn idle_cloud(status: &Status) -> Option<&'static str> {
     if tunnel.target == Target::Down && tunnel.relay.is_none() {
         Some("the tunnel is switched off; to use it: tunnelctl connections enable cloud")
     } else if status.warnings.iter().any(|warning| warning.code == NO_TOKEN) {
-        Some("the tunnel has no token, which is optional; to log in: tunnelctl login --token-stdin")
+        Some(
+            "the tunnel has no token, which is optional; to log in: tunnelctl login, or with a token: tunnelctl login \
+             --token-stdin",
+        )
     } else if tunnel.target == Target::Down {
         Some("the tunnel is stopped; to open it: tunnelctl start")
     } else {

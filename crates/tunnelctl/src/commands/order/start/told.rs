@@ -213,7 +213,11 @@ impl Tunnel {
             ),
             Self::NoToken { .. } => {
                 line(Mark::Off, "no token, which is optional: it opens the models to you from elsewhere")
-                    + &format!("{}{} tunnelctl login --token-stdin\n", look.indent(), look.arrow())
+                    + &format!(
+                        "{}{} tunnelctl login, or with a token: tunnelctl login --token-stdin\n",
+                        look.indent(),
+                        look.arrow()
+                    )
             }
             Self::Ordered { status, .. } => ordered(status, look, line),
         }

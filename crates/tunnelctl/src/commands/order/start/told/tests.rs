@@ -57,7 +57,7 @@ Addresses for apps on this machine
 
 Tunnel
   – no token, which is optional: it opens the models to you from elsewhere
-    → tunnelctl login --token-stdin
+    → tunnelctl login, or with a token: tunnelctl login --token-stdin
 
 Next step
   tunnelctl connect curl
