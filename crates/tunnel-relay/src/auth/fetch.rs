@@ -73,13 +73,15 @@ pub(super) enum FetchError {
 
 impl Fetcher {
     pub(super) fn new() -> Self {
-        let tls = tunnel_transport::tls_config(None).map_or_else(
+        let mut tls = tunnel_transport::tls_config(None).map_or_else(
             |error| {
                 error!(%error, "keys of issuers cannot be fetched over TLS");
                 without_roots()
             },
             |tls| (*tls).clone(),
         );
+        // A tunnel's protocols are in it. The connector puts in its own, and does not start where there are some.
+        tls.alpn_protocols.clear();
         let mut tcp = HttpConnector::new();
         // Both schemes: which address may be asked without TLS is decided for each.
         tcp.enforce_http(false);
