@@ -23,8 +23,8 @@ use axum::routing::get;
 use secrecy::SecretString;
 use tunnel_runtime::metrics::Exposition;
 
+use crate::private_file::{self, PrivateFileError};
 use crate::relay::Shared;
-use crate::secret_file::{self, SecretFileError};
 
 /// What the admin address keeps.
 #[derive(Debug)]
@@ -34,8 +34,8 @@ pub(crate) struct AdminState {
 
 impl AdminState {
     /// Reads the operators' token, or makes it at the first start.
-    pub(crate) fn open(data_dir: &Path) -> Result<Self, SecretFileError> {
-        let token = secret_file::open(&token_path(data_dir))?.into();
+    pub(crate) fn open(data_dir: &Path) -> Result<Self, PrivateFileError> {
+        let token = private_file::secret(&token_path(data_dir))?.into();
         Ok(Self { token })
     }
 }

@@ -52,15 +52,16 @@ mod drain;
 mod error;
 mod forward;
 mod headers;
+mod hex;
 mod ingress;
 mod limits;
 mod listener;
 mod merge;
 mod metrics;
 mod presence;
+mod private_file;
 mod registry;
 mod relay;
-mod secret_file;
 mod strict;
 mod target;
 mod tls;
@@ -71,6 +72,6 @@ pub use config::{
     SettingsError, Tier, TlsSettings,
 };
 pub use listener::ListenError;
+pub use private_file::PrivateFileError;
 pub use relay::{Relay, RelayConfig, StartError};
-pub use secret_file::SecretFileError;
 pub use tls::{TlsError, TlsStatus};

@@ -18,7 +18,7 @@ use crate::admin::{self, AdminState};
 use crate::audit::AuditLog;
 use crate::auth::authority::Authority;
 use crate::auth::revoked::Revocations;
-use crate::auth::{IssuerError, LocalIssuer, PrivateFileError};
+use crate::auth::{IssuerError, LocalIssuer};
 use crate::config::Settings;
 use crate::config::reload::{self, Reload};
 use crate::dial_pace::DialPace;
@@ -26,8 +26,8 @@ use crate::drain::{Patience, drain};
 use crate::limits::Limits;
 use crate::listener::{self, AddressCaps, ListenError};
 use crate::metrics::Metrics;
+use crate::private_file::PrivateFileError;
 use crate::registry::Registry;
-use crate::secret_file::SecretFileError;
 use crate::tls::{self, Tls, TlsError, TlsStatus};
 use crate::waiting::WaitingRoom;
 
@@ -61,12 +61,10 @@ pub enum StartError {
     /// The signing key cannot be used.
     #[error(transparent)]
     Issuer(#[from] IssuerError),
-    /// The key of the audit log or the operators' token cannot be used.
+    /// Another of the files that the relay keeps for itself cannot be used: the list of revoked tokens, the key of the
+    /// audit log, the operators' token.
     #[error(transparent)]
-    Secret(#[from] SecretFileError),
-    /// The list of revoked tokens cannot be read.
-    #[error(transparent)]
-    Revoked(#[from] PrivateFileError),
+    File(#[from] PrivateFileError),
     /// TLS is asked for and cannot be spoken.
     #[error(transparent)]
     Tls(#[from] TlsError),
