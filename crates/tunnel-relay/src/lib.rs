@@ -36,6 +36,7 @@
 mod account;
 #[cfg(feature = "acme")]
 mod acme;
+mod address_key;
 mod admin;
 mod attach;
 mod audit;
