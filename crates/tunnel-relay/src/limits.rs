@@ -26,6 +26,8 @@ use crate::config::Settings;
 use crate::error::Refusal;
 use crate::relay::Shared;
 
+#[cfg(test)]
+pub(crate) use self::rate::{RATELIMIT, RATELIMIT_POLICY};
 pub(crate) use self::throttle::Throttle;
 pub(crate) use self::tier::Throttles;
 

@@ -140,6 +140,8 @@ impl Shared {
         self.limits.reload(&settings);
         self.authority.reload(&settings);
         self.settings.store(settings);
+        // It looks at what is in force now.
+        self.tls.reload();
     }
 }
 
@@ -223,6 +225,7 @@ impl Relay {
             let asked = async {
                 while hangups.changed().await.is_ok() {
                     shared.reload.ask();
+                    // Also where the settings are the same, or there is no file of them.
                     shared.tls.reload();
                 }
             };
