@@ -82,6 +82,6 @@ async fn ready_for_callers(State(shared): State<Arc<Shared>>) -> Response {
 async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
     let accept = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let exposition = Exposition::of_accept(accept);
-    let page = shared.metrics.page(shared.registry.counts(), exposition);
+    let page = shared.metrics.page(shared.registry.counts(), &shared.tls.status(), exposition);
     ([(CONTENT_TYPE, exposition.content_type())], page).into_response()
 }

@@ -203,9 +203,15 @@ mod tests {
         allowed("http://localhost:3000").unwrap().expose(&mut headers);
         let exposed = headers[ACCESS_CONTROL_EXPOSE_HEADERS].to_str().unwrap();
         let exposed: Vec<HeaderName> = exposed.split(", ").map(|name| name.parse().unwrap()).collect();
-        for added in
-            [X_REQUEST_ID, TUNNEL_ERROR, TUNNEL_DEVICE, DEVICES_MISSING, RATELIMIT, RATELIMIT_POLICY, RETRY_AFTER]
-        {
+        for added in [
+            X_REQUEST_ID,
+            TUNNEL_ERROR,
+            TUNNEL_DEVICE,
+            DEVICES_MISSING,
+            RATELIMIT,
+            RATELIMIT_POLICY,
+            RETRY_AFTER,
+        ] {
             assert!(exposed.contains(&added), "{added}");
         }
     }

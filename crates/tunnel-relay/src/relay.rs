@@ -159,7 +159,12 @@ impl Relay {
         let metrics = Arc::new(Metrics::new());
         let audit = AuditLog::start(&config.data_dir, settings.audit_file.as_deref(), &metrics)?;
         let shared = Arc::new(Shared {
-            authority: Arc::new(Authority::new(issuer.verifier(), revocations, &settings)),
+            authority: Arc::new(Authority::new(
+                issuer.verifier(),
+                revocations,
+                &settings,
+                Arc::clone(&metrics),
+            )),
             issuer,
             limits: Limits::new(&settings),
             audit,

@@ -85,8 +85,11 @@ impl Fetcher {
         let mut tcp = HttpConnector::new();
         // Both schemes: which address may be asked without TLS is decided for each.
         tcp.enforce_http(false);
-        let connector =
-            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp);
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(tcp);
         // A fetch in minutes needs no connection that is kept.
         let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
         Self { client }
@@ -101,7 +104,9 @@ impl Fetcher {
         let (headers, body) = fetched.map_err(|_| FetchError::Timeout { url: url.clone() })??;
         let cache_control = headers.get_all(CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
         match serde_json::from_slice(&body) {
-            Ok(Strict(Value::Object(members))) => Ok(Document { members, fresh_for: freshness(cache_control) }),
+            Ok(Strict(Value::Object(members))) => {
+                Ok(Document { members, fresh_for: freshness(cache_control) })
+            }
             Ok(_) | Err(_) => Err(FetchError::Malformed { url: url.clone() }),
         }
     }
