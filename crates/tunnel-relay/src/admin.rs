@@ -23,8 +23,8 @@ use axum::routing::get;
 use secrecy::SecretString;
 use tunnel_runtime::metrics::Exposition;
 
+use crate::private_file::{self, PrivateFileError};
 use crate::relay::Shared;
-use crate::secret_file::{self, SecretFileError};
 
 /// What the admin address keeps.
 #[derive(Debug)]
@@ -34,8 +34,8 @@ pub(crate) struct AdminState {
 
 impl AdminState {
     /// Reads the operators' token, or makes it at the first start.
-    pub(crate) fn open(data_dir: &Path) -> Result<Self, SecretFileError> {
-        let token = secret_file::open(&token_path(data_dir))?.into();
+    pub(crate) fn open(data_dir: &Path) -> Result<Self, PrivateFileError> {
+        let token = private_file::secret(&token_path(data_dir))?.into();
         Ok(Self { token })
     }
 }
@@ -82,6 +82,6 @@ async fn ready_for_callers(State(shared): State<Arc<Shared>>) -> Response {
 async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
     let accept = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let exposition = Exposition::of_accept(accept);
-    let page = shared.metrics.page(shared.registry.counts(), exposition);
+    let page = shared.metrics.page(shared.registry.counts(), &shared.tls.status(), exposition);
     ([(CONTENT_TYPE, exposition.content_type())], page).into_response()
 }

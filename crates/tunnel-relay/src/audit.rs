@@ -32,7 +32,7 @@ use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use crate::metrics::Metrics;
-use crate::secret_file::{self, SecretFileError};
+use crate::private_file::{self, PrivateFileError};
 
 use line::Record;
 use log_file::Rotation;
@@ -127,7 +127,7 @@ impl AuditLog {
         data_dir: &Path,
         file: Option<&Path>,
         metrics: &Arc<Metrics>,
-    ) -> Result<Self, SecretFileError> {
+    ) -> Result<Self, PrivateFileError> {
         let file = file.map_or_else(|| data_dir.join(FILE_NAME), Path::to_owned);
         Ok(Self::with(pseudonyms(data_dir)?, file, Rotation::default(), metrics))
     }
@@ -203,8 +203,8 @@ impl Shared {
     }
 }
 
-fn pseudonyms(data_dir: &Path) -> Result<Pseudonyms, SecretFileError> {
-    secret_file::open(&key_path(data_dir)).map(|secret| Pseudonyms::new(&secret))
+fn pseudonyms(data_dir: &Path) -> Result<Pseudonyms, PrivateFileError> {
+    private_file::secret(&key_path(data_dir)).map(|secret| Pseudonyms::new(&secret))
 }
 
 fn key_path(data_dir: &Path) -> PathBuf {
@@ -212,8 +212,8 @@ fn key_path(data_dir: &Path) -> PathBuf {
 }
 
 /// Returns the hash under which the lines name somebody. The key must be there already.
-pub(crate) fn hash_of(data_dir: &Path, kind: Kind, name: &str) -> Result<String, SecretFileError> {
-    let names = Pseudonyms::new(&secret_file::read(&key_path(data_dir))?);
+pub(crate) fn hash_of(data_dir: &Path, kind: Kind, name: &str) -> Result<String, PrivateFileError> {
+    let names = Pseudonyms::new(&private_file::read_secret(&key_path(data_dir))?);
     // Addresses have one spelling in the log, whatever the operator types.
     Ok(match name.parse::<IpAddr>() {
         Ok(address) if kind == Kind::Client => names.of_address(address),

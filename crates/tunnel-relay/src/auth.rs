@@ -8,7 +8,6 @@ mod issuer;
 mod jwt;
 mod key;
 pub mod local_issuer;
-mod private_file;
 mod remote_keys;
 pub(crate) mod revoked;
 mod shared_secret;
@@ -23,7 +22,6 @@ use http::{HeaderMap, HeaderValue};
 use tunnel_transport::DeviceName;
 
 pub use local_issuer::{Grant, Issued, IssuerError, LocalIssuer, Verifier};
-pub use private_file::PrivateFileError;
 use standing::Origin;
 
 /// What a verified token says about its holder.

@@ -23,7 +23,7 @@ const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PAT
 /// Browsers keep an answer for so many seconds.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 const EXPOSED: HeaderValue = HeaderValue::from_static(
-    "x-request-id, tunnel-error, tunnel-device, ratelimit, ratelimit-policy, retry-after",
+    "x-request-id, tunnel-error, tunnel-device, tunnel-devices-missing, ratelimit, ratelimit-policy, retry-after",
 );
 const PREFLIGHT_VARIES: HeaderValue =
     HeaderValue::from_static("origin, access-control-request-method, access-control-request-headers");
@@ -118,7 +118,14 @@ fn is_stainless(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderName;
+    use http::header::RETRY_AFTER;
+
     use super::*;
+    use crate::error::{TUNNEL_ERROR, X_REQUEST_ID};
+    use crate::headers::TUNNEL_DEVICE;
+    use crate::limits::{RATELIMIT, RATELIMIT_POLICY};
+    use crate::merge::DEVICES_MISSING;
 
     fn request(headers: &[(&'static str, &str)]) -> Request<()> {
         let mut request = Request::builder().method(Method::OPTIONS);
@@ -188,6 +195,24 @@ mod tests {
         let varies: Vec<_> = headers.get_all(VARY).iter().collect();
         assert_eq!(varies, ["accept-encoding", "origin"]);
         assert_eq!(headers[ACCESS_CONTROL_ALLOW_ORIGIN], "http://localhost:3000");
-        assert!(headers[ACCESS_CONTROL_EXPOSE_HEADERS].to_str().unwrap().contains("tunnel-error"));
+    }
+
+    #[test]
+    fn a_page_may_read_all_that_the_relay_adds() {
+        let mut headers = HeaderMap::new();
+        allowed("http://localhost:3000").unwrap().expose(&mut headers);
+        let exposed = headers[ACCESS_CONTROL_EXPOSE_HEADERS].to_str().unwrap();
+        let exposed: Vec<HeaderName> = exposed.split(", ").map(|name| name.parse().unwrap()).collect();
+        for added in [
+            X_REQUEST_ID,
+            TUNNEL_ERROR,
+            TUNNEL_DEVICE,
+            DEVICES_MISSING,
+            RATELIMIT,
+            RATELIMIT_POLICY,
+            RETRY_AFTER,
+        ] {
+            assert!(exposed.contains(&added), "{added}");
+        }
     }
 }

@@ -36,6 +36,7 @@
 mod account;
 #[cfg(feature = "acme")]
 mod acme;
+mod address_key;
 mod admin;
 mod attach;
 mod audit;
@@ -52,15 +53,16 @@ mod drain;
 mod error;
 mod forward;
 mod headers;
+mod hex;
 mod ingress;
 mod limits;
 mod listener;
 mod merge;
 mod metrics;
 mod presence;
+mod private_file;
 mod registry;
 mod relay;
-mod secret_file;
 mod strict;
 mod target;
 mod tls;
@@ -71,6 +73,6 @@ pub use config::{
     SettingsError, Tier, TlsSettings,
 };
 pub use listener::ListenError;
+pub use private_file::PrivateFileError;
 pub use relay::{Relay, RelayConfig, StartError};
-pub use secret_file::SecretFileError;
 pub use tls::{TlsError, TlsStatus};

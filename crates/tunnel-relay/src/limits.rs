@@ -1,6 +1,5 @@
 //! How much a tenant and an address may ask for.
 
-mod address;
 mod bounded;
 mod rate;
 mod throttle;
@@ -17,16 +16,18 @@ use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
 
-use self::address::AddressKey;
 use self::bounded::Bounded;
 use self::rate::{Rate, Terms, Wait};
 use self::tier::Tiers;
+use crate::address_key::AddressKey;
 use crate::auth::Principal;
 use crate::client::Client;
 use crate::config::Settings;
 use crate::error::Refusal;
 use crate::relay::Shared;
 
+#[cfg(test)]
+pub(crate) use self::rate::{RATELIMIT, RATELIMIT_POLICY};
 pub(crate) use self::throttle::Throttle;
 pub(crate) use self::tier::Throttles;
 

@@ -22,7 +22,7 @@ use crate::headers::{FORWARDED, TUNNEL_CALLER, TUNNEL_DEVICE};
 use crate::registry::{Held, StreamPermit, offline};
 
 /// The devices whose lists are missing in an answer.
-const DEVICES_MISSING: HeaderName = HeaderName::from_static("tunnel-devices-missing");
+pub(crate) const DEVICES_MISSING: HeaderName = HeaderName::from_static("tunnel-devices-missing");
 /// Longest wait for one device's list.
 const DEVICE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Longest wait for all of them.

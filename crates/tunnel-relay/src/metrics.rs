@@ -15,6 +15,7 @@ use prometheus_client::registry::Registry as Page;
 use tunnel_runtime::metrics::Exposition;
 
 use crate::registry::Counts;
+use crate::tls::TlsStatus;
 use first_byte::FirstByte;
 use words::Words;
 
@@ -58,6 +59,11 @@ struct ResultLabel {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SourceLabel {
+    source: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DirectionLabel {
     direction: &'static str,
 }
@@ -78,6 +84,12 @@ pub(crate) struct Metrics {
     bytes_out: Counter<u64, AtomicU64>,
     /// Settings that were taken over, and those that had faults.
     reloads: [Counter; 2],
+    /// Keys of issuers that were fetched, and those that were not.
+    key_fetches: [Counter; 2],
+    /// By what came of it: `ok`, `error`, `timeout`.
+    pub(crate) tls_handshakes: Words,
+    /// No sample where there is no certificate: an alert on its end must not take that for 1970.
+    certificate: Family<SourceLabel, Gauge>,
     pub(crate) dials: Counter,
     pub(crate) resumes: Counter,
     pub(crate) takeovers: Counter,
@@ -104,6 +116,8 @@ impl Metrics {
         let requests = Family::<OutcomeLabel, Counter>::default();
         let bytes = Family::<DirectionLabel, Counter<u64, AtomicU64>>::default();
         let reloads = Family::<ResultLabel, Counter>::default();
+        let key_fetches = Family::<ResultLabel, Counter>::default();
+        let certificate = Family::<SourceLabel, Gauge>::default();
         let (dials, resumes) = (Counter::default(), Counter::default());
         let (takeovers, migrations) = (Counter::default(), Counter::default());
         let (sessions, streams) = (Gauge::default(), Gauge::default());
@@ -114,6 +128,23 @@ impl Metrics {
             "config_reloads",
             "Settings files that were read anew, by what came of it",
             reloads.clone(),
+        );
+        page.register(
+            "key_fetches",
+            "Times that an issuer was asked for its keys, by what came of it",
+            key_fetches.clone(),
+        );
+        let tls_handshakes = Words::register(
+            &mut page,
+            "tls_handshakes",
+            "TLS handshakes on the public address, by what came of it",
+            "result",
+            &["ok", "error", "timeout"],
+        );
+        page.register(
+            "certificate_not_after_seconds",
+            "End of the public address's certificate, in seconds since 1970, by where it comes from",
+            certificate.clone(),
         );
         page.register("dials", "Tunnel sessions that were opened", dials.clone());
         page.register("resumes", "Tunnel sessions that got a new socket", resumes.clone());
@@ -160,6 +191,10 @@ impl Metrics {
             bytes_in: bytes.get_or_create_owned(&DirectionLabel { direction: "in" }),
             bytes_out: bytes.get_or_create_owned(&DirectionLabel { direction: "out" }),
             reloads: ["ok", "error"].map(|result| reloads.get_or_create_owned(&ResultLabel { result })),
+            key_fetches: ["ok", "error"]
+                .map(|result| key_fetches.get_or_create_owned(&ResultLabel { result })),
+            tls_handshakes,
+            certificate,
             page,
             requests,
             dials,
@@ -206,11 +241,13 @@ impl Metrics {
     /// Counts a settings file that was taken over, or that was not.
     pub(crate) fn reloaded(&self, taken_over: bool) {
         let [ok, error] = &self.reloads;
-        if taken_over {
-            ok.inc()
-        } else {
-            error.inc()
-        };
+        if taken_over { ok } else { error }.inc();
+    }
+
+    /// Counts a fetch of an issuer's keys that brought some, or that did not.
+    pub(crate) fn keys_fetched(&self, good: bool) {
+        let [ok, error] = &self.key_fetches;
+        if good { ok } else { error }.inc();
     }
 
     pub(crate) fn bytes_in(&self, n: usize) {
@@ -222,11 +259,22 @@ impl Metrics {
     }
 
     /// Writes the page.
-    pub(crate) fn page(&self, counts: Counts, exposition: Exposition) -> String {
+    pub(crate) fn page(&self, counts: Counts, tls: &TlsStatus, exposition: Exposition) -> String {
         let gauge = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         self.sessions.set(gauge(counts.sessions));
         self.streams.set(gauge(counts.streams));
         self.devices.set(gauge(counts.devices_online));
+        for source in ["files", "acme"] {
+            match tls.not_after.filter(|_| tls.source == source) {
+                Some(end) => {
+                    let end = i64::try_from(end).unwrap_or(i64::MAX);
+                    self.certificate.get_or_create(&SourceLabel { source }).set(end);
+                }
+                None => {
+                    self.certificate.remove(&SourceLabel { source });
+                }
+            }
+        }
         tunnel_runtime::metrics::page(&self.page, exposition)
     }
 }
@@ -242,7 +290,7 @@ mod tests {
         metrics.refused("device_offline");
         metrics.bytes_out(7);
         let counts = Counts { sessions: 2, streams: 3, devices_online: 1 };
-        let page = metrics.page(counts, Exposition::Text);
+        let page = metrics.page(counts, &TlsStatus::default(), Exposition::Text);
         for line in [
             "# TYPE tunnel_relay_requests_total counter",
             "tunnel_relay_requests_total{outcome=\"ok\"} 1",
@@ -273,7 +321,7 @@ mod tests {
             metrics.first_byte(Duration::from_millis(ms));
         }
         metrics.refused_tokens.inc("token_expired");
-        let page = metrics.page(Counts::default(), Exposition::Text);
+        let page = metrics.page(Counts::default(), &TlsStatus::default(), Exposition::Text);
         for line in [
             "# TYPE tunnel_relay_first_byte_seconds histogram",
             "tunnel_relay_first_byte_seconds_bucket{le=\"0.05\"} 2",
@@ -290,8 +338,26 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_has_an_end_where_there_is_one() {
+        let metrics = Metrics::new();
+        let shown = |source: &'static str, not_after| {
+            let status = TlsStatus { source, not_after, ..TlsStatus::default() };
+            let page = metrics.page(Counts::default(), &status, Exposition::Text);
+            let samples = page.lines().filter(|line| line.starts_with("tunnel_relay_certificate"));
+            samples.map(str::to_owned).collect::<Vec<_>>()
+        };
+        let of = |source, end| {
+            [format!("tunnel_relay_certificate_not_after_seconds{{source=\"{source}\"}} {end}")]
+        };
+        assert!(shown("off", None).is_empty());
+        assert_eq!(shown("files", Some(1_900_000_000)), of("files", 1_900_000_000_u64));
+        assert!(shown("acme", None).is_empty(), "none was issued yet");
+        assert_eq!(shown("acme", Some(1_950_000_000)), of("acme", 1_950_000_000_u64));
+    }
+
+    #[test]
     fn openmetrics_ends_with_its_mark() {
-        let page = Metrics::new().page(Counts::default(), Exposition::OpenMetrics);
+        let page = Metrics::new().page(Counts::default(), &TlsStatus::default(), Exposition::OpenMetrics);
         assert!(page.ends_with("# EOF\n"));
         assert!(page.contains("# TYPE tunnel_relay_requests counter\n"));
     }

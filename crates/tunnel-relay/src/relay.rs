@@ -18,7 +18,7 @@ use crate::admin::{self, AdminState};
 use crate::audit::AuditLog;
 use crate::auth::authority::Authority;
 use crate::auth::revoked::Revocations;
-use crate::auth::{IssuerError, LocalIssuer, PrivateFileError};
+use crate::auth::{IssuerError, LocalIssuer};
 use crate::config::Settings;
 use crate::config::reload::{self, Reload};
 use crate::dial_pace::DialPace;
@@ -26,8 +26,8 @@ use crate::drain::{Patience, drain};
 use crate::limits::Limits;
 use crate::listener::{self, AddressCaps, ListenError};
 use crate::metrics::Metrics;
+use crate::private_file::PrivateFileError;
 use crate::registry::Registry;
-use crate::secret_file::SecretFileError;
 use crate::tls::{self, Tls, TlsError, TlsStatus};
 use crate::waiting::WaitingRoom;
 
@@ -61,12 +61,10 @@ pub enum StartError {
     /// The signing key cannot be used.
     #[error(transparent)]
     Issuer(#[from] IssuerError),
-    /// The key of the audit log or the operators' token cannot be used.
+    /// Another of the files that the relay keeps for itself cannot be used: the list of revoked tokens, the key of the
+    /// audit log, the operators' token.
     #[error(transparent)]
-    Secret(#[from] SecretFileError),
-    /// The list of revoked tokens cannot be read.
-    #[error(transparent)]
-    Revoked(#[from] PrivateFileError),
+    File(#[from] PrivateFileError),
     /// TLS is asked for and cannot be spoken.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -142,6 +140,8 @@ impl Shared {
         self.limits.reload(&settings);
         self.authority.reload(&settings);
         self.settings.store(settings);
+        // It looks at what is in force now.
+        self.tls.reload();
     }
 }
 
@@ -159,7 +159,12 @@ impl Relay {
         let metrics = Arc::new(Metrics::new());
         let audit = AuditLog::start(&config.data_dir, settings.audit_file.as_deref(), &metrics)?;
         let shared = Arc::new(Shared {
-            authority: Arc::new(Authority::new(issuer.verifier(), revocations, &settings)),
+            authority: Arc::new(Authority::new(
+                issuer.verifier(),
+                revocations,
+                &settings,
+                Arc::clone(&metrics),
+            )),
             issuer,
             limits: Limits::new(&settings),
             audit,
@@ -225,6 +230,7 @@ impl Relay {
             let asked = async {
                 while hangups.changed().await.is_ok() {
                     shared.reload.ask();
+                    // Also where the settings are the same, or there is no file of them.
                     shared.tls.reload();
                 }
             };

@@ -1,7 +1,6 @@
 //! The tunnel's supervisor: holds the link to the relay up for as long as the user wants it.
 
 pub(crate) mod advice;
-pub(crate) mod ask;
 mod dialler;
 mod ears;
 mod keeper;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fs, path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
-use e2e::{RelayOptions, binaries, measured, scenario, skipped};
+use e2e::{RelayOptions, TlsFiles, binaries, measured, scenario, skipped};
 use serde_json::Value;
 
 const PREFIX: &str = "tunnel_relay_";
@@ -22,7 +22,11 @@ fn names(text: &str) -> BTreeSet<String> {
 #[test]
 fn alerts_and_dashboard_ask_for_metrics_that_there_are() -> Result<()> {
     scenario(async |lab| {
-        let relay = lab.relay(RelayOptions::default()).await?;
+        // What tells of the certificate is there where there is one.
+        let files = TlsFiles::new(&lab.dir().join("tls"), "relay", "localhost")?;
+        let (certificate, key) = (files.certificate().display(), files.key().display());
+        let config = format!("[tls]\ncertificate = \"{certificate}\"\nkey = \"{key}\"\n");
+        let relay = lab.relay(RelayOptions { config: Some(config), ..RelayOptions::default() }).await?;
         let page = relay.metrics().await?;
         // Families without a sample yet have their type; a histogram's samples have endings.
         let typed = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
@@ -73,7 +77,7 @@ fn each_alert_has_a_test() -> Result<()> {
     let rules = fs::read_to_string(dist("prometheus/tunnel-relay.rules.yml"))?;
     let tests = fs::read_to_string(dist("prometheus/tunnel-relay.rules.test.yml"))?;
     let alerts: Vec<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
-    ensure!(alerts.len() == 8, "{alerts:?}");
+    ensure!(alerts.len() == 11, "{alerts:?}");
     for alert in alerts {
         ensure!(
             tests.contains(&format!("alertname: {alert}, exp_alerts: []")),

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::audit::Event;
 use crate::audit::pseudonym::{Kind, Pseudonyms};
-use crate::secret_file::hex;
+use crate::hex::hex;
 
 /// An event on its way to the disk, with names still in clear.
 #[derive(Clone, Debug)]

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use aws_lc_rs::hmac;
 
-use crate::secret_file::hex;
+use crate::hex::hex;
 
 /// What a name is of. The same text of two kinds has two hashes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

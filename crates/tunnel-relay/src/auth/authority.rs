@@ -18,6 +18,7 @@ use super::revoked::{Revocations, RevokeError};
 use super::standing::Holder;
 use super::{Principal, TokenError, Verifier, sha256, unix_now};
 use crate::config::Settings;
+use crate::metrics::Metrics;
 
 /// Least time between two fetches of keys from one issuer, whatever tokens come.
 const COOL_DOWN: Duration = Duration::from_secs(10);
@@ -37,22 +38,30 @@ pub(crate) struct Authority {
 
 impl Authority {
     /// May wait for the disk, where an issuer's keys are a file.
-    pub(crate) fn new(local: Verifier, revocations: Revocations, settings: &Settings) -> Self {
-        Self::with_cool_down(local, revocations, settings, COOL_DOWN)
+    pub(crate) fn new(
+        local: Verifier,
+        revocations: Revocations,
+        settings: &Settings,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self::with_cool_down(local, revocations, settings, metrics, COOL_DOWN)
     }
 
     fn with_cool_down(
         local: Verifier,
         revocations: Revocations,
         settings: &Settings,
+        metrics: Arc<Metrics>,
         cool_down: Duration,
     ) -> Self {
+        let means =
+            Means { fetcher: Arc::new(Fetcher::new()), tasks: TaskTracker::new(), cool_down, metrics };
         let authority = Self {
             local,
             issuers: ArcSwap::default(),
             verified: VerifiedCache::default(),
             revocations: Arc::new(revocations),
-            means: Means { fetcher: Arc::new(Fetcher::new()), tasks: TaskTracker::new(), cool_down },
+            means,
         };
         authority.reload(settings);
         authority

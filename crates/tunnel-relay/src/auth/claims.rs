@@ -10,6 +10,7 @@ use super::cache::Digest;
 use super::standing::Origin;
 use super::{Principal, Scopes, TokenError};
 use crate::config::IssuerSettings;
+use crate::hex::hex;
 
 /// Longest subject, in bytes: long enough for a mail address (RFC 5321 §4.5.3.1).
 pub(super) const SUBJECT_MAX_BYTES: usize = 254;
@@ -153,11 +154,6 @@ pub(super) fn caller_header(subject: &str, token_id: &str, scopes: Scopes) -> Op
     let value =
         format!("sub=\"{}\", token=\"{}\", scope=\"{}\"", quote(subject), quote(token_id), scopes.as_str());
     HeaderValue::try_from(value).ok()
-}
-
-/// Writes bytes in hexadecimal digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -19,11 +19,12 @@ use tunnel_transport::DeviceName;
 
 pub use key_file::IssuerError;
 
-use super::claims::{SUBJECT_MAX_BYTES, Times, caller_header, hex, is_subject, is_token_id};
+use super::claims::{SUBJECT_MAX_BYTES, Times, caller_header, is_subject, is_token_id};
 use super::jwt::Jwt;
 use super::key::Key;
 use super::standing::Origin;
 use super::{Principal, Scopes, TokenError, sha256};
+use crate::hex::hex;
 
 /// The `iss` of tokens that a relay signs with its own key.
 pub(super) const ISSUER: &str = "tunnel-relay";

@@ -18,6 +18,7 @@ use super::TokenError;
 use super::fetch::{FetchError, Fetcher};
 use super::jwt::Jwt;
 use super::key::Key;
+use crate::metrics::Metrics;
 use schedule::{Schedule, Step};
 
 /// Most keys of one issuer.
@@ -42,6 +43,7 @@ pub(super) struct Means {
     pub(super) tasks: TaskTracker,
     /// Least time from the end of a fetch from one issuer to the beginning of the next.
     pub(super) cool_down: Duration,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 /// What one issuer publishes.
@@ -268,6 +270,7 @@ impl Attempt<'_> {
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
         self.keys.schedule().ended(self.started, self.outcome, Instant::now());
+        self.keys.means.metrics.keys_fetched(self.outcome);
         self.keys.fetched.send_replace(());
     }
 }

@@ -11,8 +11,8 @@ use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 use tracing::{info, warn};
 
-use super::private_file::{self, PrivateFileError, Stamp};
 use super::{Principal, TokenError, claims, unix_now};
+use crate::private_file::{self, PrivateFileError, Stamp};
 use list::{Entry, List, Parsed, Tag, Whose};
 
 const FILE_NAME: &str = "revoked";
@@ -263,15 +263,7 @@ impl std::fmt::Debug for Revocations {
 fn subject_key(path: &Path) -> Result<hmac::Key, PrivateFileError> {
     const MAX_BYTES: u64 = 1_024;
     const MIN_BYTES: usize = 32;
-    let mut read = private_file::read(path, MAX_BYTES)?;
-    if read.is_none() {
-        let key: [u8; 32] = rand::random();
-        private_file::create(path, format!("{}\n", claims::hex(&key)).as_bytes())?;
-        // Whoever was first: the one that lies there counts.
-        read = private_file::read(path, MAX_BYTES)?;
-    }
-    let (text, _) =
-        read.ok_or_else(|| PrivateFileError::io("read", path)(std::io::ErrorKind::NotFound.into()))?;
+    let text = private_file::read_or_make(path, MAX_BYTES, private_file::new_secret)?;
     let key = text.trim_ascii();
     if key.len() < MIN_BYTES {
         let why = "holds no key; restore it, or move it away together with the file revoked";

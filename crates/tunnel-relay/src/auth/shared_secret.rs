@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use super::TokenError;
 use super::jwt::Jwt;
 use super::key::Key;
-use super::private_file::{self, PrivateFileError, Stamp};
+use crate::private_file::{self, PrivateFileError, Stamp};
 
 /// Longest file.
 const FILE_MAX_BYTES: u64 = 4 * 1024;
@@ -76,7 +76,7 @@ impl SharedSecret {
             return Ok(false);
         }
         let Some((text, stamp)) = private_file::read(&self.path, FILE_MAX_BYTES)? else {
-            return Err(PrivateFileError::io("read", &self.path)(std::io::ErrorKind::NotFound.into()));
+            return Err(PrivateFileError::missing(&self.path));
         };
         let secret = text.trim_ascii();
         if secret.len() < SECRET_MIN_BYTES {

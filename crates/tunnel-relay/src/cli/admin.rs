@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use url::Url;
 
 use crate::admin::{addresses_path, token_path};
-use crate::secret_file;
+use crate::private_file;
 
 /// Longest wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -94,7 +94,7 @@ impl Admin {
     pub async fn run(&self) -> anyhow::Result<()> {
         let (method, path, body) = self.command.request();
         let address = self.address()?;
-        let token = secret_file::read(&token_path(&self.data_dir)).context(
+        let token = private_file::read_secret(&token_path(&self.data_dir)).context(
             "the operators' token cannot be read; run this as the relay's user, with the data directory of `serve`",
         )?;
         let asked = ask(address, method, &path, &token, body);

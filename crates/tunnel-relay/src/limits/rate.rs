@@ -20,8 +20,8 @@ use super::bounded::Bounded;
 const MAX_KEYS: usize = 100_000;
 
 // draft-ietf-httpapi-ratelimit-headers-10.
-const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
-const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+pub(crate) const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+pub(crate) const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 /// How many a minute, and how many at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

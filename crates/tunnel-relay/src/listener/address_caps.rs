@@ -1,24 +1,10 @@
 //! How many connections one address may have.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What counts as one address: an IPv4 address, or the /64 of an IPv6 address, for who has one has all of that.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct AddressKey(IpAddr);
-
-impl AddressKey {
-    pub(crate) fn of(address: IpAddr) -> Self {
-        Self(match address.to_canonical() {
-            v4 @ IpAddr::V4(_) => v4,
-            IpAddr::V6(v6) => {
-                let [a, b, c, d, ..] = v6.segments();
-                Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-            }
-        })
-    }
-}
+use crate::address_key::AddressKey;
 
 /// Counts the connections of each address. There is an entry for each address that has one, so the map is no larger
 /// than the number of sockets that the process may have.

@@ -83,9 +83,18 @@ pub(super) async fn serve(
     };
     let handshake = tokio::time::timeout(handshake_timeout, TlsAcceptor::from(tls).accept(stream));
     let stream = match while_it_may(&shared, handshake).await {
-        Some(Ok(Ok(stream))) => stream,
-        Some(Ok(Err(error))) => return debug!(%error, "no TLS with a caller"),
-        Some(Err(_late)) => return shared.metrics.cut_off("handshake_timeout"),
+        Some(Ok(Ok(stream))) => {
+            shared.metrics.tls_handshakes.inc("ok");
+            stream
+        }
+        Some(Ok(Err(error))) => {
+            shared.metrics.tls_handshakes.inc("error");
+            return debug!(%error, "no TLS with a caller");
+        }
+        Some(Err(_late)) => {
+            shared.metrics.tls_handshakes.inc("timeout");
+            return shared.metrics.cut_off("handshake_timeout");
+        }
         None => return,
     };
     let protocol = match stream.get_ref().1.alpn_protocol() {

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,14 +30,21 @@ async fn relay(edge: EdgeSettings) -> TestRelay {
     TestRelay::with(settings(edge), GRACE).await
 }
 
+/// Writes a certificate for `localhost` and its key, `chain.pem` and `key.pem`.
+fn certify(dir: &Path) -> rcgen::CertifiedKey<rcgen::KeyPair> {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = dir.join("key.pem");
+    std::fs::write(dir.join("chain.pem"), made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    made
+}
+
 /// A relay with a certificate for `localhost`, and a client's settings that trust it.
 async fn tls_relay(edge: EdgeSettings) -> (TestRelay, rustls::ClientConfig, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let made = certify(dir.path());
     let (certificate, key) = (dir.path().join("chain.pem"), dir.path().join("key.pem"));
-    std::fs::write(&certificate, made.cert.pem()).unwrap();
-    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
     let relay = relay(EdgeSettings { tls: Some(TlsSettings::Files { certificate, key }), ..edge }).await;
     let mut roots = rustls::RootCertStore::empty();
     roots.add(made.cert.der().clone()).unwrap();
@@ -89,6 +97,21 @@ impl Http2 {
 async fn http2(relay: &TestRelay) -> Http2 {
     let tcp = TcpStream::connect(relay.addr).await.unwrap();
     Http2::over(tcp, relay.token("alice", "inference")).await
+}
+
+/// Sooner than it is looked at unasked.
+#[tokio::test]
+async fn tls_is_turned_on_and_off_by_a_change_of_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    certify(dir.path());
+    let file = dir.path().join("relay.toml");
+    std::fs::write(&file, "").unwrap();
+    let relay = TestRelay::following(file.clone()).await;
+    assert_eq!(relay.relay().tls().source, "off");
+    std::fs::write(&file, "[tls]\ncertificate = \"chain.pem\"\nkey = \"key.pem\"\n").unwrap();
+    eventually("TLS is on", async || relay.relay().tls().source == "files").await;
+    std::fs::write(&file, "").unwrap();
+    eventually("TLS is off", async || relay.relay().tls().source == "off").await;
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! `GET /api/devices`: asked of the relay, with the token of the tunnel.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
@@ -11,11 +12,15 @@ use tunnel_api::{Device, Devices, Warning};
 
 use super::Api;
 use super::error::ApiError;
+use crate::secrets::{Call, CallError, Endpoint, Way};
 use crate::tunnel::advice;
-use crate::tunnel::ask::{AskError, ask};
 
 /// Where a relay lists the devices of a token's subject.
 const RELAYS_LIST: &str = "/_tunnel/v1/devices";
+/// Longest time for the answer: somebody waits for it.
+const LIMIT: Duration = Duration::from_secs(10);
+/// Longest answer that is read, in bytes: 256 devices with a list of models each.
+const MAX_ANSWER_BYTES: usize = 4 << 20;
 
 /// What the relay answers.
 #[derive(Deserialize)]
@@ -33,11 +38,13 @@ pub(super) async fn devices(State(api): State<Api>) -> Result<Json<Devices>, Api
         .token
         .current(&settings.relay)
         .map_err(|error| warned(StatusCode::CONFLICT, "no_token", &advice::no_token(&error)))?;
-    let answer = ask(&settings, &token.secret, RELAYS_LIST).await.map_err(|error| unreachable(&error))?;
+    let endpoint = Endpoint::of_relay(&settings.relay, RELAYS_LIST);
+    let call = Call::get(&endpoint).with_bearer(&token.secret).within(LIMIT).up_to(MAX_ANSWER_BYTES);
+    let answer = call.make(&Way::of(&settings)).await.map_err(unreachable)?;
     let relay = settings.relay.host();
-    let sentence = match answer.status() {
+    let sentence = match answer.status {
         StatusCode::OK => {
-            let told: Option<Told> = serde_json::from_slice(answer.body()).ok();
+            let told: Option<Told> = serde_json::from_slice(&answer.body).ok();
             let Some(Told { devices }) = told else {
                 let sentence =
                     format!("{relay} did not answer as a relay does; check cloudProxyUrl in the config");
@@ -59,8 +66,8 @@ pub(super) async fn devices(State(api): State<Api>) -> Result<Json<Devices>, Api
     Err(ApiError::new(StatusCode::BAD_GATEWAY, "relay_refused", sentence))
 }
 
-fn unreachable(error: &AskError) -> ApiError {
-    warned(StatusCode::BAD_GATEWAY, "relay_unreachable", &error.advice())
+fn unreachable(error: CallError) -> ApiError {
+    warned(StatusCode::BAD_GATEWAY, "relay_unreachable", &advice::call(error))
 }
 
 fn warned(status: StatusCode, code: &'static str, warning: &Warning) -> ApiError {

@@ -87,7 +87,7 @@ impl KeyOffice {
 
     /// Has a key made. `request` has been checked.
     pub(super) async fn create(&self, request: KeyRequest) -> Result<NewKey, KeyError> {
-        let endpoint = self.endpoint("")?;
+        let endpoint = self.endpoint("");
         let body = order(&request);
         let answer = Call::post_json(&endpoint, &body).with_bearer(&self.token).make(&self.way).await?;
         if answer.status != StatusCode::CREATED {
@@ -120,7 +120,7 @@ impl KeyOffice {
 
     /// Has a key taken back.
     pub(super) async fn revoke(&self, id: &str) -> Result<(), KeyError> {
-        let endpoint = self.endpoint(&format!("/{id}"))?;
+        let endpoint = self.endpoint(&format!("/{id}"));
         let answer = Call::delete(&endpoint).with_bearer(&self.token).make(&self.way).await?;
         match answer.status {
             status if status.is_success() => Ok(()),
@@ -129,10 +129,9 @@ impl KeyOffice {
         }
     }
 
-    fn endpoint(&self, below: &str) -> Result<Endpoint, KeyError> {
-        // Cannot fail: a relay's address is https, or http on this machine, and ids are fit for a path.
-        Endpoint::parse(&format!("{}/_tunnel/v1/tokens{below}", self.relay))
-            .map_err(|_| KeyError::BadAnswer { relay: self.name() })
+    /// `below` is empty, or a slash and an id, which is fit for a path.
+    fn endpoint(&self, below: &str) -> Endpoint {
+        Endpoint::of_relay(&self.relay, &format!("/_tunnel/v1/tokens{below}"))
     }
 
     fn refusal(&self, answer: &Answer) -> KeyError {

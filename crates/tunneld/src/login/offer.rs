@@ -27,9 +27,7 @@ impl Offer {
     /// Asks the relay.
     pub(super) async fn of(relay: &RelayUrl, way: &Way) -> Result<Self, LoginError> {
         let name = || relay.host().to_owned();
-        // Cannot fail: a relay's address is https, or http on this machine.
-        let endpoint = Endpoint::parse(&format!("{relay}/_tunnel/v1/login"))
-            .map_err(|_| LoginError::BadOffer { relay: name(), why: "its address" })?;
+        let endpoint = Endpoint::of_relay(relay, "/_tunnel/v1/login");
         let answer = Call::get(&endpoint).make(way).await?;
         match answer.status {
             StatusCode::OK => {

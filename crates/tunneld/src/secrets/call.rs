@@ -1,4 +1,4 @@
-//! One call to an authorization server or to the relay.
+//! One call to an authorization server or to the relay, beside the tunnel.
 //!
 //! A connection of its own for each: calls are rare, and what they take (the system's root certificates above all)
 //! would otherwise lie in memory for good. Redirects are not followed: a secret goes where the user said, and nowhere
@@ -28,9 +28,9 @@ use crate::tunnel::Settings;
 
 /// Longest wait for the connection: TCP and TLS.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-/// Longest time for all of it.
+/// Longest time for all of it, where a call says nothing else.
 pub(super) const LIMIT: Duration = Duration::from_secs(30);
-/// Longest answer that is read, in bytes: two tokens and their surroundings.
+/// Longest answer that is read, in bytes, where a call says nothing else: two tokens and their surroundings.
 const MAX_ANSWER_BYTES: usize = 128 * 1024;
 
 /// What is asked. Its `Debug` shows where, not what.
@@ -40,6 +40,8 @@ pub(crate) struct Call<'a> {
     pub(crate) body: CallBody<'a>,
     /// Shown as `Authorization: Bearer`.
     pub(crate) bearer: Option<&'a SecretString>,
+    limit: Duration,
+    max_answer_bytes: usize,
 }
 
 /// What is sent along.
@@ -85,6 +87,12 @@ pub(crate) enum CallError {
     Timeout { host: String, after: Duration },
     #[error("TLS cannot be set up")]
     Tls(#[source] TlsError),
+    #[error("there is no TLS with {host}")]
+    Handshake {
+        host: String,
+        #[source]
+        source: io::Error,
+    },
     #[error("{host} hung up, or did not speak HTTP")]
     Http {
         host: String,
@@ -95,40 +103,54 @@ pub(crate) enum CallError {
 
 impl<'a> Call<'a> {
     pub(crate) fn get(endpoint: &'a Endpoint) -> Self {
-        Self { method: Method::GET, endpoint, body: CallBody::None, bearer: None }
+        Self::new(Method::GET, endpoint, CallBody::None)
     }
 
     pub(crate) fn post_form(endpoint: &'a Endpoint, form: &'a [(&'a str, &'a str)]) -> Self {
-        Self { method: Method::POST, endpoint, body: CallBody::Form(form), bearer: None }
+        Self::new(Method::POST, endpoint, CallBody::Form(form))
     }
 
     pub(crate) fn post_json(endpoint: &'a Endpoint, value: &'a serde_json::Value) -> Self {
-        Self { method: Method::POST, endpoint, body: CallBody::Json(value), bearer: None }
+        Self::new(Method::POST, endpoint, CallBody::Json(value))
     }
 
     pub(crate) fn delete(endpoint: &'a Endpoint) -> Self {
-        Self { method: Method::DELETE, endpoint, body: CallBody::None, bearer: None }
+        Self::new(Method::DELETE, endpoint, CallBody::None)
+    }
+
+    fn new(method: Method, endpoint: &'a Endpoint, body: CallBody<'a>) -> Self {
+        Self { method, endpoint, body, bearer: None, limit: LIMIT, max_answer_bytes: MAX_ANSWER_BYTES }
     }
 
     pub(crate) fn with_bearer(self, token: &'a SecretString) -> Self {
         Self { bearer: Some(token), ..self }
     }
 
-    /// Makes the call, within [`LIMIT`].
+    /// Gives all of it another limit.
+    pub(crate) fn within(self, limit: Duration) -> Self {
+        Self { limit, ..self }
+    }
+
+    /// Reads an answer of up to so many bytes.
+    pub(crate) fn up_to(self, max_answer_bytes: usize) -> Self {
+        Self { max_answer_bytes, ..self }
+    }
+
+    /// Makes the call, within its limit.
     pub(crate) async fn make(self, way: &Way) -> Result<Answer, CallError> {
-        let endpoint = self.endpoint;
+        let Self { endpoint, limit, max_answer_bytes, .. } = self;
         let timed_out = |after| CallError::Timeout { host: endpoint.host(), after };
         let whole = async {
             let stream = timeout(CONNECT_LIMIT, connect(endpoint, way))
                 .await
                 .map_err(|_| timed_out(CONNECT_LIMIT))??;
             let host = || endpoint.host();
-            exchange(stream, self.request(), MAX_ANSWER_BYTES)
+            exchange(stream, self.request(), max_answer_bytes)
                 .await
                 .map(answer)
                 .map_err(|source| CallError::Http { host: host(), source })
         };
-        timeout(LIMIT, whole).await.map_err(|_| timed_out(LIMIT))?
+        timeout(limit, whole).await.map_err(|_| timed_out(limit))?
     }
 
     fn request(self) -> Request<Full<Bytes>> {
@@ -187,8 +209,9 @@ async fn connect(endpoint: &Endpoint, way: &Way) -> Result<Box<dyn Socket>, Call
         Some(proxy) => proxy.connect(&host, port, tls.config()).await.map_err(unreachable)?,
         None => Box::new(TcpStream::connect((host.as_str(), port)).await.map_err(unreachable)?),
     };
-    let name = ServerName::try_from(endpoint.host()).map_err(|error| unreachable(io::Error::other(error)))?;
-    Ok(Box::new(tls.connect(name, stream).await.map_err(unreachable)?))
+    let no_tls = |source| CallError::Handshake { host: endpoint.host(), source };
+    let name = ServerName::try_from(endpoint.host()).map_err(|error| no_tls(io::Error::other(error)))?;
+    Ok(Box::new(tls.connect(name, stream).await.map_err(no_tls)?))
 }
 
 async fn tls(ca_file: Option<PathBuf>) -> Result<TlsConnector, CallError> {
@@ -285,14 +308,14 @@ mod tests {
         let answer = post_to_a_server(name, true, name, head).await.unwrap();
         assert_eq!(answer.status, StatusCode::OK);
         let error = post_to_a_server(name, false, name, head).await.err().unwrap();
-        assert!(matches!(error, CallError::Unreachable { .. }), "{error:?}");
+        assert!(matches!(error, CallError::Handshake { .. }), "{error:?}");
     }
 
     #[tokio::test]
     async fn server_with_a_foreign_certificate_or_name_gets_no_token() {
         for (trusted, host) in [(false, "localhost"), (true, "127.0.0.1")] {
             let error = post_over_tls(trusted, host).await.err().unwrap();
-            assert!(matches!(error, CallError::Unreachable { .. }), "{error:?}");
+            assert!(matches!(error, CallError::Handshake { .. }), "{error:?}");
         }
         let endpoint = Endpoint::parse("https://localhost/token").unwrap();
         let way = Way { ca_file: Some("/nowhere.pem".into()), ..Way::default() };

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use tunnel_transport::is_loopback;
+use tunnel_transport::{RelayUrl, is_loopback};
 use url::{Host, Url};
 
 /// Where tokens are renewed or revoked: `https`, or `http` to this machine, since a token travels there.
@@ -37,6 +37,13 @@ impl Endpoint {
             return Err(EndpointError::Extra);
         }
         Ok(Self(url))
+    }
+
+    /// Returns what lies at a path below a relay's address. The path is fit for a request line and ends there: it has no
+    /// fragment.
+    pub(crate) fn of_relay(relay: &RelayUrl, path: &str) -> Self {
+        Self::parse(&format!("{relay}{path}"))
+            .expect("a relay's address is https, or http to this machine, without user or fragment")
     }
 
     pub(crate) fn url(&self) -> &Url {
@@ -92,6 +99,18 @@ mod tests {
             ("https://login.example/#x", EndpointError::Extra),
         ] {
             assert_eq!(Endpoint::parse(bad), Err(why), "{bad}");
+        }
+    }
+
+    #[test]
+    fn paths_lie_below_the_relays_own() {
+        for (relay, expected) in [
+            ("wss://relay.example", "https://relay.example/_tunnel/v1/login"),
+            ("https://relay.example:8443/below/", "https://relay.example:8443/below/_tunnel/v1/login"),
+            ("ws://[::1]:9", "http://[::1]:9/_tunnel/v1/login"),
+        ] {
+            let relay = RelayUrl::parse(relay).unwrap();
+            assert_eq!(Endpoint::of_relay(&relay, "/_tunnel/v1/login").url().as_str(), expected);
         }
     }
 

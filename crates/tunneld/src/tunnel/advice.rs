@@ -8,7 +8,7 @@ use tunnel_api::warning::{
 use tunnel_api::{Severity, Warning};
 use tunnel_transport::{Closed, DialError, TlsError, printable};
 
-use crate::secrets::{TokenError, TokenTimes};
+use crate::secrets::{CallError, TokenError, TokenTimes};
 
 /// Clocks may differ so far before it is worth a word: tokens live for days, and NTP keeps to milliseconds.
 const CLOCK_TOLERANCE_S: i64 = 60;
@@ -56,6 +56,20 @@ pub(crate) fn no_token(error: &TokenError) -> Warning {
 pub(crate) fn no_tls(error: &TlsError) -> Warning {
     Warning::new(RELAY_TLS, with_source(error), "mend caFile in the config, or install ca-certificates")
         .with_severity(Severity::Error)
+}
+
+/// Explains a call to the relay, beside the tunnel, that got no answer.
+pub(crate) fn call(error: CallError) -> Warning {
+    let error = match error {
+        CallError::Tls(error) => return no_tls(&error),
+        CallError::Unreachable { host, source } => DialError::Unreachable { host, source },
+        CallError::Timeout { host, after } => DialError::Timeout { host, after },
+        CallError::Handshake { host, source } => DialError::Tls { host, source },
+        CallError::Http { host, .. } => {
+            DialError::NotARelay { host, detail: "it does not speak HTTP, or has hung up".to_owned() }
+        }
+    };
+    dial(&error, TokenTimes::default(), Timestamp::now())
 }
 
 /// Explains a dial that failed. `times` are those of the token that was shown.
@@ -364,5 +378,25 @@ mod tests {
         assert_eq!(explain(CloseCode::Replaced), REPLACED);
         assert_eq!(explain(CloseCode::Token), TOKEN_EXPIRED);
         assert_eq!(explain(CloseCode::GraceOver), RELAY_UNREACHABLE);
+    }
+
+    #[test]
+    fn call_without_an_answer_is_told_from_others_by_its_code() {
+        let host = || "relay.example".to_owned();
+        let source = || std::io::Error::other("no way");
+        let cases = [
+            (CallError::Unreachable { host: host(), source: source() }, RELAY_UNREACHABLE),
+            (CallError::Timeout { host: host(), after: Duration::from_secs(10) }, RELAY_UNREACHABLE),
+            (CallError::Handshake { host: host(), source: source() }, RELAY_TLS),
+            (CallError::Http { host: host(), source: "gone".into() }, NOT_A_RELAY),
+        ];
+        for (error, code) in cases {
+            let warning = call(error);
+            assert_eq!(warning.code, code, "{warning:?}");
+            assert!(
+                warning.message.contains("relay.example") && !warning.next_step.is_empty(),
+                "{warning:?}"
+            );
+        }
     }
 }

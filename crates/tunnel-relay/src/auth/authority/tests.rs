@@ -25,6 +25,7 @@ const AUDIENCE: &str = "https://relay.example";
 /// An authority with a data directory of its own.
 struct Bench {
     authority: Arc<Authority>,
+    metrics: Arc<Metrics>,
     local: LocalIssuer,
     _dir: tempfile::TempDir,
 }
@@ -40,9 +41,15 @@ impl Bench {
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
         let local = LocalIssuer::open(dir.path()).unwrap();
         let revocations = Revocations::open(dir.path()).unwrap();
-        let authority =
-            Authority::with_cool_down(local.verifier(), revocations, &settings(issuers), cool_down);
-        Self { authority: Arc::new(authority), local, _dir: dir }
+        let metrics = Arc::new(Metrics::new());
+        let authority = Authority::with_cool_down(
+            local.verifier(),
+            revocations,
+            &settings(issuers),
+            Arc::clone(&metrics),
+            cool_down,
+        );
+        Self { authority: Arc::new(authority), metrics, local, _dir: dir }
     }
 
     async fn verify(&self, token: &str) -> Result<Arc<Principal>, TokenError> {

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::super::Scope;
 use super::super::jwt::TOKEN_MAX_BYTES;
 use super::*;
+use crate::private_file::PrivateFileError;
 
 const NOW: u64 = 1_800_000_000;
 
@@ -228,6 +229,6 @@ fn a_damaged_key_is_named_and_left_alone() {
     assert_eq!(fs::read_to_string(&key).unwrap(), "not a key");
     assert!(matches!(
         LocalIssuer::open(&key).unwrap_err(),
-        IssuerError::WrongKind { expected: "directory", .. }
+        IssuerError::File(PrivateFileError::WrongKind { expected: "directory", .. })
     ));
 }

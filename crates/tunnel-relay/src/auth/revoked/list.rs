@@ -5,6 +5,7 @@ use std::fmt;
 
 use super::RevokeError;
 use crate::auth::claims;
+use crate::hex::hex;
 
 /// A subject's keyed hash, cut to what no two subjects share by chance.
 pub(super) type Tag = [u8; 16];
@@ -27,7 +28,7 @@ impl Entry {
     /// Writes the entry as a line, without its end.
     pub(super) fn line(&self, token_id: &str) -> String {
         match self.whose {
-            Whose::Of(tag) => format!("{token_id} {} {}", claims::hex(&tag), self.until),
+            Whose::Of(tag) => format!("{token_id} {} {}", hex(&tag), self.until),
             Whose::Everybodys => format!("{token_id} * {}", self.until),
         }
     }

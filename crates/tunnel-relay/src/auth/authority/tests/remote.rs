@@ -1,8 +1,11 @@
 //! Issuers that publish their keys: asked seldom, missed by nobody.
 
 use futures_util::future::join_all;
+use tunnel_runtime::metrics::Exposition;
 
 use super::*;
+use crate::registry::Counts;
+use crate::tls::TlsStatus;
 
 fn one(provider: &IdentityProvider) -> Vec<IssuerSettings> {
     vec![issuer("idp", &provider.issuer(), KeySource::Discovery)]
@@ -87,6 +90,10 @@ async fn an_issuer_that_fails_is_served_stale_and_missed_only_where_its_keys_are
     provider.publish(&[&key, &newer]);
     tokio::time::sleep(Duration::from_millis(20)).await;
     bench.verify(&token(&newer, "e")).await.unwrap();
+    let page = bench.metrics.page(Counts::default(), &TlsStatus::default(), Exposition::Text);
+    for line in ["{result=\"ok\"} 2", "{result=\"error\"} 6"] {
+        assert!(page.contains(&format!("tunnel_relay_key_fetches_total{line}\n")), "{line}: {page}");
+    }
 }
 
 #[tokio::test]

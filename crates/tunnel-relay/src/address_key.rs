@@ -1,13 +1,13 @@
-//! What counts as one address.
+//! What counts as one address, where addresses are counted.
 
 use std::net::{IpAddr, Ipv6Addr};
 
 /// An IPv4 address, or the /64 of an IPv6 address: who has one of those has all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct AddressKey(IpAddr);
+pub(crate) struct AddressKey(IpAddr);
 
 impl AddressKey {
-    pub(super) fn of(address: IpAddr) -> Self {
+    pub(crate) fn of(address: IpAddr) -> Self {
         Self(match address.to_canonical() {
             IpAddr::V6(address) => {
                 let [a, b, c, d, ..] = address.segments();
