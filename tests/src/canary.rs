@@ -15,7 +15,8 @@ static SECRETS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 static FOUND: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 /// Files in which a secret belongs: the token that a daemon is given, the keys of a relay, scripts that get one as input.
-const HOLDERS: [&str; 4] = ["token", "issuer.key", "admin-token", "audit.key"];
+const HOLDERS: [&str; 7] =
+    ["token", "issuer.key", "admin-token", "audit.key", "revoked.key", "account.json", "certificate.json"];
 /// Larger files hold test patterns.
 const MOST_BYTES: u64 = 64 << 20;
 

@@ -1,4 +1,4 @@
-//! An HTTP/1.1 caller that sees each chunk with its time of arrival, and that can hang up whenever it likes.
+//! A caller, of HTTP/1.1 where nothing else is said, that sees each chunk with its time of arrival, and that can hang up whenever it likes.
 
 use std::{
     io,
@@ -9,11 +9,11 @@ use std::{
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt as _};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
 use tokio::{net::TcpStream, task::JoinSet};
 
@@ -27,12 +27,13 @@ pub struct Caller {
     addr: SocketAddr,
     headers: HeaderMap,
     prefix: String,
+    version: Version,
 }
 
 impl Caller {
     /// A caller without credentials.
     pub fn new(addr: SocketAddr) -> Self {
-        Self { addr, headers: HeaderMap::new(), prefix: String::new() }
+        Self { addr, headers: HeaderMap::new(), prefix: String::new(), version: Version::HTTP_11 }
     }
 
     /// Sends `Authorization: Bearer <token>` with each call.
@@ -47,6 +48,12 @@ impl Caller {
         let name: HeaderName = name.parse().expect("tests use valid header names");
         self.headers.insert(name, HeaderValue::from_str(value).expect("tests use valid header values"));
         self
+    }
+
+    /// Speaks HTTP/2 from the first byte, without TLS.
+    #[must_use]
+    pub fn http2(self) -> Self {
+        Self { version: Version::HTTP_2, ..self }
     }
 
     /// Puts this before each path.
@@ -74,7 +81,14 @@ impl Caller {
     /// Any method.
     pub fn call(&self, method: Method, path: &str) -> Call {
         let path = format!("{}{path}", self.prefix);
-        Call { addr: self.addr, method, path, headers: self.headers.clone(), body: full(Bytes::new()) }
+        Call {
+            addr: self.addr,
+            method,
+            path,
+            headers: self.headers.clone(),
+            body: full(Bytes::new()),
+            version: self.version,
+        }
     }
 }
 
@@ -86,6 +100,7 @@ pub struct Call {
     path: String,
     headers: HeaderMap,
     body: Body,
+    version: Version,
 }
 
 impl Call {
@@ -130,21 +145,32 @@ impl Call {
         let stream =
             TcpStream::connect(self.addr).await.with_context(|| format!("connecting to {}", self.addr))?;
         stream.set_nodelay(true)?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let stream = TokioIo::new(stream);
         let mut driver = JoinSet::new();
-        driver.spawn(async move {
-            // Its error also reaches whoever reads the response.
-            drop(connection.await);
-        });
         let mut request = Request::new(self.body);
         *request.method_mut() = self.method;
-        *request.uri_mut() = self.path.parse().with_context(|| format!("request target {}", self.path))?;
         *request.headers_mut() = self.headers;
-        if !request.headers().contains_key(http::header::HOST) {
-            request.headers_mut().insert(http::header::HOST, self.addr.to_string().parse()?);
+        let target = |text: &str| text.parse().with_context(|| format!("request target {text}"));
+        let (sent, response);
+        // The error of a connection also reaches whoever reads the response.
+        if self.version == Version::HTTP_2 {
+            let (mut sender, connection) =
+                hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await?;
+            driver.spawn(async move { drop(connection.await) });
+            *request.uri_mut() = target(&format!("http://{}{}", self.addr, self.path))?;
+            sent = Instant::now();
+            response = sender.send_request(request).await;
+        } else {
+            let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
+            driver.spawn(async move { drop(connection.await) });
+            *request.uri_mut() = target(&self.path)?;
+            if !request.headers().contains_key(http::header::HOST) {
+                request.headers_mut().insert(http::header::HOST, self.addr.to_string().parse()?);
+            }
+            sent = Instant::now();
+            response = sender.send_request(request).await;
         }
-        let sent = Instant::now();
-        let response = sender.send_request(request).await.context("no response")?;
+        let response = response.context("no response")?;
         Ok(Reply { response, sent, head: Instant::now(), _driver: driver })
     }
 }

@@ -21,7 +21,7 @@
 //! | [`FakeBackend`] | a scripted model server that speaks Ollama's and OpenAI's API on real TCP |
 //! | [`FlakyLink`] | a TCP proxy that cuts, refuses, stalls, delays and limits |
 //! | [`Tap`] | a TCP proxy that records when the server's bytes passed |
-//! | [`Caller`] | an HTTP/1.1 caller that sees when each chunk came and hangs up when told |
+//! | [`Caller`] | a caller, of HTTP/1.1 or 2, that sees when each chunk came and hangs up when told |
 //! | [`UserSession`] | a throw-away user with a real systemd, bus, journal and network of his own |
 //! | [`Terminal`] | a real terminal (tmux): keys in, screens out |
 //! | [`Desktop`], [`Tray`] | a session bus with a place for icons and notifications, and the real tray on it |

@@ -44,6 +44,8 @@ pub enum Scope {
     Tunnel,
     /// A caller asks with it.
     Inference,
+    /// A caller asks with it, makes keys and takes them back.
+    Account,
 }
 
 /// Which token to make.
@@ -196,13 +198,16 @@ impl Relay {
 
 /// Makes a token from the issuer's key in this data directory.
 fn token(data_dir: &Path, request: &TokenRequest) -> Result<String> {
-    let scope = match request.scope {
-        Scope::Tunnel => "tunnel",
-        Scope::Inference => "inference",
+    let scopes: &[&str] = match request.scope {
+        Scope::Tunnel => &["--scope", "tunnel"],
+        Scope::Inference => &["--scope", "inference"],
+        Scope::Account => &["--scope", "inference", "--scope", "account"],
     };
     let mut command = Command::new(binaries::tunnel_relay()?);
     command
-        .args(["token", "create", "--subject", &request.subject, "--scope", scope, "--data-dir"])
+        .args(["token", "create", "--subject", &request.subject])
+        .args(scopes)
+        .arg("--data-dir")
         .arg(data_dir);
     let optional = [("--device", &request.device), ("--tier", &request.tier), ("--ttl", &request.ttl)];
     for (flag, value) in optional {

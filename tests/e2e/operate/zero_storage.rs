@@ -9,9 +9,10 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::{
-    Daemon, DaemonOptions, FakeBackend, Lab, Relay, RelayOptions, Scope, Script, TokenRequest, World,
+    Caller, Daemon, DaemonOptions, FakeBackend, Lab, Relay, RelayOptions, Scope, Script, TokenRequest, World,
     WorldOptions, eventually, keep_secret, look_for_secrets, measured, scenario,
 };
+use http::Method;
 use serde_json::json;
 
 const LIMIT: Duration = Duration::from_secs(15);
@@ -36,11 +37,16 @@ fn nothing_that_passes_through_is_kept() -> Result<()> {
             ..RelayOptions::default()
         };
         let mut world = lab.world_with(WorldOptions { relay, link: true, ..WorldOptions::default() }).await?;
-        keep_secret(fs::read_to_string(world.relay.data_dir().join("admin-token"))?.trim());
+        for own in ["admin-token", "audit.key", "revoked.key"] {
+            keep_secret(fs::read_to_string(world.relay.data_dir().join(own))?.trim());
+        }
 
         let prompt = canary("prompt");
-        passes(&world, &prompt).await?;
-        is_refused(&world.relay).await?;
+        for of_version in [Caller::clone, |caller: &Caller| caller.clone().http2()] {
+            passes(&of_version(&world.remote()), &prompt).await?;
+            is_refused(&world.relay, &of_version(&world.relay.caller())).await?;
+            is_revoked(&world.relay, &of_version(&world.relay.caller()), &prompt).await?;
+        }
         is_cut(&world, &prompt).await?;
         // It stays until the relay has ended, which else waits for it to come back.
         let second = is_taken_over(lab, &world, &prompt).await?;
@@ -72,6 +78,7 @@ fn nothing_that_passes_through_is_kept() -> Result<()> {
         ensure!(list(&own).is_empty(), "the relay has left {:?}", list(&own));
         let data = list(&world.relay.data_dir());
         let known = [
+            "acme",
             "addresses.json",
             "admin-token",
             "audit.head",
@@ -79,6 +86,8 @@ fn nothing_that_passes_through_is_kept() -> Result<()> {
             "audit.key",
             "audit.lock",
             "issuer.key",
+            "revoked",
+            "revoked.key",
         ];
         let unknown: Vec<&String> = data.iter().filter(|name| !known.contains(&name.as_str())).collect();
         ensure!(unknown.is_empty(), "the data directory has {unknown:?}, which nobody told of");
@@ -98,14 +107,16 @@ fn nothing_that_passes_through_is_kept() -> Result<()> {
         // Memory that was given back, and buffers that were read out, are not wiped: what is in them is gone when they
         // are used anew.
         let row = "left-over copies of a prompt in the relay's memory";
-        measured(row, format!("{copies} of 9 requests, 5 s after the last; {later} after 40 other requests"));
+        measured(
+            row,
+            format!("{copies} of 17 requests, 5 s after the last; {later} after 40 other requests"),
+        );
         Ok(())
     })
 }
 
 /// Requests that work, and some that the desktop answers with an error.
-async fn passes(world: &World, prompt: &str) -> Result<()> {
-    let caller = world.remote();
+async fn passes(caller: &Caller, prompt: &str) -> Result<()> {
     for _ in 0..5 {
         let body = json!({ "model": e2e::MODEL, "messages": [{ "role": "user", "content": prompt }] });
         let call = caller.post(&format!("/api/chat?secret={}", canary("query"))).json(&body);
@@ -129,7 +140,7 @@ async fn passes(world: &World, prompt: &str) -> Result<()> {
 }
 
 /// Requests that the relay answers itself.
-async fn is_refused(relay: &Relay) -> Result<()> {
+async fn is_refused(relay: &Relay, caller: &Caller) -> Result<()> {
     let body = |what: &str| json!({ "model": canary("model"), "prompt": canary(what) });
     let expired = relay.token(&TokenRequest {
         ttl: Some("1s".to_owned()),
@@ -138,18 +149,42 @@ async fn is_refused(relay: &Relay) -> Result<()> {
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     let damaged = canary("token");
     for token in [&expired, &damaged, &format!("{damaged}.{}.{}", canary("claims"), canary("signature"))] {
-        let call = relay.caller().bearer(token).post(&format!("/api/chat?key={}", canary("query")));
+        let call = caller.clone().bearer(token).post(&format!("/api/chat?key={}", canary("query")));
         let answer = call.json(&body("refused")).send().await?;
         ensure!(answer.status() == 401);
         look_for_secrets(answer.text().await?.as_bytes())?;
     }
     let stranger = relay.token(&TokenRequest::new("bob", Scope::Inference))?;
-    let offline = relay.caller().bearer(&stranger).post("/api/chat").json(&body("offline")).send().await?;
+    let offline = caller.clone().bearer(&stranger).post("/api/chat").json(&body("offline")).send().await?;
     ensure!(offline.status().is_client_error() || offline.status().is_server_error());
     let dial =
-        relay.caller().bearer(&canary("dial")).get(&format!("/_tunnel/v1/connect?x={}", canary("query")));
+        caller.clone().bearer(&canary("dial")).get(&format!("/_tunnel/v1/connect?x={}", canary("query")));
     drop(dial.send().await?.ending().await);
     Ok(())
+}
+
+/// A key that is made, used, and taken back in the middle of a stream.
+async fn is_revoked(relay: &Relay, caller: &Caller, prompt: &str) -> Result<()> {
+    let login = caller.clone().bearer(&relay.token(&TokenRequest::new("alice", Scope::Account))?);
+    let wanted = json!({ "name": canary("name"), "scopes": ["inference"] });
+    let made = login.post(&format!("/_tunnel/v1/tokens?x={}", canary("query"))).json(&wanted).send().await?;
+    ensure!(made.status() == 201, "{}", made.status());
+    let made = made.json().await?;
+    let [id, key] = ["id", "token"].map(|field| made[field].as_str().unwrap_or_default().to_owned());
+    keep_secret(&key);
+    let holder = caller.clone().bearer(&key);
+    let body = json!({ "model": e2e::MODEL, "messages": [{ "role": "user", "content": prompt }] });
+    let mut reply = holder.post("/api/chat").json(&body).script(&Script::tokens(1_000, 50.0)).send().await?;
+    reply.chunk().await?;
+    let path = format!("/_tunnel/v1/tokens/{id}?x={}", canary("query"));
+    let revoked = login.call(Method::DELETE, &path).send().await?;
+    ensure!(revoked.status() == 204, "{}", revoked.status());
+    ensure!(reply.ending().await.error.is_some(), "the stream of a revoked key ended like a whole one");
+    let path = format!("/api/chat?key={}", canary("query"));
+    let body = json!({ "model": canary("model"), "prompt": canary("revoked") });
+    let refused = holder.post(&path).json(&body).send().await?;
+    ensure!(refused.status() == 401, "{}", refused.status());
+    look_for_secrets(refused.text().await?.as_bytes())
 }
 
 /// Requests of somebody else, which are refused: so that memory is used anew.

@@ -24,12 +24,11 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tunnel_relay::Settings;
-use tunnel_relay::auth::{Grant, Scopes};
 use tunnel_transport::{CloseCode, Closed, DialError, Session};
 
 use self::desk::{Desk, Facts, Violations, own_model};
 use self::model::{Ask, Expected, Live, Model, SHARED, Told, Wish};
-use crate::harness::{PATIENCE, TestRelay, now};
+use crate::harness::{PATIENCE, TestRelay};
 
 /// The same names for both tenants.
 const DEVICES: [&str; 3] = ["desk", "desk-1", "d"];
@@ -52,7 +51,8 @@ struct World {
     driving: Mutex<JoinSet<()>>,
     /// The sessions that each tenant has opened lately, for the other to try its luck with.
     opened: Mutex<[Vec<Session>; 2]>,
-    token_ids: Mutex<[Vec<String>; 2]>,
+    /// What each tenant's requests may be made with: the token of its login, and the keys that it has made lately.
+    keys: Mutex<[Vec<Key>; 2]>,
     violations: Violations,
 }
 
@@ -90,6 +90,13 @@ impl World {
         self.driving.lock().unwrap().spawn(async move { drop(connection.await) });
         sender
     }
+}
+
+/// A token, as its owner and the other tenant know it.
+#[derive(Clone, Debug)]
+struct Key {
+    id: String,
+    token: String,
 }
 
 /// How the relay is to show a device.
@@ -140,7 +147,8 @@ impl Tenant {
         let claims = token.split('.').nth(1).unwrap();
         let claims = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(claims).unwrap();
         let claims: Value = serde_json::from_slice(&claims).unwrap();
-        world.token_ids.lock().unwrap()[index].push(claims["jti"].as_str().unwrap().to_owned());
+        let id = claims["jti"].as_str().unwrap().to_owned();
+        world.keys.lock().unwrap()[index].push(Key { id, token: token.clone() });
         Self {
             index,
             subject: subject.to_owned(),
@@ -169,7 +177,8 @@ impl Tenant {
                 }
             }
             21..23 => self.revoke_foreign().await,
-            23..30 => self.list_devices().await,
+            23..24 => self.revoke_own().await,
+            24..30 => self.list_devices().await,
             30..45 => self.ask(Wish::List).await,
             45..55 => self.ask(Wish::Version).await,
             55..62 => self.ask(Wish::Post).await,
@@ -260,18 +269,47 @@ impl Tenant {
         assert!(matches!(resumed, Err(DialError::SessionGone)), "{resumed:?}");
     }
 
-    /// Whatever is answered, the other's token goes on: its requests tell.
+    /// The relay takes it, since it keeps no list of who has made what, and the other's token goes on.
     async fn revoke_foreign(&mut self) {
-        let id = self.world.token_ids.lock().unwrap()[1 - self.index].choose(&mut self.rng).cloned();
-        let request =
-            self.request(Method::DELETE, &format!("/_tunnel/v1/tokens/{}", id.unwrap()), &self.token.clone());
-        let (_, _, text) = self.send(&request.body(Full::default()).unwrap()).await;
+        let other = 1 - self.index;
+        let key = self.world.keys.lock().unwrap()[other].choose(&mut self.rng).cloned().unwrap();
+        self.revoke(&key.id).await;
+        let status = self.status_with(&key.token).await;
+        // Its owner may just have revoked it, and has said so before.
+        let is_kept = self.world.keys.lock().unwrap()[other].iter().any(|kept| kept.id == key.id);
+        assert!(status == StatusCode::OK || !is_kept, "{} has revoked {key:?}: {status}", self.subject);
+    }
+
+    /// All but the login's own.
+    async fn revoke_own(&mut self) {
+        let key = {
+            let keys = &mut self.world.keys.lock().unwrap()[self.index];
+            if keys.len() < 2 {
+                return;
+            }
+            keys.remove(self.rng.random_range(1..keys.len()))
+        };
+        assert_eq!(self.status_with(&key.token).await, StatusCode::OK, "{} had {key:?}", self.subject);
+        self.revoke(&key.id).await;
+        assert_eq!(self.status_with(&key.token).await, StatusCode::UNAUTHORIZED, "{key:?}");
+    }
+
+    async fn revoke(&mut self, id: &str) {
+        let request = self.request(Method::DELETE, &format!("/_tunnel/v1/tokens/{id}"), &self.token);
+        let (status, _, text) = self.send(&request.body(Full::default()).unwrap()).await;
+        assert_eq!(status, StatusCode::NO_CONTENT, "{text}");
         self.look(&text);
+    }
+
+    /// Asks for something harmless, and returns how that is answered.
+    async fn status_with(&mut self, token: &str) -> StatusCode {
+        let request = self.request(Method::GET, "/_tunnel/v1/devices", token);
+        self.send(&request.body(Full::default()).unwrap()).await.0
     }
 
     async fn list_devices(&mut self) {
         let bound = self.rng.random_bool(0.3).then(|| *DEVICES.choose(&mut self.rng).unwrap());
-        let token = self.key(bound, None);
+        let token = self.key(bound, None).await;
         let listed = self.devices(&token).await;
         let listed = listed
             .iter()
@@ -299,20 +337,26 @@ impl Tenant {
         }
     }
 
-    /// Makes a key, bounded to a device, to models, or to neither.
-    fn key(&self, bound: Option<&str>, models: Option<Vec<String>>) -> String {
+    /// Has a key made, bound to a device, to models, or to both. One that is bound to nothing is the login's.
+    async fn key(&mut self, bound: Option<&str>, models: Option<&[String]>) -> String {
         if bound.is_none() && models.is_none() {
             return self.token.clone();
         }
-        let grant = Grant {
-            subject: self.subject.clone(),
-            scopes: Scopes::parse("inference"),
-            device: bound.map(|name| name.parse().unwrap()),
-            models,
-            tier: None,
-            ttl: Duration::from_secs(3_600),
-        };
-        self.world.relay.issuer.issue(&grant, now()).unwrap()
+        let wanted =
+            json!({ "scopes": ["inference"], "device": bound, "models": models, "expires_in": 3_600 });
+        let request = self.request(Method::POST, "/_tunnel/v1/tokens", &self.token);
+        let (status, _, text) = self.send(&request.body(Full::from(wanted.to_string())).unwrap()).await;
+        assert_eq!(status, StatusCode::CREATED, "{text}");
+        self.look(&text);
+        let made: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(made["subject"], *self.subject);
+        let [id, token] = ["id", "token"].map(|field| made[field].as_str().unwrap().to_owned());
+        let keys = &mut self.world.keys.lock().unwrap()[self.index];
+        if keys.len() > 8 {
+            keys.remove(1);
+        }
+        keys.push(Key { id, token: token.clone() });
+        token
     }
 
     /// Sends one request, and holds its answer against the model.
@@ -324,7 +368,7 @@ impl Tenant {
             1 if self.rng.random_bool(0.2) => Some("nowhere"),
             _ => None,
         };
-        let token = self.key(bound, models.clone());
+        let token = self.key(bound, models.as_deref()).await;
         let (method, path) = match wish {
             Wish::Version => (Method::GET, "/api/version"),
             Wish::List => {
@@ -425,7 +469,7 @@ async fn nothing_crosses_between_tenants_whatever_they_do() {
             connections: Default::default(),
             driving: Mutex::default(),
             opened: Mutex::default(),
-            token_ids: Mutex::default(),
+            keys: Mutex::default(),
             violations: Violations::default(),
         });
         let seed = seed.wrapping_add(nth);

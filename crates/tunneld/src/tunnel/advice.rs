@@ -383,7 +383,7 @@ mod tests {
     #[test]
     fn call_without_an_answer_is_told_from_others_by_its_code() {
         let host = || "relay.example".to_owned();
-        let source = || std::io::Error::other("no way");
+        let source = || io::Error::other("no way");
         let cases = [
             (CallError::Unreachable { host: host(), source: source() }, RELAY_UNREACHABLE),
             (CallError::Timeout { host: host(), after: Duration::from_secs(10) }, RELAY_UNREACHABLE),
