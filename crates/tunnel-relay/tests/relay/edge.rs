@@ -101,7 +101,7 @@ async fn http2(relay: &TestRelay) -> Http2 {
 
 /// Sooner than it is looked at unasked.
 #[tokio::test]
-async fn tls_is_turned_on_and_off_by_a_change_of_the_file() {
+async fn tls_is_turned_on_by_a_change_of_the_file_and_never_off() {
     let dir = tempfile::tempdir().unwrap();
     certify(dir.path());
     let file = dir.path().join("relay.toml");
@@ -110,8 +110,13 @@ async fn tls_is_turned_on_and_off_by_a_change_of_the_file() {
     assert_eq!(relay.relay().tls().source, "off");
     std::fs::write(&file, "[tls]\ncertificate = \"chain.pem\"\nkey = \"key.pem\"\n").unwrap();
     eventually("TLS is on", async || relay.relay().tls().source == "files").await;
-    std::fs::write(&file, "").unwrap();
-    eventually("TLS is off", async || relay.relay().tls().source == "off").await;
+    // Whatever went wrong with the file: tokens must not go over the public address in clear.
+    for (n_refused, text) in [(1, ""), (2, "idle_timeout_s = 7\n")] {
+        std::fs::write(&file, text).unwrap();
+        let refused = "tunnel_relay_config_reloads_total{result=\"error\"}";
+        eventually("the file is refused", async || relay.metric(refused).await == n_refused).await;
+        assert_eq!(relay.relay().tls().source, "files", "{text:?}");
+    }
 }
 
 #[tokio::test]
