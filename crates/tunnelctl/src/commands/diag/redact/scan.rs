@@ -7,6 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
 /// Shortest run of characters that may be a secret.
 const LEAST_RUN: usize = 24;
+/// Letters that joined words have at least, on average.
+const LEAST_MEAN_WORD: usize = 3;
 /// Longest part of a run that may be a word.
 const LONGEST_WORD: usize = 20;
 /// Ends of names that a secret stands behind.
@@ -372,10 +374,15 @@ pub(super) fn addresses(text: &str, instead: &mut impl FnMut(&str) -> String) ->
 /// Takes out runs that may be secrets; words that are joined, such as paths and names of metrics, stay.
 pub(super) fn runs(text: &str, instead: &mut impl FnMut(&str) -> String) -> String {
     let belongs = |c: char| c.is_ascii_alphanumeric() || "+/_-".contains(c);
-    replace_runs(text, belongs, |run, _| {
-        let words = run.split(|c: char| !c.is_ascii_alphanumeric()).all(is_word);
-        (run.len() >= LEAST_RUN && !words).then(|| instead(run))
-    })
+    replace_runs(text, belongs, |run, _| (run.len() >= LEAST_RUN && !are_words(run)).then(|| instead(run)))
+}
+
+/// Tells whether a run reads like words that are joined. Nobody joins with `+`, and words have some letters: a secret
+/// with many signs in it falls into pieces that could each be one.
+fn are_words(run: &str) -> bool {
+    let words = || run.split(['/', '_', '-']).filter(|word| !word.is_empty());
+    let letters: usize = words().map(str::len).sum();
+    letters >= LEAST_MEAN_WORD * words().count() && words().all(is_word)
 }
 
 /// Tells whether it reads like a word: letters of one case, or of lower case behind a capital, then few digits.

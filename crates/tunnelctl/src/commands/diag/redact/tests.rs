@@ -103,6 +103,20 @@ fn escapes_of_json_hide_nothing() {
     assert_eq!(redacted["token"], "<secret>");
 }
 
+#[test]
+fn a_secret_with_many_signs_is_no_row_of_words() {
+    for secret in ["0++Aaa+A+0+++a+++aa/Aaaa", "a/Bb/c/D/ee/F/g/Hh/i/J/k/l"] {
+        assert!(!redact(secret).contains(secret), "{secret}");
+    }
+    for words in [
+        "tunnel_relay_connections_cut_off_total",
+        "/usr/lib/x86_64-linux-gnu/systemd",
+        "x-forwarded-for-and-proto",
+    ] {
+        assert!(redact(words).contains(words), "{words}");
+    }
+}
+
 /// Characters of a secret.
 fn base64(least: usize, most: usize) -> impl Strategy<Value = String> {
     proptest::string::string_regex(&format!("[A-Za-z0-9+/]{{{least},{most}}}")).unwrap()
