@@ -8,6 +8,8 @@ mod closed;
 pub mod dial_request;
 #[path = "../../src/frame.rs"]
 pub mod frame;
+#[path = "../../src/frame_meter.rs"]
+pub mod frame_meter;
 mod link;
 #[path = "../../src/names.rs"]
 mod names;
