@@ -24,20 +24,25 @@ pub(super) fn path(log: &Path) -> PathBuf {
     log.with_extension("head")
 }
 
-/// Reads the head; `None` where there is none, or none that can be read.
-pub(super) fn read(log: &Path) -> Option<Chain> {
-    let text = fs::read(path(log)).ok()?;
-    let Members { seq, hash } = serde_json::from_slice(&text).ok()?;
-    Some(Chain { seq, hash })
+/// Reads the head; `None` where there is none. One that is there and makes no sense is an error: a crash leaves no such.
+pub(super) fn read(log: &Path) -> io::Result<Option<Chain>> {
+    let text = match fs::read(path(log)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        read => read?,
+    };
+    let Members { seq, hash } = serde_json::from_slice(&text)?;
+    Ok(Some(Chain { seq, hash }))
 }
 
-/// Writes it beside its place and renames, so that a reader sees the old or the new one.
+/// Writes it beside its place and renames when it is on the disk, so that a reader sees the old or the new one, also
+/// after the power was lost.
 pub(super) fn write(log: &Path, chain: &Chain) -> io::Result<()> {
     let path = path(log);
     let draft = path.with_extension("head.new");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
     serde_json::to_writer(&mut file, &Members { seq: chain.seq, hash: chain.hash.clone() })?;
     file.write_all(b"\n")?;
+    file.sync_data()?;
     drop(file);
     fs::rename(&draft, &path)
 }

@@ -33,6 +33,9 @@ const WRITERS_MAX: usize = 9;
 /// How much of a log's end is searched for its last good line. Lines are far shorter, and so is what a crash leaves.
 const TAIL_BYTES: u64 = 1024 * 1024;
 
+/// The longest file without a good line that is taken for the rest of its first one. A longer one is another's.
+const FIRST_LINE_MAX: u64 = 4 * 1024;
+
 /// A log that this process alone writes.
 #[derive(Debug)]
 pub(super) struct LogFile {
@@ -63,23 +66,23 @@ impl LogFile {
     fn open_locked(path: PathBuf, lock: File, rotation: Rotation, names: &Pseudonyms) -> io::Result<Self> {
         let file = append_to(&path)?;
         let len = file.metadata()?.len();
-        // A crash in the middle of a rotation leaves the file before, and none to follow it.
-        let before = if len > 0 { path.clone() } else { rotated(&path, 1) };
-        let mut end = match File::open(&before) {
-            Ok(file) => read_end(file)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => End::default(),
-            Err(error) => return Err(error),
-        };
-        let chain = end.chain.take();
-        let foreign = len > 0 && chain.is_none();
+        let mut end = read_end(&path)?;
+        let mut chain = end.chain.take();
+        let is_begun = chain.is_some();
+        let foreign = !is_begun && len > FIRST_LINE_MAX;
+        if !is_begun && !foreign {
+            // A crash in the middle of a rotation leaves the file before, and of the next nothing, or some of a line.
+            chain = read_end(&rotated(&path, 1))?.chain;
+        }
         let mut log = Self { path, file, len, chain: chain.unwrap_or_default(), rotation, _lock: lock };
         let mut first = Vec::new();
         if foreign {
             // Nothing in it that could be gone on from: it is kept, and verified as what it is.
             log.begin_next(names)?;
-        } else if len == 0 {
-            first.push(Record::opened(Timestamp::now()));
         } else {
+            if !is_begun {
+                first.push(Record::opened(Timestamp::now()));
+            }
             if end.unfinished {
                 // On a line of its own, so that every line is an event or the rest of one.
                 log.file.write_all(b"\n")?;
@@ -90,13 +93,14 @@ impl LogFile {
             }
         }
         match head::read(&log.path) {
-            Some(head) if head.seq > log.chain.seq => {
+            Ok(Some(head)) if head.seq > log.chain.seq => {
                 first.push(Record::head_differs(head.seq - log.chain.seq, Timestamp::now()));
             }
-            Some(head) if head.seq == log.chain.seq && head != log.chain => {
+            Ok(Some(head)) if head.seq == log.chain.seq && head != log.chain => {
                 first.push(Record::head_differs(0, Timestamp::now()));
             }
-            Some(_) | None => {}
+            Err(_) => first.push(Record::head_differs(0, Timestamp::now())),
+            Ok(Some(_) | None) => {}
         }
         log.append(&first, names)?;
         Ok(log)
@@ -150,15 +154,26 @@ impl LogFile {
 }
 
 /// Returns the files of a log that are there, the oldest first.
-pub(super) fn files(log: &Path) -> Vec<PathBuf> {
+pub(super) fn files(log: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
     // More than are kept: an operator may have raised the number by hand.
-    let older = (1..=99).rev().map(|n| rotated(log, n));
-    older.chain([log.to_owned()]).filter(|path| path.exists()).collect()
+    for path in (1..=99).rev().map(|n| rotated(log, n)).chain([log.to_owned()]) {
+        if path.try_exists()? {
+            files.push(path);
+        }
+    }
+    Ok(files)
 }
 
 /// Returns the logs that relays have written beside each other, by the name of the first.
-pub(super) fn beside(base: &Path) -> Vec<PathBuf> {
-    (1..=WRITERS_MAX).map(|n| nth(base, n)).filter(|log| !files(log).is_empty()).collect()
+pub(super) fn beside(base: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut logs = Vec::new();
+    for log in (1..=WRITERS_MAX).map(|n| nth(base, n)) {
+        if !files(&log)?.is_empty() {
+            logs.push(log);
+        }
+    }
+    Ok(logs)
 }
 
 fn nth(base: &Path, n: usize) -> PathBuf {
@@ -203,7 +218,12 @@ struct End {
     unfinished: bool,
 }
 
-fn read_end(mut file: File) -> io::Result<End> {
+/// Says how a file ends. One that is not there ends as an empty one does.
+fn read_end(path: &Path) -> io::Result<End> {
+    let mut file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(End::default()),
+        opened => opened?,
+    };
     let len = file.metadata()?.len();
     file.seek(SeekFrom::Start(len.saturating_sub(TAIL_BYTES)))?;
     let mut tail = Vec::new();

@@ -132,6 +132,44 @@ async fn what_a_crash_left_of_a_line_is_kept_and_explained() {
 }
 
 #[tokio::test]
+async fn a_crash_in_the_first_line_of_a_file_is_explained() {
+    let place = Place::new();
+    // Of all files, and then right after a rotation.
+    for torn in ["{\"seq\":1,\"at", "{\"seq\":8,\"at\":\"20\n{\"se"] {
+        fs::write(place.file(), torn).unwrap();
+        place.live(3, Rotation::default()).await;
+        let report = place.verify();
+        assert!(report.is_sound(), "{report:?}");
+        assert!(report.notes.iter().any(|note| note.contains("what a crash left")), "{report:?}");
+        fs::rename(place.file(), place.dir.path().join("audit.jsonl.1")).unwrap();
+    }
+    fs::write(place.file(), "x".repeat(5_000)).unwrap();
+    place.live(1, Rotation::default()).await;
+    assert!(!place.verify().is_sound(), "another's file is no line of ours");
+}
+
+#[tokio::test]
+async fn a_head_that_makes_no_sense_is_told_for_good() {
+    let place = Place::new();
+    place.live(3, Rotation::default()).await;
+    fs::write(head::path(&place.file()), "").unwrap();
+    assert!(place.verify().faults[0].what.contains("head beside the log cannot be read"));
+    place.live(1, Rotation::default()).await;
+    let report = place.verify();
+    assert!(report.faults[0].what.contains("the head could not be read"), "{report:?}");
+}
+
+#[test]
+fn what_is_not_there_is_not_called_unbroken() {
+    let place = Place::new();
+    assert_eq!(verify::logs(&place.file()).unwrap(), [PathBuf::new(); 0]);
+    assert_eq!(verify::verify(&place.file()).unwrap_err().kind(), std::io::ErrorKind::NotFound);
+    // Where there was something, its loss is a fault.
+    fs::write(head::path(&place.file()), "{\"seq\":7,\"hash\":\"\"}").unwrap();
+    assert!(place.verify().faults[0].what.contains("7 lines are missing"));
+}
+
+#[tokio::test]
 async fn lines_taken_off_while_the_relay_was_away_are_told_for_good() {
     let place = Place::new();
     place.live(3, Rotation::default()).await;
@@ -209,7 +247,7 @@ async fn two_relays_on_one_directory_write_two_logs() {
     }
     place.live(2, Rotation::default()).await;
     one.finish().await;
-    let logs = verify::logs(&place.file());
+    let logs = verify::logs(&place.file()).unwrap();
     assert_eq!(logs.len(), 2, "{logs:?}");
     for log in logs {
         assert!(verify::verify(&log).unwrap().is_sound(), "{}", log.display());

@@ -58,18 +58,30 @@ impl Report {
 }
 
 /// Returns the logs that there are by this name: relays that ran beside each other have written one each.
-pub(crate) fn logs(base: &Path) -> Vec<PathBuf> {
+pub(crate) fn logs(base: &Path) -> io::Result<Vec<PathBuf>> {
     log_file::beside(base)
 }
 
 /// Verifies a log with the files that were rotated away, against its head where there is one.
+///
+/// # Errors
+///
+/// It cannot be read, or there is nothing of it: what was not looked at must not be called unbroken.
 pub(crate) fn verify(log: &Path) -> io::Result<Report> {
     // Before the lines: a relay that writes meanwhile only ever adds some.
-    let mut walk = Walk::new(head::read(log));
-    let files = log_file::files(log);
+    let head = head::read(log);
+    // All opened before the first is read: a rotation meanwhile gives each another name.
+    let open = |path: PathBuf| File::open(&path).map(|file| (path, file));
+    let files = log_file::files(log)?.into_iter().map(open).collect::<io::Result<Vec<_>>>()?;
+    if files.is_empty() && matches!(head, Ok(None)) {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "there is no such log"));
+    }
     let n_files = files.len();
-    for path in files {
-        let mut reader = BufReader::new(File::open(&path)?);
+    let head_fault =
+        head.as_ref().err().map(|error| format!("the head beside the log cannot be read: {error}"));
+    let mut walk = Walk::new(head.ok().flatten());
+    for (path, file) in files {
+        let mut reader = BufReader::new(file);
         walk.begin_file(&path);
         loop {
             let mut line = Vec::new();
@@ -78,6 +90,9 @@ pub(crate) fn verify(log: &Path) -> io::Result<Report> {
             }
             walk.line(&line);
         }
+    }
+    if let Some(fault) = head_fault {
+        walk.fault(fault);
     }
     Ok(Report { log: log.to_owned(), files: n_files, ..walk.end() })
 }
@@ -91,6 +106,8 @@ struct Walk {
     head_found: bool,
     file: PathBuf,
     line: u64,
+    /// Whether the file has had a good line.
+    is_begun: bool,
     last: Option<Chain>,
     damaged: Option<Damaged>,
 }
@@ -112,6 +129,7 @@ impl Walk {
         self.settle();
         path.clone_into(&mut self.file);
         self.line = 0;
+        self.is_begun = false;
     }
 
     fn line(&mut self, line: &[u8]) {
@@ -122,7 +140,10 @@ impl Walk {
                 let at = self.line;
                 let damaged =
                     self.damaged.get_or_insert_with(|| Damaged { line: at, what, bytes: Vec::new() });
-                damaged.bytes.extend_from_slice(line);
+                // No crash leaves more; how much more there is does not matter.
+                if damaged.bytes.len() as u64 <= LINE_MAX {
+                    damaged.bytes.extend_from_slice(line);
+                }
             }
         }
     }
@@ -135,18 +156,20 @@ impl Walk {
                 self.note(format!("{n} bytes before this line are what a crash left of a line"));
                 self.damaged = None;
             }
+            // A crash in the first line of a file: that comes once more, and after it what explains the rest.
+            Some(false) if read.event == OPENED && !self.is_begun => {}
             Some(false) => self.settle(),
             None if read.event == TORN => {
                 self.fault("the torn line that this one tells of is not there".to_owned());
             }
             None => {}
         }
-        if self.line == 1 && read.event != OPENED {
-            self.fault("the beginning of the file is missing".to_owned());
+        match (self.is_begun, read.event == OPENED) {
+            (false, false) => self.fault("the beginning of the file is missing".to_owned()),
+            (true, true) => self.fault("a file begins in the middle of another".to_owned()),
+            (false, true) | (true, false) => {}
         }
-        if self.line != 1 && read.event == OPENED {
-            self.fault("a file begins in the middle of another".to_owned());
-        }
+        self.is_begun = true;
         match &self.last {
             Some(last) => {
                 if let Some(what) = last.misses(read) {
@@ -160,7 +183,9 @@ impl Walk {
         }
         if read.event == HEAD_DIFFERS {
             self.fault(match read.count {
-                0 => "when the relay started, the last line was another than it had written".to_owned(),
+                0 => "when the relay started, the last line was another than it had written, or the head could not be \
+                      read"
+                    .to_owned(),
                 n => format!("when the relay started, {n} lines were missing before this one"),
             });
         }

@@ -1,7 +1,7 @@
 //! `tunnel-relay audit …`.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, ensure};
@@ -62,8 +62,7 @@ impl AuditCommand {
 
 impl Verify {
     fn run(&self) -> anyhow::Result<ExitCode> {
-        let logs =
-            if self.files.is_empty() { logs(&self.data_dir.join(FILE_NAME)) } else { self.files.clone() };
+        let logs = if self.files.is_empty() { of_directory(&self.data_dir)? } else { self.files.clone() };
         ensure!(
             !logs.is_empty(),
             "there is no audit log in {}; name the relay's data directory with --data-dir, or the file itself",
@@ -81,6 +80,10 @@ impl Verify {
         }
         Ok(if reports.iter().all(Report::is_sound) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
+}
+
+fn of_directory(data_dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    logs(&data_dir.join(FILE_NAME)).with_context(|| format!("looking into {}", data_dir.display()))
 }
 
 fn text(report: &Report) -> String {
