@@ -34,6 +34,16 @@ class Server(http.server.ThreadingHTTPServer):
     address_family = socket.AF_INET6
 for port in (443, 8080):
     threading.Thread(target=Server(("::", port), http.server.SimpleHTTPRequestHandler).serve_forever).start()
+def lease(family, port):
+    udp = socket.socket(family, socket.SOCK_DGRAM)
+    udp.bind(("", port))
+    if family == socket.AF_INET6:
+        group = socket.inet_pton(family, "ff02::1:2") + socket.if_nametoindex("peer0").to_bytes(4, "little")
+        udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, group)
+    while True:
+        udp.sendto(b"leased", udp.recvfrom(9)[1])
+threading.Thread(target=lease, args=(socket.AF_INET, 67)).start()
+threading.Thread(target=lease, args=(socket.AF_INET6, 547)).start()
 ' > peer.log 2>&1 & served=$!
 $RELAY serve --listen '[::]:443' --admin-listen '[::]:9090' --data-dir data > relay.log 2>&1 & relay=$!
 
@@ -45,6 +55,16 @@ one() {
 }
 try() { one "$@" & tries="$tries $!"; }
 ask() { curl --silent --globoff --max-time 3 "$@"; }
+lease() { python3 -c '
+import socket, sys
+host, to, own = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+udp = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+udp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+udp.bind(("", own))
+udp.settimeout(3)
+udp.sendto(b"please", socket.getaddrinfo(host, to, type=socket.SOCK_DGRAM)[0][4])
+udp.recvfrom(9)
+' "$@"; }
 everything() {
     tries=
     try $1-caller outside curl --silent --max-time 3 http://203.0.113.1:443/health
@@ -56,6 +76,9 @@ everything() {
     try $1-other-port ask http://203.0.113.2:8080/
     try $1-inside ask http://10.9.8.7:443/
     try $1-metadata ask http://169.254.169.254:443/
+    try $1-lease lease 203.0.113.2 67 68
+    try $1-lease-v6 lease ff02::1:2%relay0 547 546
+    try $1-datagram lease 203.0.113.2 67 6868
     try $1-loopback ask http://127.0.0.1:9090/livez
     wait $tries
 }
@@ -111,6 +134,9 @@ fn the_firewall_lets_callers_in_and_keeps_the_relay_from_its_neighbours() -> Res
             ("other-port", false),
             ("inside", false),
             ("metadata", false),
+            ("lease", true),
+            ("lease-v6", true),
+            ("datagram", false),
             ("loopback", true),
         ];
         for (name, passes) in all {
