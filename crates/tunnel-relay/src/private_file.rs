@@ -2,6 +2,10 @@
 //!
 //! All of them lie in the data directory or where the operator has put them. What is open to others is refused rather
 //! than closed: it may have been read or changed already, and only a person can say what that means.
+//!
+//! What systemd hands over with `LoadCredential=` is an exception: on a file system with access lists the file is root's
+//! and the list lets the service's user read it, which shows as the group's permission (0440). The directory is closed to
+//! all others.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -18,6 +22,9 @@ use crate::hex::hex;
 const SECRET_BYTES: usize = 32;
 /// Longest file of a secret that is read: its digits, and what an editor may have added.
 const SECRET_FILE_MAX_BYTES: u64 = 4 * 1024;
+
+/// How the access list of a credential shows in its permissions.
+const GROUP_READS: u32 = 0o040;
 
 /// Why such a file, or the directory that it lies in, cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -149,6 +156,15 @@ pub(crate) fn stamp(path: &Path) -> Result<Option<Stamp>, PrivateFileError> {
 
 /// Reads a file of at most `max` bytes; `None` where there is none.
 pub(crate) fn read(path: &Path, max: u64) -> Result<Option<(Vec<u8>, Stamp)>, PrivateFileError> {
+    read_where(path, max, std::env::var_os("CREDENTIALS_DIRECTORY").as_deref().map(Path::new))
+}
+
+/// Reads a file that may lie in the directory of systemd's credentials.
+fn read_where(
+    path: &Path,
+    max: u64,
+    credentials: Option<&Path>,
+) -> Result<Option<(Vec<u8>, Stamp)>, PrivateFileError> {
     let io = |source| PrivateFileError::io("read", path)(source);
     // Before it is opened, which waits for a writer where it is a pipe.
     match fs::metadata(path) {
@@ -165,7 +181,10 @@ pub(crate) fn read(path: &Path, max: u64) -> Result<Option<(Vec<u8>, Stamp)>, Pr
         Err(source) => return Err(io(source)),
     };
     let meta = file.metadata().map_err(io)?;
-    if let Some(mode) = open_mode(&meta) {
+    let is_credential = credentials.is_some_and(|dir| dir.is_absolute() && path.parent() == Some(dir));
+    if let Some(mode) = open_mode(&meta)
+        && !(is_credential && mode & !0o700 == GROUP_READS)
+    {
         return Err(PrivateFileError::Open { path: path.to_owned(), mode, or: "" });
     }
     let mut bytes = Vec::new();

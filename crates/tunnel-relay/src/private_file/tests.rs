@@ -49,6 +49,25 @@ fn a_file_that_cannot_be_made_anew_is_not_to_be_removed() {
 }
 
 #[test]
+fn a_credential_may_show_that_its_group_reads_it_and_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, elsewhere) = (dir.path().join("supabase.secret"), dir.path().join("sub").join("secret"));
+    replace(&path, b"secret").unwrap();
+    fs::create_dir(elsewhere.parent().unwrap()).unwrap();
+    replace(&elsewhere, b"secret").unwrap();
+    let is_taken = |path: &Path, mode, credentials| {
+        set_mode(path, mode);
+        read_where(path, 100, credentials).is_ok()
+    };
+    assert!(is_taken(&path, 0o440, Some(dir.path())) && is_taken(&path, 0o400, Some(dir.path())));
+    for mode in [0o404, 0o444, 0o460, 0o420, 0o450, 0o2440] {
+        assert!(!is_taken(&path, mode, Some(dir.path())), "{mode:o}");
+    }
+    assert!(!is_taken(&path, 0o440, None) && !is_taken(&path, 0o440, Some(Path::new(""))));
+    assert!(!is_taken(&elsewhere, 0o440, Some(dir.path())));
+}
+
+#[test]
 fn what_is_too_long_or_no_file_is_not_read() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("list");
