@@ -136,8 +136,12 @@ impl Settings {
 
     /// Reads a TOML file over the defaults. All faults are reported at once.
     pub fn load(path: &Path) -> Result<Self, SettingsError> {
-        let text = read(path).map_err(|source| SettingsError::Read { path: path.to_owned(), source })?;
-        Self::parse(&text, path)
+        Self::parse(&Self::read(path)?, path)
+    }
+
+    /// Reads the text of a file.
+    pub(crate) fn read(path: &Path) -> Result<String, SettingsError> {
+        read(path).map_err(|source| SettingsError::Read { path: path.to_owned(), source })
     }
 
     /// Takes the text of a file. `path` is named in errors, and relative paths in the text start at its directory.
@@ -169,7 +173,7 @@ impl Settings {
             login: root.table("login", LoginSettings::read).flatten(),
             edge: EdgeSettings::read(root),
             max_key_ttl: root.seconds("max_key_ttl_s", 60..=3_650 * DAY).unwrap_or(defaults.max_key_ttl),
-            audit_file: root.table("audit", |audit| audit.file("file")).flatten(),
+            audit_file: root.table("audit", read_audit_file).flatten(),
             first_byte_timeout: root
                 .seconds("first_byte_timeout_s", 1..=DAY)
                 .unwrap_or(defaults.first_byte_timeout),
@@ -209,7 +213,19 @@ impl Settings {
     }
 }
 
-/// Reads a file that may be anything: a device that never ends, or a pipe that nobody writes to, must not hold us.
+fn read_audit_file(audit: &mut Table<'_>) -> Option<PathBuf> {
+    let file = audit.file("file");
+    let extension = file.as_deref().and_then(Path::extension).and_then(|extension| extension.to_str());
+    if matches!(extension, Some("head" | "lock")) {
+        audit.fault(
+            "file",
+            "must not end with .head or .lock: files with these names are kept beside the log",
+        );
+    }
+    file
+}
+
+/// Reads a settings file that may be anything: a device that never ends, or a pipe that nobody writes to, must not hold us.
 fn read(path: &Path) -> std::io::Result<String> {
     let file = tunnel_runtime::files::open(path)?;
     let mut text = String::new();

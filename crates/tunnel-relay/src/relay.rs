@@ -79,6 +79,8 @@ pub struct Relay {
     shared: Arc<Shared>,
     listen_addr: SocketAddr,
     admin_addr: SocketAddr,
+    /// Whether there is a settings file, which is followed.
+    follows_file: bool,
     tasks: JoinSet<()>,
 }
 
@@ -140,8 +142,6 @@ impl Shared {
         self.limits.reload(&settings);
         self.authority.reload(&settings);
         self.settings.store(settings);
-        // It looks at what is in force now.
-        self.tls.reload();
     }
 }
 
@@ -204,13 +204,14 @@ impl Relay {
                 () = over.cancelled() => {}
             }
         });
+        let follows_file = config.settings_file.is_some();
         if let Some(path) = config.settings_file {
             tasks.spawn(reload::follow(Arc::clone(&shared), path));
         }
         let patience = Patience::new(config.grace, config.drain_notice);
         tasks.spawn(drain(Arc::clone(&shared), patience));
         info!(listen = %listen_addr, admin = %admin_addr, "listening");
-        Ok(Self { shared, listen_addr, admin_addr, tasks })
+        Ok(Self { shared, listen_addr, admin_addr, follows_file, tasks })
     }
 
     /// Returns where callers and desktops are taken.
@@ -223,15 +224,19 @@ impl Relay {
         self.admin_addr
     }
 
-    /// Reads the settings file anew whenever the count changes, as [`tunnel_runtime::Lifecycle::hangups`] does.
+    /// Reads the settings file and the certificate anew whenever the count changes, as
+    /// [`tunnel_runtime::Lifecycle::hangups`] does.
     pub fn reload_on(&mut self, mut hangups: watch::Receiver<u64>) {
-        let shared = Arc::clone(&self.shared);
+        let (shared, follows_file) = (Arc::clone(&self.shared), self.follows_file);
         self.tasks.spawn(async move {
             let asked = async {
                 while hangups.changed().await.is_ok() {
-                    shared.reload.ask();
-                    // Also where the settings are the same, or there is no file of them.
-                    shared.tls.reload();
+                    if follows_file {
+                        shared.reload.ask();
+                    } else {
+                        // Whoever follows the file tells it, once that was read.
+                        shared.tls.reload();
+                    }
                 }
             };
             tokio::select! {

@@ -60,7 +60,7 @@ pub(crate) async fn follow(shared: Arc<Shared>, path: PathBuf) {
     let mut watch = on_disk(FileWatch::start).await;
     let events = watch.changed();
     // It may have changed since it was read for the start.
-    watch = look(&shared, watch, &path).await;
+    watch = look(&shared, watch, &path, false).await;
     let mut looks = tokio::time::interval_at(Instant::now() + LOOK, LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut due: Option<Due> = None;
@@ -69,16 +69,16 @@ pub(crate) async fn follow(shared: Arc<Shared>, path: PathBuf) {
             () = shared.hard.cancelled() => return,
             () = shared.reload.asked.notified() => {
                 systemd::reloading();
-                watch = look(&shared, watch, &path).await;
+                watch = look(&shared, watch, &path, true).await;
                 // Also after a faulty one, which the log tells.
                 systemd::ready();
             }
             () = events.notified() => due = Some(Due::after(due, Instant::now())),
             () = Due::reached(due) => {
                 due = None;
-                watch = look(&shared, watch, &path).await;
+                watch = look(&shared, watch, &path, false).await;
             }
-            _ = looks.tick() => watch = look(&shared, watch, &path).await,
+            _ = looks.tick() => watch = look(&shared, watch, &path, false).await,
         }
     }
 }
@@ -89,17 +89,19 @@ const EMPTIED: &str =
 /// Tokens would go over the public address in clear.
 const TLS_OFF: &str = "TLS cannot be switched off while the relay runs; restart it without [tls] and [acme]";
 
-/// Reads the file and takes it over, if it is another one and a good one.
-async fn look(shared: &Shared, mut watch: FileWatch, path: &Path) -> FileWatch {
+/// Reads the file and takes it over, if it is another one and a good one. `asked`: by somebody who means the certificate,
+/// too.
+async fn look(shared: &Shared, mut watch: FileWatch, path: &Path, asked: bool) -> FileWatch {
     let path = path.to_owned();
-    let (watch, loaded, emptied) = on_disk(move || {
+    let (watch, loaded) = on_disk(move || {
         watch.aim(std::slice::from_ref(&path));
-        let emptied = std::fs::read_to_string(&path).is_ok_and(|text| text.trim().is_empty());
-        (watch, Settings::load(&path), emptied)
+        // Read once: what is looked at for emptiness is what is taken over.
+        let text = Settings::read(&path);
+        (watch, text.and_then(|text| Ok((Settings::parse(&text, &path)?, text.trim().is_empty()))))
     })
     .await;
-    let before = shared.reload.state();
-    let loaded = loaded.map_err(|error| error.faults()).and_then(|settings| match () {
+    let (before, in_force) = (shared.reload.state(), Arc::clone(&shared.settings()));
+    let loaded = loaded.map_err(|error| error.faults()).and_then(|(settings, emptied)| match () {
         () if emptied && settings != **shared.settings() => Err(vec![EMPTIED.to_owned()]),
         () if settings.edge.tls.is_none() && shared.settings().edge.tls.is_some() => {
             Err(vec![TLS_OFF.to_owned()])
@@ -129,6 +131,10 @@ async fn look(shared: &Shared, mut watch: FileWatch, path: &Path) -> FileWatch {
                 told(shared, ConfigState { faults, ..ConfigState::clone(&before) });
             }
         }
+    }
+    // Last, for the settings say where it lies; and once, whatever it is for.
+    if asked || !Arc::ptr_eq(&in_force, &shared.settings()) {
+        shared.tls.reload();
     }
     watch
 }

@@ -218,6 +218,7 @@ fn a_fault_names_its_key_in_full_and_what_was_meant() {
             "acme: stands beside [tls]",
         ),
         ("[audit]\nfile = 3\n", "audit.file: must be text"),
+        ("[audit]\nfile = \"audit.head\"\n", "audit.file: must not end with .head"),
     ];
     for (text, wanted) in cases {
         only_fault(text, wanted);
