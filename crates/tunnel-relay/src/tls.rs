@@ -63,7 +63,12 @@ pub enum TlsError {
         detail: String,
     },
     /// Certificate and key do not go together, or the key is of a kind that is not known.
-    #[error("the certificate {} cannot be used with the key {}", .certificate.display(), .key.display())]
+    #[error(
+        "the certificate {} cannot be used with the key {}; the first certificate of the file must be the server's own, \
+         made for this key",
+        .certificate.display(),
+        .key.display()
+    )]
     Pair {
         /// The chain.
         certificate: PathBuf,
@@ -72,6 +77,14 @@ pub enum TlsError {
         /// What the library says.
         #[source]
         source: rustls::Error,
+    },
+    /// The certificate's life is over.
+    #[error("the certificate {} has ended, at {not_after}; put a new one in its place", .certificate.display())]
+    Ended {
+        /// The chain.
+        certificate: PathBuf,
+        /// When.
+        not_after: jiff::Timestamp,
     },
     /// The cryptographic library does not work.
     #[error("TLS cannot be set up")]

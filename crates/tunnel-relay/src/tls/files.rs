@@ -1,6 +1,7 @@
 //! A certificate in files that somebody else renews.
 
 use std::fs;
+use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -8,9 +9,14 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tracing::{error, warn};
+use tunnel_runtime::files;
 
 use super::validity::Validity;
 use super::{Looks, Tls, TlsError, provider};
+use crate::auth;
+
+/// Longest file that is read. Chains have a few KiB.
+const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
 /// Tells one state of a file from another: `None` for one that is not there.
 type Stamp = Option<(u64, i64, i64, u64)>;
@@ -43,7 +49,17 @@ fn chain(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsErr
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    fs::read(path).map_err(|source| TlsError::Read { path: path.to_owned(), source })
+    let read = || -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        // A pipe that nobody writes to must not hold us, nor a device that never ends.
+        files::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > MAX_FILE_BYTES {
+            let why = format!("it is longer than {MAX_FILE_BYTES} bytes");
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
+        }
+        Ok(bytes)
+    };
+    read().map_err(|source| TlsError::Read { path: path.to_owned(), source })
 }
 
 fn refuse_key_for_all(path: &Path) -> Result<(), TlsError> {
@@ -64,14 +80,14 @@ pub(super) async fn keep(tls: &Tls, certificate: &Path, key: &Path) {
         let looked = tokio::task::spawn_blocking(move || look(&paths, known.as_ref())).await;
         match looked {
             Ok((stamps, loaded)) => {
-                match loaded {
-                    Some(Ok((pair, validity))) => tls.show("files", pair, validity),
-                    Some(Err(fault)) => {
-                        let fault = format!("{:#}", anyhow::Error::new(fault));
-                        warn!(fault, "the certificate was not taken, the one before stays in force");
-                        tls.note(|status| status.fault = Some(fault));
-                    }
-                    None => {}
+                let taken = loaded.map(|loaded| {
+                    loaded
+                        .and_then(|(pair, validity)| take(tls, certificate, pair, validity, auth::unix_now()))
+                });
+                if let Some(Err(fault)) = taken {
+                    let fault = format!("{:#}", anyhow::Error::new(fault));
+                    warn!(fault, "the certificate was not taken, the one before stays in force");
+                    tls.note(|status| status.fault = Some(fault));
                 }
                 seen = Some(stamps);
             }
@@ -79,6 +95,34 @@ pub(super) async fn keep(tls: &Tls, certificate: &Path, key: &Path) {
         }
         looks.next().await;
     }
+}
+
+/// Shows a pair, unless its life is over and that of the one in force is not: then somebody has put an old one back.
+fn take(
+    tls: &Tls,
+    certificate: &Path,
+    pair: CertifiedKey,
+    validity: Option<Validity>,
+    now: u64,
+) -> Result<(), TlsError> {
+    let ended = validity.map(|validity| validity.not_after).filter(|end| *end <= now);
+    let fault = ended.map(|end| TlsError::Ended {
+        certificate: certificate.to_owned(),
+        not_after: i64::try_from(end)
+            .ok()
+            .and_then(|end| jiff::Timestamp::from_second(end).ok())
+            .unwrap_or(jiff::Timestamp::MAX),
+    });
+    match fault {
+        Some(fault) if tls.status().not_after.is_some_and(|end| end > now) => return Err(fault),
+        Some(fault) => {
+            tls.show("files", pair, validity);
+            warn!(%fault, "callers and desktops will refuse the certificate");
+            tls.note(|status| status.fault = Some(fault.to_string()));
+        }
+        None => tls.show("files", pair, validity),
+    }
+    Ok(())
 }
 
 type Loaded = Option<Result<(CertifiedKey, Option<Validity>), TlsError>>;
@@ -125,9 +169,17 @@ mod tests {
         }
 
         fn renew(&self) {
-            let made = rcgen::generate_simple_self_signed(["relay.test".to_owned()]).unwrap();
-            fs::write(self.certificate(), made.cert.pem()).unwrap();
-            fs::write(self.key(), made.signing_key.serialize_pem()).unwrap();
+            self.renew_until(4_096);
+        }
+
+        /// Makes a pair that ends with the year's first day.
+        fn renew_until(&self, year: i32) {
+            let mut params = rcgen::CertificateParams::new(["relay.test".to_owned()]).unwrap();
+            params.not_before = rcgen::date_time_ymd(1975, 1, 1);
+            params.not_after = rcgen::date_time_ymd(year, 1, 1);
+            let key = rcgen::KeyPair::generate().unwrap();
+            fs::write(self.certificate(), params.self_signed(&key).unwrap().pem()).unwrap();
+            fs::write(self.key(), key.serialize_pem()).unwrap();
             fs::set_permissions(self.key(), fs::Permissions::from_mode(0o640)).unwrap();
         }
 
@@ -159,6 +211,8 @@ mod tests {
         fs::write(pair.certificate(), &good).unwrap();
         assert!(matches!(pair.load().unwrap_err(), TlsError::Pair { .. }), "another key");
 
+        fs::write(pair.key(), " ".repeat(2 << 20)).unwrap();
+        assert!(matches!(pair.load().unwrap_err(), TlsError::Read { .. }), "no key is so long");
         fs::write(pair.key(), "nothing").unwrap();
         assert!(matches!(pair.load().unwrap_err(), TlsError::Pem { expected: "a private key", .. }));
         fs::remove_file(pair.key()).unwrap();
@@ -185,6 +239,34 @@ mod tests {
             pair.renew();
             tls.reload();
             until(|| shown() != second && tls.status().fault.is_none()).await;
+            let third = shown();
+            pair.renew_until(2_001);
+            tls.reload();
+            until(|| tls.status().fault.is_some_and(|fault| fault.contains("has ended, at 2001-01-01")))
+                .await;
+            assert_eq!(shown(), third, "an old one was put back");
+        };
+        tokio::select! {
+            () = keep(&tls, &certificate, &key) => unreachable!("it has no end"),
+            () = changes => {}
+        }
+    }
+
+    #[tokio::test]
+    async fn a_certificate_that_has_ended_is_shown_where_there_is_no_better_one_and_said_to_be_bad() {
+        let pair = Pair::new();
+        pair.renew_until(2_001);
+        let settings = TlsSettings::Files { certificate: pair.certificate(), key: pair.key() };
+        let tls = Tls::open(Some(&settings), pair.dir.path()).unwrap();
+        let (certificate, key) = (pair.certificate(), pair.key());
+        let changes = async {
+            until(|| tls.status().fault.is_some()).await;
+            pair.renew_until(2_002);
+            tls.reload();
+            until(|| tls.status().fault.is_some_and(|fault| fault.contains("2002"))).await;
+            pair.renew();
+            tls.reload();
+            until(|| tls.status().fault.is_none()).await;
         };
         tokio::select! {
             () = keep(&tls, &certificate, &key) => unreachable!("it has no end"),
