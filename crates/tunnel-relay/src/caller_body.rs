@@ -9,6 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tunnel_sniff::StrictScan;
 
+use crate::body::UploadFault;
 use crate::registry::Held;
 
 /// The body of a request that is to be forwarded.
@@ -38,6 +39,15 @@ pub(crate) enum BodyFault {
     Caller(#[source] hyper::Error),
     #[error("the body names several models, or is not JSON")]
     Ambiguous,
+}
+
+impl From<BodyFault> for UploadFault {
+    fn from(fault: BodyFault) -> Self {
+        match fault {
+            BodyFault::Caller(_) => Self::BrokenOff,
+            BodyFault::Ambiguous => Self::Ambiguous,
+        }
+    }
 }
 
 impl CallerBody {

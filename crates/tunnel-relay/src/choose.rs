@@ -16,7 +16,7 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 
 use self::bounds::Asks;
-pub(crate) use self::bounds::Bounds;
+pub(crate) use self::bounds::{Bounds, ambiguous_later};
 pub(crate) use self::listing::Listing;
 use self::rank::{Candidate, Undecided, Wish};
 use self::read::Read;

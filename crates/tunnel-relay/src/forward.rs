@@ -291,6 +291,7 @@ fn refusal(error: &SendError, tunnel: &Tunnel, upload: Uploading<'_>) -> Refusal
     // Then it is the upload that ended the stream.
     match upload.progress.and_then(Progress::fault) {
         Some(UploadFault::BrokenOff) => return Refusal::BadUpload,
+        Some(UploadFault::Ambiguous) => return choose::ambiguous_later(),
         Some(UploadFault::TooLarge) => {
             return Refusal::BodyTooLarge { limit: upload.terms.max_bytes.unwrap_or(u64::MAX) };
         }

@@ -16,9 +16,9 @@ const VALUE_MAX: usize = 256 * 6 + 2;
 pub enum Fault {
     /// It is not JSON, or not an object.
     NotJson,
-    /// It names a model more than once: readers differ in which one counts.
+    /// It names a model more than once, or by another member than `model`: readers differ in what counts.
     Several,
-    /// Its `model` or `name` is no text.
+    /// Its `model` is no text.
     NotText,
     /// Its model's name is longer than any model's.
     TooLong,
@@ -28,9 +28,10 @@ pub enum Fault {
 
 /// Looks through a body piece by piece, and keeps nothing of it but the model's name.
 ///
-/// Of the top level the members `model` and `name` count, in any case and spelling, and there may be one of them in
-/// all: some servers read either, Go's reader takes `MODEL` for `model`, and which of two counts differs from reader to
-/// reader. The grammar is JSON's, to the byte: nothing passes that a lenient reader would see otherwise.
+/// Of the top level the member `model` counts, in any spelling with escapes, and there may be one. A `name`, and either
+/// in another case, is refused: Go's reader takes `MODEL` for `model` and some servers `name`, but for the rest such a
+/// body names none, and they work with whichever model they have. The grammar is JSON's, to the byte: nothing passes
+/// that a lenient reader would see otherwise.
 #[derive(Debug, Default)]
 pub struct StrictScan {
     state: State,
@@ -73,7 +74,7 @@ enum Role {
     TopKey,
     /// A key below the top.
     Key,
-    /// The value of `model` or `name`.
+    /// The value of `model`.
     Model,
 }
 
@@ -235,12 +236,15 @@ impl StrictScan {
             Role::TopKey if self.text.windows(NUL.len()).any(|bytes| bytes == NUL) => {
                 return Err(Fault::NotJson);
             }
-            Role::TopKey if names_a_model(&self.text) => {
-                if std::mem::replace(&mut self.seen, true) {
+            Role::TopKey if self.text.len() < KEY_MAX => match decode(&self.text).as_deref() {
+                Some("model") if !std::mem::replace(&mut self.seen, true) => self.role = Role::Model,
+                Some(key) if key.eq_ignore_ascii_case("model") || key.eq_ignore_ascii_case("name") => {
                     return Err(Fault::Several);
                 }
-                self.role = Role::Model;
-            }
+                Some(_) => {}
+                // Bytes that are no text: a reader that drops them may see another key.
+                None => return Err(Fault::NotJson),
+            },
             Role::Model => {
                 let name = decode(&self.text).ok_or(Fault::NotJson)?;
                 self.model = Some(name.into_owned());
@@ -249,11 +253,6 @@ impl StrictScan {
         }
         Ok(())
     }
-}
-
-/// Tells whether some reader may take a key for `model` or `name`. One that was cut off is no text, and neither.
-fn names_a_model(quoted: &[u8]) -> bool {
-    decode(quoted).is_some_and(|key| key.eq_ignore_ascii_case("model") || key.eq_ignore_ascii_case("name"))
 }
 
 #[cfg(test)]
@@ -273,12 +272,12 @@ mod tests {
         for (text, model) in [
             (r#"{"model":"a"}"#, Some("a")),
             (
-                "\n{ \"x\" : [ { \"model\" : 1 } , true, null,-1.5e+3 ] , \"name\" : \"b:1\" } \r\n",
+                "\n{ \"x\" : [ { \"model\" : 1 } , true, null,-1.5e+3 ] , \"model\" : \"b:1\" } \r\n",
                 Some("b:1"),
             ),
             (r#"{"mod\u0065l":"a\/b\u00e9"}"#, Some("a/bé")),
-            (r#"{"MODEL":"a"}"#, Some("a")),
-            (r#"{"model_name":"x","xmodel":"y"}"#, None),
+            (r#"{"\u006d\u006f\u0064\u0065\u006c":"a"}"#, Some("a")),
+            (r#"{"model_name":"x","xmodel":"y","modèle":"z"}"#, None),
             (r#"{"x":{"model":"no","name":"no"},"y":[["model"]],"z":"\"model\":\"no\""}"#, None),
             ("{}", None),
         ] {
@@ -293,14 +292,20 @@ mod tests {
             r#"{"model":"a","x":1,"Model":"b"}"#,
             r#"{"model":"a","name":"b"}"#,
             r#"{"name":"a","\u006dodel":"b"}"#,
+            // Many servers see no model in these, and take the one that they have.
+            r#"{"MODEL":"a"}"#,
+            r#"{"name":"a"}"#,
+            r#"{"x":1,"Nam\u0065":"a"}"#,
         ];
         for text in several {
             assert_eq!(judge(text.as_bytes()), Err(Fault::Several), "{text}");
         }
-        for text in [r#"{"model":["a"]}"#, r#"{"model":null}"#, r#"{"name":{"a":1}}"#, r#"{"model": 5}"#] {
+        for text in [r#"{"model":["a"]}"#, r#"{"model":null}"#, r#"{"model":{"a":1}}"#, r#"{"model": 5}"#] {
             assert_eq!(judge(text.as_bytes()), Err(Fault::NotText), "{text}");
         }
-        let not_json: [&[u8]; 22] = [
+        let not_json: [&[u8]; 24] = [
+            b"{\"mod\xffel\":\"a\"}",
+            b"{\"\\ud800model\":\"a\"}",
             b"{\"model\":\"a\",\"model\\u0000x\":\"b\"}",
             b"{\"\\u006d\\u006f\\u0064\\u0065\\u006c\\u0000xxxxxxxxxxxxxxxx\":\"b\"}",
             b"",

@@ -56,6 +56,8 @@ pub(crate) enum UploadFault {
     TooLarge,
     #[error("the request came too slowly")]
     TooSlow,
+    #[error("the request's body could be read in several ways")]
+    Ambiguous,
 }
 
 /// How far an upload has come: while it runs, the device owes nothing.
@@ -68,7 +70,8 @@ pub(crate) struct Progress {
     fault: AtomicU8,
 }
 
-const FAULTS: [UploadFault; 3] = [UploadFault::BrokenOff, UploadFault::TooLarge, UploadFault::TooSlow];
+const FAULTS: [UploadFault; 4] =
+    [UploadFault::BrokenOff, UploadFault::TooLarge, UploadFault::TooSlow, UploadFault::Ambiguous];
 
 impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
     pub(crate) fn new(body: B, terms: UploadTerms, metrics: Arc<Metrics>) -> Self {
@@ -169,6 +172,7 @@ impl Running {
 impl<B> Body for Upload<B>
 where
     B: Body<Data = Bytes> + Unpin,
+    UploadFault: From<B::Error>,
 {
     type Data = Bytes;
     type Error = UploadFault;
@@ -180,7 +184,7 @@ where
         let this = &mut *self;
         let Some(running) = &mut this.running else {
             let polled = ready!(Pin::new(&mut this.body).poll_frame(cx));
-            return Poll::Ready(polled.map(|frame| frame.map_err(|_| UploadFault::BrokenOff)));
+            return Poll::Ready(polled.map(|frame| frame.map_err(UploadFault::from)));
         };
         if running.toll.as_ref().is_some_and(Toll::is_holding) {
             return running.poll_toll(None, cx).map(|frame| Some(Ok(frame)));
@@ -193,7 +197,7 @@ where
                 }
                 Err(fault) => fault,
             },
-            Poll::Ready(Some(Err(_))) => UploadFault::BrokenOff,
+            Poll::Ready(Some(Err(error))) => error.into(),
             Poll::Ready(None) => {
                 running.progress.moved(Instant::now());
                 return Poll::Ready(None);

@@ -98,8 +98,8 @@ pub(crate) fn fault(fault: Fault) -> Refusal {
                 "The token holds for some models only, and the body is not a JSON object that names its model."
             }
             Fault::Several => {
-                "The token holds for some models only, and the body names a model more than once. Send one of \
-                 \"model\" and \"name\", once."
+                "The token holds for some models only, and servers differ in which one the body names. Send the member \
+                 \"model\", in these letters and once, and no \"name\"."
             }
             Fault::NotText | Fault::TooLong => {
                 "The token holds for some models only, and what the body has for \"model\" is no model's name."
@@ -109,6 +109,15 @@ pub(crate) fn fault(fault: Fault) -> Refusal {
                  others."
             }
         },
+    }
+}
+
+/// Says why a body was broken off of which the beginning was taken.
+pub(crate) fn ambiguous_later() -> Refusal {
+    Refusal::ModelNotAllowed {
+        why: "The token holds for some models only, and the body names a model again after its first 1048576 bytes, or \
+              is not JSON there. It was broken off, and the model server has not seen its end. Send the member \
+              \"model\" once, and first.",
     }
 }
 
