@@ -125,6 +125,8 @@ pub(crate) struct Reader {
     role: Role,
     /// The message so far, where it comes in fragments (proxies may cut messages).
     partial: Option<BytesMut>,
+    /// Fragments that brought next to nothing and ended no message, since somebody asked.
+    crumbs: u64,
 }
 
 /// The next step of [`Reader::next`].
@@ -144,8 +146,17 @@ struct Header {
 }
 
 impl Reader {
+    /// Fragments of fewer bytes are crumbs. Whoever cuts messages does so into large pieces.
+    const CRUMB: usize = 16;
+
     pub(crate) fn new(role: Role) -> Self {
-        Self { role, partial: None }
+        Self { role, partial: None, crumbs: 0 }
+    }
+
+    /// Returns how many fragments came since the last time that brought next to nothing: a message may be cut into
+    /// any number, and only its end shows otherwise.
+    pub(crate) fn take_crumbs(&mut self) -> u64 {
+        std::mem::take(&mut self.crumbs)
     }
 
     /// Takes the next message from the front of `buf`.
@@ -215,6 +226,7 @@ impl Reader {
         if head.opcode >= 8 && (!head.fin || payload.len() > 125) {
             return Err(WsError::Broken("control frame"));
         }
+        self.crumbs += u64::from(!head.fin && payload.len() < Self::CRUMB);
         let message = match (head.opcode, self.partial.take()) {
             (0x2, None) if head.fin => Message::Binary(payload.freeze()),
             (0x2, None) => {

@@ -32,6 +32,8 @@ const UNSENT: u64 = 128 * 1024;
 const CONTROL_BACKLOG: usize = 64 * 1024;
 /// Messages of the stream up to this size cost something: a small HTTP/2 frame has more.
 const SMALL_MESSAGE: usize = 16;
+/// What a fragment of a message costs that is smaller still.
+const CRUMB_POINTS: u64 = 10;
 /// Bytes sent that give the other end a point back: an ACK for each 64 KiB costs it nothing.
 const SENT_A_POINT: usize = 4 * 1024;
 /// What one read of the socket asks for: this at first, doubling up to the other while reads come back full.
@@ -301,7 +303,11 @@ impl Core {
             socket.heard = now;
         }
         loop {
-            let message = match self.reader.next(&mut self.input)? {
+            let next = self.reader.next(&mut self.input)?;
+            if !self.budget.spend(self.reader.take_crumbs() * CRUMB_POINTS, now) {
+                return Err(Fault::Flood);
+            }
+            let message = match next {
                 Next::Message(message) => message,
                 Next::Need(whole) => {
                     self.input.reserve(whole.saturating_sub(self.input.len()));
@@ -796,11 +802,18 @@ mod tests {
             ("TOKEN", encoded(&Frame::Token(Token("t".to_owned()))), 20),
             ("pong", pong, 1_000),
             ("tiny DATA", encoded(&Frame::Data(Bytes::from_static(b"x"))), 10_000),
+            ("fragment", vec![0x00, 0x80, 0, 0, 0, 0], 10_000),
         ];
         for (name, message, most) in cases {
             let now = Instant::now();
             let mut end = Core::new(Role::Server, WINDOW, now);
             end.attach(0, 0, now).unwrap();
+            if name == "fragment" {
+                // The first of a message, and large enough to be free.
+                let begun = [&[0x02, 0x80 | 100, 0, 0, 0, 0][..], &[0; 100]].concat();
+                end.input().extend_from_slice(&begun);
+                assert_eq!(end.arrived(begun.len(), now), Ok(None));
+            }
             for number in 0..=most {
                 end.input().extend_from_slice(&message);
                 let arrived = end.arrived(message.len(), now);
