@@ -29,8 +29,9 @@ const PREFLIGHT_VARIES: HeaderValue =
     HeaderValue::from_static("origin, access-control-request-method, access-control-request-headers");
 const VARIES: HeaderValue = HeaderValue::from_static("origin");
 
-/// What the libraries for OpenAI's, Anthropic's and Ollama's APIs send, and what the relay itself understands.
-const TAKEN: [&str; 15] = [
+/// What the libraries for OpenAI's, Anthropic's and Ollama's APIs send, and what the relay itself understands. Ollama's
+/// names itself in `user-agent`, for which some browsers ask.
+const TAKEN: [&str; 17] = [
     "accept",
     "anthropic-beta",
     "anthropic-dangerous-direct-browser-access",
@@ -44,8 +45,10 @@ const TAKEN: [&str; 15] = [
     "openai-project",
     "traceparent",
     "tunnel-device",
+    "user-agent",
     "x-api-key",
     "x-request-id",
+    "x-requested-with",
 ];
 const TAKEN_PREFIX: &str = "x-stainless-";
 /// The list that is answered may not be longer than the sane one.
@@ -167,7 +170,7 @@ mod tests {
             ("access-control-request-method", "POST"),
             (
                 "access-control-request-headers",
-                "Authorization,content-type, X-Stainless-Lang,x-stainless-,x-evil,cookie,tunnel-caller",
+                "Authorization,content-type, X-Stainless-Lang,User-Agent,x-stainless-,x-evil,cookie,tunnel-caller",
             ),
         ]);
         assert!(is_preflight(&asked));
@@ -175,7 +178,10 @@ mod tests {
         assert_eq!(response.status(), 204);
         let header = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
         assert_eq!(header("access-control-allow-origin"), "http://localhost:3000");
-        assert_eq!(header("access-control-allow-headers"), "authorization, content-type, x-stainless-lang");
+        assert_eq!(
+            header("access-control-allow-headers"),
+            "authorization, content-type, x-stainless-lang, user-agent"
+        );
         assert_eq!(header("access-control-max-age"), "600");
         assert!(header("vary").contains("origin"));
         assert!(!response.headers().contains_key("access-control-allow-credentials"));
