@@ -17,7 +17,7 @@ use tunnel_transport::DeviceName;
 
 use crate::admin::addresses_path;
 use crate::auth::{self, Grant, LocalIssuer, Scope};
-use crate::{Relay, RelayConfig, Settings};
+use crate::{Relay, RelayConfig, Settings, SettingsError};
 
 pub use admin::{Admin, AdminCommand, PageArgs};
 pub use audit::{AuditCommand, Hash, Kind, Verify};
@@ -163,8 +163,17 @@ impl Serve {
     }
 }
 
-/// The exit code for a settings file with faults.
+/// The exit code for a settings file with faults. The system unit does not try such a start again.
 const FAULTY: u8 = 7;
+
+/// Returns the exit code for what a command failed of.
+pub fn exit_code(error: &anyhow::Error) -> ExitCode {
+    match error.downcast_ref() {
+        Some(SettingsError::Faults { .. } | SettingsError::Syntax { .. }) => ExitCode::from(FAULTY),
+        // A file that cannot be read may lie on a disk that comes later.
+        Some(SettingsError::Read { .. }) | None => ExitCode::FAILURE,
+    }
+}
 
 impl ConfigCheck {
     /// Checks the file. What is wrong goes to `talk`, what was asked for to `answer`.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Parser as _;
 use tokio::runtime::Builder;
-use tunnel_relay::cli::{Admin, Cli, Command, ConfigCommand, Serve, TokenCommand};
+use tunnel_relay::cli::{self, Admin, Cli, Command, ConfigCommand, Serve, TokenCommand};
 use tunnel_runtime::{LevelFilter, Lifecycle, systemd, telemetry};
 
 /// What the relay needs on top of the grace time to end by itself.
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     ended.unwrap_or_else(|error| {
         // Nobody is left to tell when this fails too.
         let _gone = writeln!(std::io::stderr(), "tunnel-relay: {error:#}");
-        ExitCode::FAILURE
+        cli::exit_code(&error)
     })
 }
 

@@ -250,7 +250,7 @@ fn table(answer: &Value, list: &str, columns: &[&str]) -> String {
     }
     if let Some(next) = answer["next"].as_str() {
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "more: --after {next}");
+        let _ = writeln!(text, "more: --after {}", tunnel_transport::printable(next));
     }
     text
 }
@@ -266,10 +266,13 @@ mod tests {
                 { "subject": "alice", "tier": null, "devices": 2 },
                 { "subject": "a\u{1b}[2J", "tier": "free", "devices": 10 },
             ],
-            "next": "bob",
+            "next": "bob\u{1b}[2J",
         });
         let text = table(&answer, "tenants", &["subject", "tier", "devices"]);
-        assert_eq!(text, "SUBJECT  TIER  DEVICES\nalice    -     2\na[2J     free  10\nmore: --after bob\n");
+        assert_eq!(
+            text,
+            "SUBJECT  TIER  DEVICES\nalice    -     2\na[2J     free  10\nmore: --after bob[2J\n"
+        );
     }
 
     #[test]
