@@ -26,6 +26,9 @@ pub(crate) const SMALL_FRAMES: usize = 1024 * 1024 * 1024;
 
 /// The default of [`crate::AcceptorConfig::grace`].
 pub(crate) const GRACE: Duration = Duration::from_secs(60);
+/// The longest that a desktop takes from a relay: what the relay's settings allow. More is a typing error there, and a
+/// time without end is none that a clock can add.
+pub(crate) const GRACE_MAX: Duration = Duration::from_secs(3_600);
 /// The default of [`crate::AcceptorConfig::window`], and what a desktop takes from a relay at the most and the least.
 pub(crate) const WINDOW: u64 = 4 * 1024 * 1024;
 pub(crate) const WINDOW_BOUNDS: std::ops::RangeInclusive<u64> = 64 * 1024..=64 * 1024 * 1024;

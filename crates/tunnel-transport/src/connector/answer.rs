@@ -38,7 +38,9 @@ impl Answer {
             Some(Self {
                 session: text("tunnel-session")?.parse().ok()?,
                 received: number("tunnel-received")?,
-                grace: number("tunnel-grace").map_or(settings::GRACE, Duration::from_secs),
+                grace: number("tunnel-grace")
+                    .map_or(settings::GRACE, Duration::from_secs)
+                    .min(settings::GRACE_MAX),
                 window: number("tunnel-window")
                     .unwrap_or(settings::WINDOW)
                     .clamp(*settings::WINDOW_BOUNDS.start(), *settings::WINDOW_BOUNDS.end()),
@@ -137,5 +139,11 @@ mod tests {
         headers.insert("tunnel-received", "0".parse().unwrap());
         assert_eq!(Answer::parse(&headers, key).unwrap().window, settings::WINDOW);
         assert!(Answer::parse(&headers, "another").is_err());
+        headers.insert("tunnel-grace", "30".parse().unwrap());
+        assert_eq!(Answer::parse(&headers, key).unwrap().grace, Duration::from_secs(30));
+        // No clock has room for it.
+        headers.insert("tunnel-grace", u64::MAX.to_string().parse().unwrap());
+        let grace = Answer::parse(&headers, key).unwrap().grace;
+        assert!(std::time::Instant::now().checked_add(grace).is_some(), "{grace:?}");
     }
 }
