@@ -1,6 +1,7 @@
 //! The link with its socket: a byte stream for HTTP/2 that outlives the WebSocket under it.
 
 pub(crate) mod core;
+mod socket;
 
 use std::future::Future as _;
 use std::io::{self, IoSlice};
