@@ -204,7 +204,8 @@ impl Refusal {
             )
             .into(),
             Self::BodyTooLarge { limit } => format!(
-                "The request's body is longer than the {limit} bytes that this account may send at once."
+                "The request's body is longer than the {limit} bytes that this account may send at once. Send less, or ask \
+                 the relay's operator for more."
             )
             .into(),
             Self::UploadTooSlow { least_per_second } => format!(

@@ -84,6 +84,8 @@ pub(crate) struct Metrics {
     bytes_out: Counter<u64, AtomicU64>,
     /// Settings that were taken over, and those that had faults.
     reloads: [Counter; 2],
+    /// What is wrong with the settings file: until it is mended, what is in force is older.
+    pub(crate) config_faults: Gauge,
     /// Keys of issuers that were fetched, and those that were not.
     key_fetches: [Counter; 2],
     /// By what came of it: `ok`, `error`, `timeout`.
@@ -116,6 +118,12 @@ impl Metrics {
         let requests = Family::<OutcomeLabel, Counter>::default();
         let bytes = Family::<DirectionLabel, Counter<u64, AtomicU64>>::default();
         let reloads = Family::<ResultLabel, Counter>::default();
+        let config_faults = Gauge::default();
+        page.register(
+            "config_faults",
+            "Faults of the settings file as it is now, which keep it from being taken over",
+            config_faults.clone(),
+        );
         let key_fetches = Family::<ResultLabel, Counter>::default();
         let certificate = Family::<SourceLabel, Gauge>::default();
         let (dials, resumes) = (Counter::default(), Counter::default());
@@ -191,6 +199,7 @@ impl Metrics {
             bytes_in: bytes.get_or_create_owned(&DirectionLabel { direction: "in" }),
             bytes_out: bytes.get_or_create_owned(&DirectionLabel { direction: "out" }),
             reloads: ["ok", "error"].map(|result| reloads.get_or_create_owned(&ResultLabel { result })),
+            config_faults,
             key_fetches: ["ok", "error"]
                 .map(|result| key_fetches.get_or_create_owned(&ResultLabel { result })),
             tls_handshakes,

@@ -140,6 +140,7 @@ async fn look(shared: &Shared, mut watch: FileWatch, path: &Path, asked: bool) -
 }
 
 fn told(shared: &Shared, state: ConfigState) {
+    shared.metrics.config_faults.set(i64::try_from(state.faults.len()).unwrap_or(i64::MAX));
     shared.reload.state.send_replace(Arc::new(state));
 }
 

@@ -178,15 +178,22 @@ async fn a_changed_file_is_in_force_at_once_and_a_bad_one_changes_nothing() {
     assert_eq!(policy().await, "\"tenant\";q=100;w=60");
     std::fs::write(&file, free(200)).unwrap();
     eventually("the change is in force", async || policy().await == "\"tenant\";q=200;w=60").await;
-    std::fs::write(&file, "[tiers.free]\nrequests_per_minute = \"many\"\n").unwrap();
-    eventually("the fault is counted", async || {
-        relay.metric("tunnel_relay_config_reloads_total{result=\"error\"}").await == 1
-    })
-    .await;
+    // In place, as above, it is empty for a moment, which may have counted; from here on as editors save: another file
+    // under the same name.
+    let n_errors = async || relay.metric("tunnel_relay_config_reloads_total{result=\"error\"}").await;
+    let (before, draft) = (n_errors().await, dir.path().join("draft"));
+    std::fs::write(&draft, "[tiers.free]\nrequests_per_minute = \"many\"\n").unwrap();
+    std::fs::rename(&draft, &file).unwrap();
+    eventually("the fault is counted", async || n_errors().await == before + 1).await;
     assert_eq!(policy().await, "\"tenant\";q=200;w=60");
-    // As editors save: another file under the same name.
-    std::fs::write(dir.path().join("draft"), free(300)).unwrap();
-    std::fs::rename(dir.path().join("draft"), &file).unwrap();
+    assert_eq!(relay.metric("tunnel_relay_config_faults").await, 1);
+    // A pipe that nobody writes to must not hold whoever looks.
+    assert!(std::process::Command::new("mkfifo").arg(&draft).status().unwrap().success());
+    std::fs::rename(&draft, &file).unwrap();
+    eventually("the pipe is refused", async || n_errors().await == before + 2).await;
+    std::fs::write(&draft, free(300)).unwrap();
+    std::fs::rename(&draft, &file).unwrap();
     eventually("the mended file is in force", async || policy().await == "\"tenant\";q=300;w=60").await;
     assert_eq!(relay.metric("tunnel_relay_config_reloads_total{result=\"ok\"}").await, 2);
+    assert_eq!(relay.metric("tunnel_relay_config_faults").await, 0);
 }
