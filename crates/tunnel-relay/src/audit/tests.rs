@@ -162,7 +162,7 @@ async fn a_head_that_makes_no_sense_is_told_for_good() {
 #[test]
 fn what_is_not_there_is_not_called_unbroken() {
     let place = Place::new();
-    assert_eq!(verify::logs(&place.file()).unwrap(), [PathBuf::new(); 0]);
+    assert!(verify::logs(&place.file()).unwrap().is_empty());
     assert_eq!(verify::verify(&place.file()).unwrap_err().kind(), std::io::ErrorKind::NotFound);
     // Where there was something, its loss is a fault.
     fs::write(head::path(&place.file()), "{\"seq\":7,\"hash\":\"\"}").unwrap();
