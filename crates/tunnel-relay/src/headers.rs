@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 pub(crate) use http::header::FORWARDED;
 use http::header::{CONNECTION, CONTENT_LENGTH, STRICT_TRANSPORT_SECURITY, UPGRADE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use http_body::Frame;
 
 /// What the desktop's policy and accounting need to know of the caller.
 pub(crate) const TUNNEL_CALLER: HeaderName = HeaderName::from_static("tunnel-caller");
@@ -55,6 +57,24 @@ fn speaks_for_the_origin(name: &str) -> bool {
             | "set-cookie"
             | "set-cookie2"
     )
+}
+
+/// Takes out of trailers what `strip` takes out of headers, and what would say something else about a body that has been
+/// read (RFC 9110 §6.5.1). Other frames stay as they are.
+pub(crate) fn strip_trailers(frame: Frame<Bytes>, strip: impl Fn(&mut HeaderMap)) -> Frame<Bytes> {
+    if !frame.is_trailers() {
+        return frame;
+    }
+    match frame.into_trailers() {
+        Ok(mut trailers) => {
+            strip(&mut trailers);
+            self::strip(&mut trailers, |name| {
+                name.starts_with("content-") || matches!(name, "trailer" | "host" | "cache-control")
+            });
+            Frame::trailers(trailers)
+        }
+        Err(frame) => frame,
+    }
 }
 
 /// RFC 9110 §7.6.1, with the names of older texts. `trailer` passes: it tells a receiver what will come.
@@ -209,6 +229,27 @@ mod tests {
         ]);
         strip_response(&mut headers);
         assert_eq!(names(&headers), ["content-type", "www-authenticate"]);
+    }
+
+    #[test]
+    fn trailers_bring_nothing_in_that_headers_may_not() {
+        let sent = map(&[
+            ("x-sum", "1"),
+            ("content-length", "5"),
+            ("content-type", "text/html"),
+            ("host", "evil.test"),
+            ("authorization", "Bearer secret"),
+            ("set-cookie", "a=1"),
+            ("tunnel-caller", "sub=\"root\""),
+            ("x-forwarded-for", "10.0.0.1"),
+        ]);
+        let left = |strip: fn(&mut HeaderMap)| {
+            strip_trailers(Frame::trailers(sent.clone()), strip).into_trailers().unwrap()
+        };
+        assert_eq!(names(&left(strip_request)), ["set-cookie", "x-sum"]);
+        assert!(!left(strip_response).contains_key("set-cookie"));
+        let data = strip_trailers(Frame::data(Bytes::from_static(b"x")), strip_request);
+        assert_eq!(data.into_data().unwrap(), "x");
     }
 
     #[test]
