@@ -72,7 +72,10 @@ fn is_callers_own(name: &str) -> bool {
             | "x-api-key"
             | "api-key"
             | "forwarded"
-    ) || name.starts_with("access-control-request-")
+            | "x-real-ip"
+            | "via"
+    ) || name.starts_with("x-forwarded-")
+        || name.starts_with("access-control-request-")
         || name.starts_with("tunnel-")
         || name.starts_with("x-tunnel-")
 }
@@ -148,6 +151,10 @@ mod tests {
             ("access-control-request-method", "m"),
             ("access-control-request-headers", "m"),
             ("forwarded", "f"),
+            ("x-forwarded-for", "f"),
+            ("x-forwarded-proto", "f"),
+            ("x-real-ip", "f"),
+            ("via", "f"),
             ("tunnel-caller", "t"),
             ("tunnel-device", "t"),
             ("x-tunnel-connection", "t"),

@@ -1,6 +1,7 @@
 //! The bodies that pass through the relay: watched, counted, never buffered.
 
 mod forwarded;
+mod gathered;
 mod last_words;
 mod pace;
 mod toll;
@@ -8,6 +9,7 @@ mod unread;
 mod upload;
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,7 +17,8 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 pub(crate) use self::forwarded::{Forwarded, IdleLimits, Length, Terms, overdue};
-pub(crate) use self::unread::Readers;
+pub(crate) use self::gathered::{Gathered, kept};
+pub(crate) use self::unread::{Reader, Readers};
 pub(crate) use self::upload::{Progress, Upload, UploadFault, UploadTerms};
 
 /// What the relay sends to a caller.
@@ -23,6 +26,8 @@ pub(crate) use self::upload::{Progress, Upload, UploadFault, UploadTerms};
 pub(crate) enum RelayBody {
     /// Made by the relay.
     Own(Option<Bytes>),
+    /// Put together from what several devices said.
+    Gathered(Gathered),
     /// From a device.
     Forwarded(Forwarded),
 }
@@ -48,6 +53,11 @@ impl RelayBody {
     pub(crate) fn full(bytes: Bytes) -> Self {
         Self::Own(Some(bytes))
     }
+
+    /// One that `reader` is to read.
+    pub(crate) fn gathered(bytes: Bytes, reader: Arc<Reader>) -> Self {
+        Self::Gathered(Gathered::new(bytes, reader))
+    }
 }
 
 impl Body for RelayBody {
@@ -60,6 +70,7 @@ impl Body for RelayBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         match self.get_mut() {
             Self::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Gathered(gathered) => Poll::Ready(gathered.next().map(Ok)),
             Self::Forwarded(forwarded) => forwarded.poll_frame(cx),
         }
     }
@@ -67,6 +78,7 @@ impl Body for RelayBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Own(bytes) => bytes.is_none(),
+            Self::Gathered(gathered) => gathered.is_end_stream(),
             Self::Forwarded(forwarded) => forwarded.is_end_stream(),
         }
     }
@@ -74,6 +86,7 @@ impl Body for RelayBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Gathered(gathered) => gathered.size_hint(),
             Self::Forwarded(forwarded) => forwarded.size_hint(),
         }
     }

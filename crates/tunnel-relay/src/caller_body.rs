@@ -10,7 +10,6 @@ use hyper::body::Incoming;
 use tunnel_sniff::StrictScan;
 
 use crate::body::UploadFault;
-use crate::registry::Held;
 
 /// The body of a request that is to be forwarded.
 #[derive(Debug)]
@@ -23,13 +22,12 @@ pub(crate) struct CallerBody {
 /// What was read of a body before it is known where it goes.
 #[derive(Debug)]
 pub(crate) struct Begun {
+    /// Counted for its tenant until it is sent.
     pub(crate) prefix: Bytes,
     /// Those that came already, at the end.
     pub(crate) trailers: Option<HeaderMap>,
     /// Looks through the rest, which is still to come, where it must not name another model.
     pub(crate) watch: Option<StrictScan>,
-    /// Counts the prefix for as long as it is here.
-    pub(crate) _held: Held,
 }
 
 /// Why a body broke off.

@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
 use self::forwarded::{Hop, Node};
+use crate::config::{EdgeSettings, ProxyHeader};
 use crate::listener::Connection;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -34,26 +35,29 @@ impl Client {
     /// the one that the proxy names: the right-most hop that is no trusted proxy itself. What stands to the left of it,
     /// anybody may have written.
     ///
-    /// `X-Forwarded-For` counts before `Forwarded`: nearly all proxies write the former and pass a caller's own
-    /// `Forwarded` on as it came. A hop without an address (`unknown`, `_hidden`) has the address of the proxy that
+    /// One header is read, of which the settings say that the proxies write it: the other they pass on as it came. A hop without an address (`unknown`, `_hidden`) has the address of the proxy that
     /// vouches for it.
     pub(crate) fn of(connection: &Connection, headers: &HeaderMap) -> Self {
         if !connection.is_proxy {
             return connection.direct.clone();
         }
         let settings = connection.shared.settings();
-        let proxies = &settings.edge.trusted_proxies;
-        Self::behind(proxies, &connection.direct, headers).unwrap_or_else(|| connection.direct.clone())
+        Self::behind(&settings.edge, &connection.direct, headers).unwrap_or_else(|| connection.direct.clone())
     }
 
     /// Reads what a trusted proxy says; `None` where it says nothing.
-    fn behind(proxies: &[IpNet], proxy: &Self, headers: &HeaderMap) -> Option<Self> {
-        let mut hops = forwarded::x_forwarded_for(headers.get_all(X_FORWARDED_FOR));
-        if hops.is_empty() {
-            hops = forwarded::forwarded(headers.get_all(FORWARDED));
-        } else if let Some(last) = hops.last_mut() {
-            last.proto = headers.get(X_FORWARDED_PROTO).and_then(forwarded::proto);
-        }
+    fn behind(edge: &EdgeSettings, proxy: &Self, headers: &HeaderMap) -> Option<Self> {
+        let proxies = &edge.trusted_proxies;
+        let hops = match edge.proxy_header {
+            ProxyHeader::Forwarded => forwarded::forwarded(headers.get_all(FORWARDED)),
+            ProxyHeader::XForwardedFor => {
+                let mut hops = forwarded::x_forwarded_for(headers.get_all(X_FORWARDED_FOR));
+                if let Some(last) = hops.last_mut() {
+                    last.proto = forwarded::proto(headers.get_all(X_FORWARDED_PROTO));
+                }
+                hops
+            }
+        };
         let mut vouching = proxy.address;
         let mut said = None;
         let mut nearest_proto = None;
@@ -100,16 +104,21 @@ fn proto(is_tls: bool) -> &'static str {
 mod tests {
     use super::*;
 
-    fn behind(headers: &[(&str, &str)]) -> Option<(String, String)> {
-        let proxies: Vec<IpNet> =
+    fn behind(proxy_header: ProxyHeader, headers: &[(&str, &str)]) -> Option<(String, String)> {
+        let trusted_proxies =
             ["10.0.0.0/8", "2001:db8:ffff::/48"].iter().map(|net| net.parse().unwrap()).collect();
+        let edge = EdgeSettings { trusted_proxies, proxy_header, ..EdgeSettings::default() };
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
         }
         let proxy = Client::direct([10, 0, 0, 1].into(), false);
-        let client = Client::behind(&proxies, &proxy, &map)?;
+        let client = Client::behind(&edge, &proxy, &map)?;
         Some((client.address.to_string(), client.forwarded.to_str().unwrap().to_owned()))
+    }
+
+    fn header_of(name: &str) -> ProxyHeader {
+        if name == "forwarded" { ProxyHeader::Forwarded } else { ProxyHeader::XForwardedFor }
     }
 
     #[test]
@@ -143,14 +152,19 @@ mod tests {
             (&[("forwarded", "for=_hidden, for=10.0.0.9")], "10.0.0.9"),
         ];
         for (headers, address) in cases {
-            assert_eq!(behind(headers).map(|(address, _)| address).as_deref(), Some(*address), "{headers:?}");
+            let header = header_of(headers[0].0);
+            let said = behind(header, headers).map(|(address, _)| address);
+            assert_eq!(said.as_deref(), Some(*address), "{headers:?}");
         }
     }
 
     #[test]
-    fn a_header_that_callers_can_write_does_not_outdo_the_proxys() {
-        let headers = [("forwarded", "for=6.6.6.6"), ("x-forwarded-for", "192.0.2.7")];
-        assert_eq!(behind(&headers).unwrap().0, "192.0.2.7");
+    fn the_header_that_the_proxy_does_not_write_is_not_read() {
+        let headers = [("forwarded", "for=192.0.2.6"), ("x-forwarded-for", "192.0.2.7")];
+        assert_eq!(behind(ProxyHeader::XForwardedFor, &headers).unwrap().0, "192.0.2.7");
+        assert_eq!(behind(ProxyHeader::Forwarded, &headers).unwrap().0, "192.0.2.6");
+        assert_eq!(behind(ProxyHeader::XForwardedFor, &headers[..1]), None);
+        assert_eq!(behind(ProxyHeader::Forwarded, &headers[1..]), None);
     }
 
     #[test]
@@ -158,13 +172,31 @@ mod tests {
         for headers in
             [&[][..], &[("x-forwarded-for", "")], &[("x-forwarded-for", "what?")], &[("forwarded", ";;,")]]
         {
-            assert_eq!(behind(headers), None, "{headers:?}");
+            for header in [ProxyHeader::XForwardedFor, ProxyHeader::Forwarded] {
+                assert_eq!(behind(header, headers), None, "{headers:?}");
+            }
         }
     }
 
     #[test]
     fn the_scheme_is_the_proxys_word() {
-        let forwarded = |headers| behind(headers).unwrap().1;
+        let forwarded = |headers: &[(&str, &str)]| behind(header_of(headers[0].0), headers).unwrap().1;
+        assert_eq!(
+            forwarded(&[
+                ("x-forwarded-for", "192.0.2.7"),
+                ("x-forwarded-proto", "https, http"),
+                ("x-forwarded-proto", "http, https")
+            ]),
+            "for=192.0.2.7;proto=https"
+        );
+        assert_eq!(
+            forwarded(&[
+                ("x-forwarded-for", "192.0.2.7"),
+                ("x-forwarded-proto", "https"),
+                ("x-forwarded-proto", "http")
+            ]),
+            "for=192.0.2.7;proto=http"
+        );
         assert_eq!(
             forwarded(&[("x-forwarded-for", "192.0.2.7"), ("x-forwarded-proto", "https")]),
             "for=192.0.2.7;proto=https"

@@ -17,7 +17,7 @@ use figment::Figment;
 use figment::providers::{Format as _, Toml};
 use figment::value::Dict;
 
-pub use edge::{AcmeSettings, EdgeSettings, TlsSettings};
+pub use edge::{AcmeSettings, EdgeSettings, ProxyHeader, TlsSettings};
 pub use issuer::{IssuerSettings, KeySource, LoginSettings};
 use table::{Faults, Table};
 pub use tier::{AddressLimits, Tier};

@@ -160,7 +160,13 @@ async fn exchange(
     let (permit, request) = match chosen {
         Ok(Choice::Device(permit, request)) => (permit, request),
         Ok(Choice::Lists(listing, permits)) => {
-            let asking = merge::Asking { listing, principal: &principal, client, request_id };
+            let asking = merge::Asking {
+                listing,
+                principal: &principal,
+                client,
+                request_id,
+                readers: &connection.readers,
+            };
             // Boxed: it is rare, and larger than what each request needs.
             let merged = Box::pin(merge::answer(asking, permits)).await;
             attempt.settle();

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 pub(crate) use http::header::FORWARDED;
 use http::header::{CONNECTION, CONTENT_LENGTH, STRICT_TRANSPORT_SECURITY, UPGRADE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use http_body::Frame;
 
 /// What the desktop's policy and accounting need to know of the caller.
 pub(crate) const TUNNEL_CALLER: HeaderName = HeaderName::from_static("tunnel-caller");
@@ -21,20 +23,58 @@ pub(crate) fn strip_request(headers: &mut HeaderMap) {
                 "authorization" | "proxy-authorization" | "cookie" | "x-api-key"
                 // The broker sets the backend's own, and hyper has answered `expect`.
                 | "host" | "expect"
-                | "x-request-id" | "forwarded" | "tunnel-caller" | "tunnel-device"
+                | "x-request-id" | "tunnel-caller" | "tunnel-device"
             )
+            || says_who_calls(name)
     });
 }
 
-/// Takes out of a response what concerned the tunnel's last hop only, and the backend's opinion on who may read it: a
-/// model server that allows every page must not open the relay to them.
+/// Takes out of a response what concerned the tunnel's last hop only, what would speak for the relay's name, and the
+/// backend's opinion on who may read it: a model server that allows every page must not open the relay to them.
 pub(crate) fn strip_response(headers: &mut HeaderMap) {
     strip(headers, |name| {
-        is_hop_by_hop(name)
-            // It would speak for the relay's name.
-            || name == "strict-transport-security"
-            || name.starts_with("access-control-")
+        is_hop_by_hop(name) || speaks_for_the_origin(name) || name.starts_with("access-control-")
     });
+}
+
+/// What proxies write about those before them. The relay says it anew in `forwarded`; a caller could write the others,
+/// and a backend may believe them.
+fn says_who_calls(name: &str) -> bool {
+    matches!(name, "forwarded" | "x-real-ip" | "via") || name.starts_with("x-forwarded-")
+}
+
+/// What a browser would remember of, or do to, the relay's own name: all desktops of all tenants share that.
+fn speaks_for_the_origin(name: &str) -> bool {
+    matches!(
+        name,
+        "strict-transport-security"
+            | "alt-svc"
+            | "clear-site-data"
+            | "nel"
+            | "report-to"
+            | "reporting-endpoints"
+            | "service-worker-allowed"
+            | "set-cookie"
+            | "set-cookie2"
+    )
+}
+
+/// Takes out of trailers what `strip` takes out of headers, and what would say something else about a body that has been
+/// read (RFC 9110 §6.5.1). Other frames stay as they are.
+pub(crate) fn strip_trailers(frame: Frame<Bytes>, strip: impl Fn(&mut HeaderMap)) -> Frame<Bytes> {
+    if !frame.is_trailers() {
+        return frame;
+    }
+    match frame.into_trailers() {
+        Ok(mut trailers) => {
+            strip(&mut trailers);
+            self::strip(&mut trailers, |name| {
+                name.starts_with("content-") || matches!(name, "trailer" | "host" | "cache-control")
+            });
+            Frame::trailers(trailers)
+        }
+        Err(frame) => frame,
+    }
 }
 
 /// RFC 9110 §7.6.1, with the names of older texts. `trailer` passes: it tells a receiver what will come.
@@ -169,13 +209,13 @@ mod tests {
             ("accept", "*/*"),
             ("user-agent", "x"),
             ("x-forwarded-for", "10.0.0.1"),
+            ("x-forwarded-something-new", "1"),
+            ("x-real-ip", "10.0.0.1"),
+            ("via", "1.1 x"),
             ("trailer", "x-sum"),
         ]);
         strip_request(&mut headers);
-        assert_eq!(
-            names(&headers),
-            ["accept", "content-length", "content-type", "trailer", "user-agent", "x-forwarded-for"]
-        );
+        assert_eq!(names(&headers), ["accept", "content-length", "content-type", "trailer", "user-agent"]);
     }
 
     #[test]
@@ -185,11 +225,31 @@ mod tests {
             ("x-hop", "1"),
             ("transfer-encoding", "chunked"),
             ("content-type", "text/event-stream"),
-            ("set-cookie", "a=1"),
             ("www-authenticate", "Basic"),
         ]);
         strip_response(&mut headers);
-        assert_eq!(names(&headers), ["content-type", "set-cookie", "www-authenticate"]);
+        assert_eq!(names(&headers), ["content-type", "www-authenticate"]);
+    }
+
+    #[test]
+    fn trailers_bring_nothing_in_that_headers_may_not() {
+        let sent = map(&[
+            ("x-sum", "1"),
+            ("content-length", "5"),
+            ("content-type", "text/html"),
+            ("host", "evil.test"),
+            ("authorization", "Bearer secret"),
+            ("set-cookie", "a=1"),
+            ("tunnel-caller", "sub=\"root\""),
+            ("x-forwarded-for", "10.0.0.1"),
+        ]);
+        let left = |strip: fn(&mut HeaderMap)| {
+            strip_trailers(Frame::trailers(sent.clone()), strip).into_trailers().unwrap()
+        };
+        assert_eq!(names(&left(strip_request)), ["set-cookie", "x-sum"]);
+        assert!(!left(strip_response).contains_key("set-cookie"));
+        let data = strip_trailers(Frame::data(Bytes::from_static(b"x")), strip_request);
+        assert_eq!(data.into_data().unwrap(), "x");
     }
 
     #[test]
@@ -201,13 +261,22 @@ mod tests {
     }
 
     #[test]
-    fn the_backend_does_not_say_which_pages_may_read() {
+    fn the_backend_does_not_say_which_pages_may_read_and_speaks_for_no_name() {
         let mut headers = map(&[
             ("access-control-allow-origin", "*"),
             ("access-control-allow-credentials", "true"),
             ("access-control-expose-headers", "*"),
             ("access-control-something-new", "*"),
             ("strict-transport-security", "max-age=1"),
+            ("alt-svc", "h3=\"evil.test:443\""),
+            ("clear-site-data", "\"*\""),
+            ("nel", "{}"),
+            ("report-to", "{}"),
+            ("reporting-endpoints", "a=\"https://evil.test\""),
+            ("service-worker-allowed", "/"),
+            ("set-cookie", "a=1"),
+            ("set-cookie", "b=1"),
+            ("set-cookie2", "a=1"),
             ("content-type", "application/json"),
         ]);
         strip_response(&mut headers);

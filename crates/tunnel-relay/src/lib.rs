@@ -69,8 +69,8 @@ mod tls;
 mod waiting;
 
 pub use config::{
-    AcmeSettings, AddressLimits, EdgeSettings, IssuerSettings, KeySource, LoginSettings, Settings,
-    SettingsError, Tier, TlsSettings,
+    AcmeSettings, AddressLimits, EdgeSettings, IssuerSettings, KeySource, LoginSettings, ProxyHeader,
+    Settings, SettingsError, Tier, TlsSettings,
 };
 pub use listener::ListenError;
 pub use private_file::PrivateFileError;

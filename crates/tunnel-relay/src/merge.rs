@@ -14,7 +14,7 @@ use tunnel_transport::SendError;
 mod list;
 
 use crate::auth::Principal;
-use crate::body::RelayBody;
+use crate::body::{Readers, RelayBody, kept};
 use crate::choose::{Bounds, Listing};
 use crate::client::Client;
 use crate::error::{Refusal, X_REQUEST_ID};
@@ -30,7 +30,12 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Devices that are asked at the same time.
 const AT_ONCE: usize = 32;
 /// Longest list of one device.
-const LIST_MAX_BYTES: usize = 4 << 20;
+const LIST_MAX_BYTES: usize = 1 << 20;
+/// Lists that are longer than this together are put together where nobody else waits meanwhile.
+const AT_ONCE_MAX_BYTES: usize = 256 << 10;
+
+/// A relay that ends while it puts lists together has gone by then.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// What asks for a list, and for whom.
 #[derive(Clone, Copy)]
@@ -39,12 +44,14 @@ pub(crate) struct Asking<'a> {
     pub(crate) principal: &'a Principal,
     pub(crate) client: &'a Client,
     pub(crate) request_id: &'a HeaderValue,
+    /// Who will read the answer.
+    pub(crate) readers: &'a Readers,
 }
 
 /// A device's list, and what it costs to hold it.
 struct List {
     bytes: Bytes,
-    _held: Held,
+    held: Held,
 }
 
 /// Asks all devices for their lists, and answers with what they have together. Entries of the first device come first.
@@ -64,11 +71,14 @@ pub(crate) async fn answer(
         let list = asked.unwrap_or_else(|_| {
             Err(Refusal::FirstByteTimeout { device: device.clone(), after: DEVICE_TIMEOUT })
         });
-        (device, list)
+        (device, list, permit)
     };
     let mut asked = futures_util::stream::iter(permits).map(ask).buffered(AT_ONCE);
     let (mut lists, mut listed, mut missing, mut first_refusal) = (Vec::new(), Vec::new(), Vec::new(), None);
-    while let Some((device, list)) = asked.next().await {
+    let mut counting = None;
+    while let Some((device, list, permit)) = asked.next().await {
+        // The tenant's place for a request is taken until the answer is read, no device's.
+        counting = counting.or(permit.counts().then_some(permit));
         match list {
             Ok(list) => {
                 lists.push(list);
@@ -84,10 +94,9 @@ pub(crate) async fn answer(
     if let (true, Some(refusal)) = (lists.is_empty(), first_refusal) {
         return Err(refusal);
     }
-    let bounds = asking.principal.models.as_deref().map(Bounds);
-    let shown = |model: &str| bounds.is_none_or(|bounds| bounds.allow(model));
-    let merged = list::merge(asking.listing, lists.iter().map(|list| list.bytes.as_ref()), shown);
-    let mut response = Response::new(RelayBody::full(Bytes::from(merged)));
+    let (merged, held) = merge(asking, lists).await?;
+    let body = kept(Bytes::from(merged), (held, counting));
+    let mut response = Response::new(RelayBody::gathered(body, asking.readers.next()));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -100,6 +109,22 @@ pub(crate) async fn answer(
         }
     }
     Ok(response)
+}
+
+/// Puts lists together. What it makes is hardly longer than they are, so it costs what they did.
+async fn merge(asking: Asking<'_>, lists: Vec<List>) -> Result<(String, Vec<Held>), Refusal> {
+    let (listing, models) = (asking.listing, asking.principal.models.clone());
+    let n_bytes: usize = lists.iter().map(|list| list.bytes.len()).sum();
+    let merge = move || {
+        let shown = |model: &str| models.as_deref().is_none_or(|models| Bounds(models).allow(model));
+        let merged = list::merge(listing, lists.iter().map(|list| list.bytes.as_ref()), shown);
+        (merged, lists.into_iter().map(|list| list.held).collect())
+    };
+    if n_bytes <= AT_ONCE_MAX_BYTES {
+        return Ok(merge());
+    }
+    // Nobody aborts it but a relay that ends.
+    tokio::task::spawn_blocking(merge).await.map_err(|_| Refusal::Draining { retry_after: RETRY_AFTER })
 }
 
 /// Asks one device. Nothing of the caller's request goes there but who asks.
@@ -136,5 +161,5 @@ async fn ask(asking: Asking<'_>, permit: &StreamPermit) -> Result<List, Refusal>
     if !list::is_list(asking.listing, &bytes) {
         return Err(unusable());
     }
-    Ok(List { bytes, _held: held })
+    Ok(List { bytes, held })
 }

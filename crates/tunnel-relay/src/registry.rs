@@ -420,6 +420,11 @@ impl StreamPermit {
     pub(crate) fn tunnel(&self) -> &Tunnel {
         &self.tunnel
     }
+
+    /// Tells whether it is the one that counts against the tenant's limit.
+    pub(crate) fn counts(&self) -> bool {
+        self.counts
+    }
 }
 
 impl Drop for StreamPermit {

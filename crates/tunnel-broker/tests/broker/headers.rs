@@ -18,6 +18,7 @@ async fn requests_and_responses_are_cleaned_and_signed() {
         ("x-api-key", "secret"),
         ("access-control-request-method", "POST"),
         ("forwarded", "for=1.2.3.4"),
+        ("x-forwarded-for", "1.2.3.4"),
         ("tunnel-caller", "sub"),
         ("x-tunnel-model", "x"),
         ("connection", "close, x-hop"),

@@ -137,6 +137,7 @@ async fn config(State(shared): Relay) -> Response {
         "tiers": views::tiers(&settings).into_keys().collect::<Vec<_>>(),
         "tls": settings.edge.tls.is_some(),
         "trusted_proxies": settings.edge.trusted_proxies,
+        "proxy_header": settings.edge.proxy_header.as_str(),
         "allowed_origins": settings.edge.allowed_origins,
     }))
 }

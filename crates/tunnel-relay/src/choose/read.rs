@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tunnel_sniff::{Gather, ModelScan, StrictScan, decode};
 
 use super::bounds::{Bounds, fault};
+use crate::body::kept;
 use crate::caller_body::{Begun, CallerBody};
 use crate::error::Refusal;
 use crate::registry::Held;
@@ -129,7 +130,8 @@ impl Reader {
     }
 
     fn body(self, watch: Option<StrictScan>) -> CallerBody {
-        let begun = Begun { prefix: self.gather.freeze(), trailers: self.trailers, watch, _held: self.held };
+        let prefix = kept(self.gather.freeze(), self.held);
+        let begun = Begun { prefix, trailers: self.trailers, watch };
         CallerBody::begun(begun, self.rest)
     }
 }

@@ -97,8 +97,8 @@ fn element(text: &str) -> Hop {
 }
 
 /// Reads the scheme of `X-Forwarded-Proto`: the last of several is the nearest proxy's.
-pub(super) fn proto(value: &HeaderValue) -> Option<&'static str> {
-    scheme(value.to_str().ok()?.rsplit(',').next()?.trim())
+pub(super) fn proto(values: GetAll<'_, HeaderValue>) -> Option<&'static str> {
+    scheme(values.iter().next_back()?.to_str().ok()?.rsplit(',').next()?.trim())
 }
 
 fn scheme(text: &str) -> Option<&'static str> {

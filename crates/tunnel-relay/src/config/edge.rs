@@ -41,8 +41,10 @@ pub struct AcmeSettings {
 pub struct EdgeSettings {
     /// None: plain HTTP, for a reverse proxy that speaks TLS.
     pub tls: Option<TlsSettings>,
-    /// Proxies whose `Forwarded` and `X-Forwarded-For` are believed. Default: none.
+    /// Proxies whose word on who calls is believed. Default: none.
     pub trusted_proxies: Vec<IpNet>,
+    /// The header in which they say it. Default: `x-forwarded-for`. The other one is not read: whoever calls may write it.
+    pub proxy_header: ProxyHeader,
     /// Origins of pages whose scripts may call. Default: none. Exact, such as `https://chat.example.org`.
     pub allowed_origins: Vec<String>,
     /// `max-age` of `Strict-Transport-Security`, in seconds; sent on TLS only. Default 31536000; 0: not sent.
@@ -59,11 +61,32 @@ pub struct EdgeSettings {
     pub unread_timeout: Duration,
 }
 
+/// Where proxies write who calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ProxyHeader {
+    /// `X-Forwarded-For`, with `X-Forwarded-Proto`: what nearly all of them write.
+    #[default]
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+}
+
+impl ProxyHeader {
+    /// The name in the settings file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::XForwardedFor => "x-forwarded-for",
+            Self::Forwarded => "forwarded",
+        }
+    }
+}
+
 impl Default for EdgeSettings {
     fn default() -> Self {
         Self {
             tls: None,
             trusted_proxies: Vec::new(),
+            proxy_header: ProxyHeader::default(),
             allowed_origins: Vec::new(),
             hsts_max_age: Duration::from_secs(31_536_000),
             tls_handshake_timeout: Duration::from_secs(5),
@@ -94,6 +117,7 @@ impl EdgeSettings {
             Self {
                 tls: None,
                 trusted_proxies: edge.list("trusted_proxies", rules::network).unwrap_or_default(),
+                proxy_header: edge.parsed("proxy_header", rules::proxy_header).unwrap_or_default(),
                 allowed_origins: edge.list("allowed_origins", rules::origin).unwrap_or_default(),
                 hsts_max_age: edge
                     .seconds("hsts_max_age_s", 0..=10 * 365 * DAY)

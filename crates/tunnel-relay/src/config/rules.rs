@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use url::{Host, Url};
 
+use super::ProxyHeader;
+
 /// An address that something is fetched from: `https`, or `http` where it does not leave the machine.
 pub(super) fn fetched_url(text: &str) -> Result<Url, String> {
     const RULE: &str = "must be an address that begins with https:// (http:// only to this machine itself)";
@@ -49,6 +51,16 @@ pub(super) fn origin(text: &str) -> Result<String, String> {
             && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || more.contains(c))
     };
     (letters(scheme, "+-.") && letters(rest, "-.:")).then(|| text.to_owned()).ok_or_else(wrong)
+}
+
+/// A header in which proxies say who calls, however it is written.
+pub(super) fn proxy_header(text: &str) -> Result<ProxyHeader, String> {
+    [ProxyHeader::XForwardedFor, ProxyHeader::Forwarded]
+        .into_iter()
+        .find(|header| text.eq_ignore_ascii_case(header.as_str()))
+        .ok_or_else(|| {
+            "must be x-forwarded-for or forwarded: the header that the proxy writes itself".to_owned()
+        })
 }
 
 /// A network such as `10.0.0.0/8`, or one address.

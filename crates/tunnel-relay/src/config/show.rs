@@ -54,6 +54,7 @@ impl EdgeSettings {
         page.table("edge")?;
         let proxies: Vec<String> = self.trusted_proxies.iter().map(ToString::to_string).collect();
         page.key("trusted_proxies", json!(proxies))?;
+        page.key("proxy_header", json!(self.proxy_header.as_str()))?;
         page.key("allowed_origins", json!(self.allowed_origins))?;
         page.key("hsts_max_age_s", self.hsts_max_age.as_secs())?;
         page.key("tls_handshake_timeout_s", self.tls_handshake_timeout.as_secs())?;

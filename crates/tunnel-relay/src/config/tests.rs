@@ -56,7 +56,7 @@ fn keys_of_the_first_version_are_taken() {
 #[test]
 fn each_table_is_taken() {
     let text = "max_key_ttl_s = 86400\ndevice_wait_s = 7\n\
-        [edge]\ntrusted_proxies = [\"10.0.0.0/8\", \"::1\"]\nallowed_origins = [\"https://chat.example.org\"]\n\
+        [edge]\ntrusted_proxies = [\"10.0.0.0/8\", \"::1\"]\nproxy_header = \"Forwarded\"\nallowed_origins = [\"https://chat.example.org\"]\n\
         hsts_max_age_s = 0\ntls_handshake_timeout_s = 2\nheader_read_timeout_s = 3\nkeep_alive_timeout_s = 4\n\
         min_upload_bytes_per_second = 0\nunread_timeout_s = 6\n\
         [tls]\ncertificate = \"cert.pem\"\nkey = \"/keys/key.pem\"\n\
@@ -76,6 +76,7 @@ fn each_table_is_taken() {
                 key: "/keys/key.pem".into(),
             }),
             trusted_proxies: vec!["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
+            proxy_header: ProxyHeader::Forwarded,
             allowed_origins: vec!["https://chat.example.org".into()],
             hsts_max_age: Duration::ZERO,
             tls_handshake_timeout: Duration::from_secs(2),
@@ -204,6 +205,7 @@ fn a_fault_names_its_key_in_full_and_what_was_meant() {
             "edge.allowed_origins[1]: must be an origin",
         ),
         ("[edge]\nallowed_origins = \"https://a.example\"\n", "edge.allowed_origins: must be a list"),
+        ("[edge]\nproxy_header = \"x-real-ip\"\n", "edge.proxy_header: must be x-forwarded-for or forwarded"),
         ("[edge]\ntrusted_proxies = [7]\n", "edge.trusted_proxies[0]: must be text"),
         ("[tls]\ncertificate = \"c\"\n", "tls.key: is missing"),
         ("[tls]\ncertificate = \"c\"\nkey = \"\"\n", "tls.key: must be text"),

@@ -50,9 +50,12 @@ impl Listing {
     }
 }
 
-/// Tells whether a device's answer is such a list.
+/// Most models of one device: short entries take many times their length while they are put together.
+const ENTRIES_MAX: usize = 4_096;
+
+/// Tells whether a device's answer is such a list, and not too long.
 pub(super) fn is_list(listing: Listing, bytes: &[u8]) -> bool {
-    listing.entries(bytes).is_some()
+    listing.entries(bytes).is_some_and(|entries| entries.len() <= ENTRIES_MAX)
 }
 
 /// Puts lists together. Of entries with the same name the newest stays, or else that of the earliest list; entries
@@ -134,5 +137,8 @@ mod tests {
         for bytes in [&b"{}"[..], b"[]", b"", br#"{"models":null}"#, br#"{"data":[]}"#, b"{\"models\":[]"] {
             assert!(!is_list(Listing::Tags, bytes));
         }
+        let many = |n| format!("{{\"models\":[{}]}}", vec!["{}"; n].join(","));
+        assert!(is_list(Listing::Tags, many(ENTRIES_MAX).as_bytes()));
+        assert!(!is_list(Listing::Tags, many(ENTRIES_MAX + 1).as_bytes()));
     }
 }

@@ -1,11 +1,16 @@
 //! Several desktops of one account behind one URL.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request};
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpSocket;
+use tokio::task::JoinSet;
 use tunnel_relay::auth::{Grant, Scopes};
+use tunnel_relay::{EdgeSettings, Settings, Tier};
 
 use crate::harness::{Desk, Seen, TestRelay, eventually, json_of, now};
 
@@ -270,4 +275,64 @@ async fn devices_are_listed_to_their_owner_and_one_to_a_token_that_is_bound_to_i
     assert_eq!(response.status(), 401);
     let post = relay.call("alice", Request::post("/_tunnel/v1/devices")).await;
     assert_eq!((post.status().as_u16(), post.headers()["allow"].to_str().unwrap()), (405, "GET, HEAD"));
+}
+
+#[tokio::test]
+async fn a_list_that_nobody_reads_takes_its_place_until_it_is_given_up() {
+    let edge = EdgeSettings { unread_timeout: Duration::from_secs(4), ..EdgeSettings::default() };
+    let default_tier = Tier { max_streams: 1, ..Tier::default() };
+    let relay =
+        TestRelay::with(Settings { edge, default_tier, ..Settings::default() }, Duration::from_secs(5)).await;
+    // Together more than sockets take.
+    let mut desks = Vec::new();
+    for d in 0..12 {
+        let models: Vec<Value> =
+            (0..900).map(|n| json!({ "name": format!("d{d}m{n}"), "x": "y".repeat(1_000) })).collect();
+        let answers = [("/api/tags", json!({ "models": models }))];
+        desks.push(desk(&relay, &format!("d{d}"), Some(says(&[], d == 0)), &answers).await);
+    }
+    told(&relay, 12).await;
+    let token = relay.token("alice", "inference");
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    let mut unread = socket.connect(relay.addr).await.unwrap();
+    let head = format!("GET /api/tags HTTP/1.1\r\nhost: r\r\nauthorization: Bearer {token}\r\n\r\n");
+    unread.write_all(head.as_bytes()).await.unwrap();
+    unread.readable().await.unwrap();
+    let status = async || relay.call("alice", Request::get("/api/version")).await.status();
+    assert_eq!(status().await, 429);
+    eventually("the list is given up, and its place with it", async || status().await == 200).await;
+    assert_eq!(relay.metric("tunnel_relay_connections_cut_off_total{reason=\"unread\"}").await, 1);
+    // Who reads gets all of it.
+    let list = json_of(relay.call("alice", Request::get("/api/tags")).await).await;
+    assert_eq!(list["models"].as_array().unwrap().len(), 12 * 900);
+}
+
+#[tokio::test]
+async fn what_was_read_of_bodies_counts_until_it_is_sent() {
+    let relay = Arc::new(TestRelay::start().await);
+    let desk_a = desk(&relay, "a", Some(says(&[("m", false)], false)), &[]).await;
+    let _b = desk(&relay, "b", Some(says(&[("n", false)], false)), &[]).await;
+    told(&relay, 2).await;
+    let token = relay.token("alice", "inference");
+    // To be held as a whole, since the model comes last; the desktop reads none of them.
+    let body = Bytes::from(json!({ "a": "x".repeat(1_000_000), "model": "m" }).to_string());
+    let mut sending = JoinSet::new();
+    for n in 1..=60 {
+        let (relay, body, token) = (Arc::clone(&relay), body.clone(), token.clone());
+        sending.spawn(async move {
+            let request = Request::post("/never").header("authorization", format!("Bearer {token}"));
+            relay.send(request, body).await.status()
+        });
+        let arrived = async || desk_a.seen.paths.lock().unwrap().len() == n;
+        tokio::select! {
+            answered = sending.join_next() => {
+                assert_eq!(answered.unwrap().unwrap(), 400, "nobody looks for the model any more");
+                assert!(n > 32, "{n}");
+                return;
+            }
+            () = eventually("the request arrives", arrived) => {}
+        }
+    }
+    panic!("60 MB are held for one tenant");
 }

@@ -1,0 +1,90 @@
+//! Answers that were put together from what devices said: long enough that somebody has to see whether they are read.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+
+use super::unread::Reader;
+
+/// Longest piece that is handed out at once: hyper holds one until there is room for it.
+const PIECE_MAX_BYTES: usize = 16 * 1024;
+
+/// What is left of such an answer.
+#[derive(Debug)]
+pub(crate) struct Gathered {
+    rest: Bytes,
+    reader: Arc<Reader>,
+}
+
+impl Gathered {
+    pub(super) fn new(bytes: Bytes, reader: Arc<Reader>) -> Self {
+        Self { rest: bytes, reader }
+    }
+
+    /// Takes the next piece. Who asks for one has room again.
+    pub(super) fn next(&mut self) -> Option<Frame<Bytes>> {
+        self.reader.asked();
+        if self.rest.is_empty() {
+            return None;
+        }
+        let piece = self.rest.split_to(self.rest.len().min(PIECE_MAX_BYTES));
+        self.reader.handed_out();
+        Some(Frame::data(piece))
+    }
+
+    pub(super) fn is_end_stream(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.rest.len() as u64)
+    }
+}
+
+impl Drop for Gathered {
+    fn drop(&mut self) {
+        self.reader.asked();
+    }
+}
+
+/// Ties bytes to what they cost, which is given up with the last piece of them, wherever that waits to be sent.
+pub(crate) fn kept<T: Send + 'static>(bytes: Bytes, cost: T) -> Bytes {
+    struct Kept<T> {
+        bytes: Bytes,
+        _cost: T,
+    }
+    impl<T> AsRef<[u8]> for Kept<T> {
+        fn as_ref(&self) -> &[u8] {
+            &self.bytes
+        }
+    }
+    Bytes::from_owner(Kept { bytes, _cost: cost })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_is_not_read_to_its_end_is_given_up_with_what_it_costs() {
+        let limit = Duration::from_secs(10);
+        let reader = Arc::new(Reader::new());
+        let cost = Arc::new(());
+        let text = Bytes::from(vec![b'x'; 2 * PIECE_MAX_BYTES + 1]);
+        let mut answer = Gathered::new(kept(text, Arc::clone(&cost)), Arc::clone(&reader));
+        let mut stalled = std::pin::pin!(reader.stalled(|| limit));
+        assert!(tokio::time::timeout(2 * limit, stalled.as_mut()).await.is_err(), "nothing was handed out");
+        let first = answer.next().unwrap().into_data().unwrap();
+        assert!(tokio::time::timeout(limit / 2, stalled.as_mut()).await.is_err());
+        assert_eq!(answer.next().unwrap().into_data().unwrap().len(), first.len());
+        assert_eq!(answer.size_hint().exact(), Some(1));
+        assert!(tokio::time::timeout(2 * limit, stalled.as_mut()).await.is_ok(), "nobody reads");
+        drop(answer);
+        assert_eq!(Arc::strong_count(&cost), 2, "a piece is still on its way");
+        drop(first);
+        assert_eq!(Arc::strong_count(&cost), 1);
+    }
+}
