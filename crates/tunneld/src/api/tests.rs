@@ -585,6 +585,10 @@ async fn key_is_shown_once_listed_without_itself_and_revoked() {
     assert_eq!((status, &body["code"]), (StatusCode::UNPROCESSABLE_ENTITY, &"key_refused".into()));
     assert!(body["error"].as_str().unwrap().ends_with("no such scope"), "{body}");
 
+    server.will_answer(404, &Value::Null);
+    let (status, body) = ask("DELETE", "/api/keys/k-1", "").await;
+    assert_eq!((status, &body["code"]), (StatusCode::NOT_FOUND, &"unknown_key".into()));
+    assert!(body["error"].as_str().unwrap().contains("made with another login"), "{body}");
     server.will_say("HTTP/1.1 204 No Content\r\n", "");
     let (status, body) = ask("DELETE", "/api/keys/k-1", "").await;
     assert!(status == StatusCode::OK && body["revoked_at"].is_string(), "{body}");
