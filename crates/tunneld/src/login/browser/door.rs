@@ -21,7 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use tracing::{debug, info};
+use tracing::{debug, warn};
 use url::form_urlencoded;
 
 use super::page::Page;
@@ -47,6 +47,7 @@ pub(super) struct Door {
     listener: TcpListener,
     address: SocketAddr,
     peers: PeerLookup,
+    refused: bool,
     connections: JoinSet<()>,
     tell: mpsc::Sender<Visit>,
     visits: mpsc::Receiver<Visit>,
@@ -66,7 +67,8 @@ impl Door {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
         let (tell, visits) = mpsc::channel(MAX_CONNECTIONS);
-        Ok(Self { listener, address, peers: PeerLookup::open(), connections: JoinSet::new(), tell, visits })
+        let peers = PeerLookup::open();
+        Ok(Self { listener, address, peers, refused: false, connections: JoinSet::new(), tell, visits })
     }
 
     /// What the provider sends the browser back to: RFC 8252 §7.3.
@@ -85,7 +87,7 @@ impl Door {
                         Peer::SameUser => {
                             self.connections.spawn(serve(stream, self.tell.clone()));
                         }
-                        Peer::Stranger => info!(%client, "another user came to the login's port, and was not heard"),
+                        Peer::Stranger => self.refuse(),
                     }
                     Err(error) => {
                         debug!(%error, "no connection to the login's port");
@@ -93,6 +95,13 @@ impl Door {
                     }
                 }
             }
+        }
+    }
+
+    /// Tells once of other users, who may come as often as they like.
+    fn refuse(&mut self) {
+        if !std::mem::replace(&mut self.refused, true) {
+            warn!("another user of this machine came to the login's port, and was not heard");
         }
     }
 
