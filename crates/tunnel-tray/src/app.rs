@@ -24,7 +24,7 @@ use crate::desktop::terminal::Surroundings;
 use crate::icon::{self, Icon, Panel};
 use crate::notify::bus;
 use crate::notify::plan::Plan;
-use crate::notify::shown::Shown;
+use crate::notify::shown::{Sent, Shown};
 use crate::notify::{Button, Note, Topic};
 use crate::refresh::{Question, Refresh};
 use crate::tooltip;
@@ -87,6 +87,7 @@ enum Outcome {
     },
     Noted {
         topic: Topic,
+        sent: Sent,
         result: Result<u32, bus::NotifyError>,
     },
 }
@@ -298,9 +299,9 @@ impl App {
             return;
         }
         let (connection, topic) = (self.connection.clone(), note.topic.clone());
-        let replaces = self.shown.send(&topic);
+        let sent = self.shown.send(&topic);
         self.jobs.spawn(async move {
-            Outcome::Noted { topic, result: bus::show(connection, note, replaces).await }
+            Outcome::Noted { topic, sent, result: bus::show(connection, note, sent.replaces).await }
         });
     }
 

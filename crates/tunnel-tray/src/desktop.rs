@@ -1,5 +1,6 @@
 //! What the tray uses of the desktop beside the panel.
 
+pub(crate) mod browser;
 pub(crate) mod clipboard;
 pub(crate) mod colours;
 pub(crate) mod programs;

@@ -605,6 +605,9 @@ fn nobody_is_told_how_to_become_somebody() {
 }
 
 /// What a daemon answers that has begun a login; without a script for its end there is none to begin.
+/// When the login that it begins runs out.
+const LOGIN_ENDS: &str = "2026-01-31T12:00:00Z";
+
 async fn login_begun(State(script): State<Shared>, body: String) -> Response {
     if script.lock().unwrap().login.is_empty() {
         return refuse(
@@ -612,10 +615,10 @@ async fn login_begun(State(script): State<Shared>, body: String) -> Response {
             json!({ "error": "no browser here", "code": "login_unavailable" }),
         );
     }
-    let mut begun = json!({ "flow": "device_code", "expires_at": "2026-01-31T12:00:00Z", "interval_s": 5,
+    let mut begun = json!({ "flow": "device_code", "expires_at": LOGIN_ENDS, "interval_s": 5,
                             "verification_uri": "https://login.example/device", "user_code": "ABCD-\u{1b}EFGH" });
     if body.contains("browser") {
-        begun = json!({ "flow": "browser", "expires_at": "2026-01-31T12:00:00Z",
+        begun = json!({ "flow": "browser", "expires_at": LOGIN_ENDS,
                         "authorization_url": "https://login.example/auth?state=x" });
     }
     ok(begun)
@@ -640,7 +643,7 @@ fn login_that_is_not_offered_says_what_the_daemon_says() {
 #[test]
 fn login_by_device_code_shows_the_code_and_waits_for_the_end() {
     let login = |end: Value, more: &[&str]| {
-        let pending = json!({ "state": "pending", "flow": "device_code" });
+        let pending = json!({ "state": "pending", "flow": "device_code", "expires_at": LOGIN_ENDS });
         let daemon = Daemon::start(Script { login: vec![pending, end], ..Script::default() });
         daemon.run(&[&["login", "--device-code"], more].concat())
     };
@@ -667,6 +670,9 @@ fn login_by_device_code_shows_the_code_and_waits_for_the_end() {
         assert_eq!(code, expected, "{word}");
         assert!(stderr.contains("error: nobody is logged in: it was denied\n"), "{stderr}");
     }
+    let other = json!({ "state": "pending", "flow": "browser", "expires_at": "2026-12-31T00:00:00Z" });
+    let (code, _, stderr) = login(other, &[]);
+    assert!(code == 9 && stderr.contains("another login was begun"), "{stderr}");
     let (code, _, stderr) = login(json!({ "state": "none" }), &[]);
     assert!(code == 1 && stderr.contains("cancelled"), "{stderr}");
 }

@@ -110,7 +110,11 @@ impl Shared {
         {
             return Err(KeyError::OtherRelay { relay: other.to_owned() });
         }
-        office.revoke(&id).await?;
+        office.revoke(&id).await.map_err(|error| match error {
+            // It is on the list, which the usual words would send its user to.
+            KeyError::Unknown if known.is_some() => KeyError::NotTheirs { relay: relay.clone() },
+            error => error,
+        })?;
         info!(key = id, "key revoked");
         let now = Timestamp::now();
         self.change(|book| book.revoked(&relay, &id, now));

@@ -6,12 +6,14 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 use tracing::debug;
+use tunnel_api::LoginFlow;
 use tunnel_client::{Client, Door, Error};
 use zbus::Connection;
 
 use super::{App, MAX_JOBS, Outcome, Then, find_door};
 use crate::action::Action;
-use crate::desktop::{clipboard, systemd, terminal};
+use crate::desktop::terminal::Surroundings;
+use crate::desktop::{browser, clipboard, systemd, terminal};
 use crate::refresh::Question;
 use crate::view::Settings;
 
@@ -19,6 +21,8 @@ use crate::view::Settings;
 const COME_UP: Duration = Duration::from_secs(10);
 /// Time between two looks whether it is.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// The daemon's word for a relay that offers no login of this kind.
+const LOGIN_UNAVAILABLE: &str = "login_unavailable";
 
 impl App {
     pub(super) async fn act(&mut self, action: Action) -> Then {
@@ -48,7 +52,10 @@ impl App {
                 done(client.cancel_request(&request).await)
             }),
             Action::CopyBaseUrl => self.copy_base_url(),
-            Action::LogIn => self.open(vec!["login", "--token-stdin"]),
+            Action::LogIn => {
+                let paste = self.tunnelctl(&["login", "--token-stdin"]);
+                self.job("You are not logged in", log_in(client, self.surroundings.clone(), paste));
+            }
             Action::LogOut => self.job("You are not logged out", async move { done(client.logout().await) }),
             Action::Show => {
                 self.pass_on("SHOW").await;
@@ -59,7 +66,7 @@ impl App {
                 self.pass_on("SETTINGS").await;
                 self.open_settings();
             }
-            Action::Doctor => self.open(vec!["doctor"]),
+            Action::Doctor => self.open(&["doctor"]),
             Action::StartAtLogin(on) => self.patch("autoStartOnBoot", on),
             Action::Notifications(on) => self.patch("showNotifications", on),
             Action::StartDaemon => {
@@ -75,22 +82,27 @@ impl App {
 
     // There is no dashboard to open yet; a terminal shows the same.
     pub(super) fn open_status(&mut self) {
-        self.open(vec!["status", "-w"]);
+        self.open(&["status", "-w"]);
     }
 
     pub(super) fn open_settings(&mut self) {
-        self.open(vec!["config", "edit"]);
+        self.open(&["config", "edit"]);
     }
 
     /// Opens a terminal with this command of tunnelctl in it.
-    fn open(&mut self, words: Vec<&str>) {
+    fn open(&mut self, words: &[&str]) {
+        let (surroundings, command) = (self.surroundings.clone(), self.tunnelctl(words));
+        self.job("No window was opened", async move { terminal::open(&surroundings, &command).await });
+    }
+
+    /// Returns a command of tunnelctl for the daemon that is shown.
+    fn tunnelctl(&self, words: &[&str]) -> Vec<OsString> {
         let mut command = vec![terminal::tunnelctl()];
         if let Some(door) = &self.door {
             command.extend([OsString::from("--url"), spell(door).into()]);
         }
-        command.extend(words.into_iter().map(OsString::from));
-        let surroundings = self.surroundings.clone();
-        self.job("No window was opened", async move { terminal::open(&surroundings, &command).await });
+        command.extend(words.iter().map(OsString::from));
+        command
     }
 
     fn patch(&mut self, key: &str, on: bool) {
@@ -119,6 +131,25 @@ impl App {
 
 fn done<T>(result: Result<T, Error>) -> Result<(), String> {
     result.map(drop).map_err(|error| error.to_string())
+}
+
+/// Sends the person to the browser, or to a terminal for a token where the relay offers no login. The daemon goes on from
+/// there; what comes of it is seen in the menu, and in the browser.
+async fn log_in(client: Client, surroundings: Surroundings, paste: Vec<OsString>) -> Result<(), String> {
+    let begun = match client.begin_login(LoginFlow::Browser).await {
+        Ok(begun) => begun,
+        Err(error) if error.code() == LOGIN_UNAVAILABLE => {
+            return terminal::open(&surroundings, &paste).await;
+        }
+        Err(error) => return Err(error.to_string()),
+    };
+    let opened = browser::open(&surroundings, begun.authorization_url.unwrap_or_default()).await;
+    if opened.is_err()
+        && let Err(error) = client.cancel_login().await
+    {
+        debug!(%error, "the login runs out by itself");
+    }
+    opened.map_err(|why| format!("{why}; run in a terminal: tunnelctl login"))
 }
 
 /// Switches a connection on or off, by the key that stands for it.

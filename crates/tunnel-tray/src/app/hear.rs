@@ -144,9 +144,9 @@ impl App {
                     self.complain(failed, &why);
                 }
             }
-            Outcome::Noted { topic, result } => {
+            Outcome::Noted { topic, sent, result } => {
                 let id = result.inspect_err(|error| debug!(%error, "no notification")).ok();
-                if let Some(button) = self.shown.answer(topic, id) {
+                if let Some(button) = self.shown.answer(topic, sent, id) {
                     return self.act(button.action()).await;
                 }
             }

@@ -31,6 +31,16 @@ pub(crate) async fn run(program: OsString, arguments: Vec<OsString>, input: Stri
         .unwrap_or_else(|error| Err(error.to_string()))
 }
 
+/// Starts a program that stays, such as one with a window, and leaves it to the session: it is not this program's
+/// child, and stays when this program ends.
+pub(crate) async fn leave(line: Vec<OsString>) -> Result<(), String> {
+    let mut arguments = vec!["-c".into(), LEAVE.into(), "sh".into()];
+    arguments.extend(line);
+    run("sh".into(), arguments, String::new()).await
+}
+
+const LEAVE: &str = r#""$@" >/dev/null 2>&1 &"#;
+
 fn run_blocking(program: &OsStr, arguments: &[OsString], input: &str) -> Result<(), String> {
     let name = program.to_string_lossy();
     let failed = |why: &dyn std::fmt::Display| format!("{name} failed: {why}");

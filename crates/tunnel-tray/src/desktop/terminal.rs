@@ -26,8 +26,6 @@ const TERMINALS: [(&str, &[&str]); 15] = [
 
 /// Shows the output until someone has read it.
 const READ_AND_CLOSE: &str = r#""$@"; printf '\nPress Enter to close this window. '; read -r _"#;
-/// Leaves the window to the session: it is not this program's child, and stays when this program ends.
-const LEAVE: &str = r#""$@" >/dev/null 2>&1 &"#;
 
 /// What decides which terminal is used.
 #[derive(Clone, Debug, Default)]
@@ -81,9 +79,7 @@ pub(crate) async fn open(surroundings: &Surroundings, command: &[OsString]) -> R
     let Some(line) = surroundings.command(command) else {
         return Err(format!("no terminal was found; run it in one yourself: {said}"));
     };
-    let mut arguments = vec!["-c".into(), LEAVE.into(), "sh".into()];
-    arguments.extend(line);
-    programs::run("sh".into(), arguments, String::new()).await.map_err(|why| format!("{why}; run: {said}"))
+    programs::leave(line).await.map_err(|why| format!("{why}; run: {said}"))
 }
 
 /// Returns `tunnelctl` as a command: the one beside this program, else the one that a shell finds.

@@ -7,6 +7,8 @@ mod daemon;
 mod desktop;
 
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -31,13 +33,26 @@ impl Tray {
     }
 
     fn start_with(bus: Option<&PrivateBus>, arguments: &[&str]) -> Self {
+        Self(Self::command(bus, arguments).spawn().unwrap())
+    }
+
+    fn command(bus: Option<&PrivateBus>, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tunnel-tray"));
         command.args(arguments).stdin(Stdio::null()).stderr(Stdio::piped());
         for name in ["DISPLAY", "WAYLAND_DISPLAY", "XDG_CURRENT_DESKTOP", "XDG_RUNTIME_DIR"] {
             command.env_remove(name);
         }
         let address = bus.map_or("unix:path=/nonexistent/bus", PrivateBus::address);
-        Self(command.env("DBUS_SESSION_BUS_ADDRESS", address).spawn().unwrap())
+        command.env("DBUS_SESSION_BUS_ADDRESS", address);
+        command
+    }
+
+    /// Starts it on a screen, where these programs are.
+    fn start_on_screen(bus: &PrivateBus, url: &str, programs: &Path) -> Self {
+        let path = std::env::join_paths([programs, Path::new("/usr/bin"), Path::new("/bin")]).unwrap();
+        let mut command = Self::command(Some(bus), &["--url", url, "--log-level", "debug"]);
+        command.env("DISPLAY", ":99").env_remove("TERMINAL").env("PATH", path);
+        Self(command.spawn().unwrap())
     }
 
     /// Waits for its end, and returns what it said.
@@ -394,6 +409,70 @@ async fn click_that_leads_to_nothing_is_told_and_the_next_takes_its_place() {
     let (replaces, _, body, _) = eventually("another note", || services.shown().get(1).cloned()).await;
     assert_eq!(replaces, 7);
     assert!(body.contains("tunnelctl") && body.contains("status -w"), "{body}");
+}
+
+/// A program that writes down what it was called with, into a file beside it.
+fn program(directory: &Path, name: &str) -> impl Fn() -> Option<String> + use<> {
+    let (file, words) = (directory.join(name), directory.join(format!("{name}.words")));
+    let script = "#!/bin/sh\nprintf '%s\\n' \"$*\" > \"$0.new\" && mv \"$0.new\" \"$0.words\"\n";
+    std::fs::write(&file, script).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+    move || std::fs::read_to_string(&words).ok()
+}
+
+#[tokio::test]
+async fn login_opens_the_browser_or_a_terminal_where_the_relay_offers_none() {
+    let Some(bus) = PrivateBus::start() else { return };
+    let programs = tempfile::tempdir().unwrap();
+    let (browser, terminal) =
+        (program(programs.path(), "xdg-open"), program(programs.path(), "x-terminal-emulator"));
+    let (panel, services) = (Panel::start(&bus).await, Services::default());
+    let _services = services.start(&bus).await;
+    let daemon = Daemon::start(status("up", "connected")).await;
+    daemon.answer("GET /api/auth", 200, json!({ "authenticated": false, "stored_in": "none" }));
+    let url = "https://login.example/auth?a=b&c='d'";
+    let begun = json!({ "flow": "browser", "authorization_url": url, "expires_at": "2026-01-01T00:00:00Z" });
+    daemon.answer("POST /api/auth/login", 202, begun);
+    let _tray = Tray::start_on_screen(&bus, &daemon.url(), programs.path());
+    let item = panel.item().await;
+    panel.click(&item, "Log in…").await;
+    assert_eq!(eventually("a browser", &browser).await.trim_end(), url);
+    daemon.was_asked("POST /api/auth/login").await;
+    assert_eq!(terminal(), None);
+
+    let refusal =
+        json!({ "error": "the relay offers no login", "code": "login_unavailable", "status_code": 409 });
+    daemon.answer("POST /api/auth/login", 409, refusal);
+    panel.click(&item, "Log in…").await;
+    let line = eventually("a terminal", &terminal).await;
+    assert!(line.trim_end().ends_with("login --token-stdin"), "{line}");
+
+    // Any other trouble is told.
+    let refusal =
+        json!({ "error": "it answered 503; try again", "code": "provider_unavailable", "status_code": 502 });
+    daemon.answer("POST /api/auth/login", 502, refusal);
+    panel.click(&item, "Log in…").await;
+    let (_, summary, body, _) = eventually("a note", || services.shown().first().cloned()).await;
+    assert_eq!((summary.as_str(), body.as_str()), ("You are not logged in", "it answered 503; try again"));
+}
+
+#[tokio::test]
+async fn login_without_a_browser_is_taken_back_and_says_what_to_do() {
+    let Some(bus) = PrivateBus::start() else { return };
+    let (panel, services) = (Panel::start(&bus).await, Services::default());
+    let _services = services.start(&bus).await;
+    let daemon = Daemon::start(status("up", "connected")).await;
+    daemon.answer("GET /api/auth", 200, json!({ "authenticated": false, "stored_in": "none" }));
+    let begun = json!({ "flow": "browser", "authorization_url": "https://login.example/canary",
+                        "expires_at": "2026-01-01T00:00:00Z" });
+    daemon.answer("POST /api/auth/login", 202, begun);
+    daemon.answer("DELETE /api/auth/login", 200, json!({ "state": "none" }));
+    let _tray = Tray::start(Some(&bus), &daemon.url());
+    let item = panel.item().await;
+    panel.click(&item, "Log in…").await;
+    let (_, _, body, _) = eventually("a note", || services.shown().first().cloned()).await;
+    assert!(body.ends_with("run in a terminal: tunnelctl login") && !body.contains("canary"), "{body}");
+    daemon.was_asked("DELETE /api/auth/login").await;
 }
 
 #[tokio::test]

@@ -34,7 +34,7 @@ async fn create(client: &Client, request: &KeyRequest, output: &Output) -> anyho
         return Ok(exit::OK);
     }
     output.answer(&format!("{}\n", new.token))?;
-    let until = new.key.expires_at.map_or_else(String::new, |at| format!(" until {}", day(at)));
+    let until = new.key.expires_at.map_or_else(String::new, |at| format!(" until {}", minute(at)));
     output.talk(&format!(
         "it holds{until} and is not shown again; to make it void: tunnelctl keys revoke {}",
         new.key.id
@@ -83,7 +83,7 @@ fn table(keys: &Keys, now: Timestamp) -> Table {
             Cell::painted(&key.id, paint),
             Cell::new(key.name.clone().unwrap_or_default()),
             Cell::new(state),
-            Cell::new(key.expires_at.map_or_else(|| "never".to_owned(), day)),
+            Cell::new(key.expires_at.map_or_else(|| "never".to_owned(), minute)),
             Cell::new(day(key.created_at)),
             Cell::new(all(key.device.clone().unwrap_or_default())),
             Cell::new(all(key.models.join(", "))),
@@ -102,6 +102,22 @@ fn state(key: &Key, now: Timestamp) -> &'static str {
         (None, Some(end)) if end <= now => "expired",
         (None, _) => GOOD,
     }
+}
+
+/// Says which keys outlive a logout; `None` if there are none.
+pub(super) fn left_behind(keys: &Keys, now: Timestamp) -> Option<String> {
+    let n = keys.keys.iter().filter(|key| state(key, now) == GOOD).count();
+    let what = match n {
+        0 => return None,
+        1 => "1 key for apps that was made here still holds; to make it void".to_owned(),
+        n => format!("{n} keys for apps that were made here still hold; to make them void"),
+    };
+    Some(format!("{what}: tunnelctl login, then tunnelctl keys list and tunnelctl keys revoke ID"))
+}
+
+/// The end of a key: one may hold for an hour.
+fn minute(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%MZ").to_string()
 }
 
 fn day(at: Timestamp) -> String {
@@ -134,10 +150,13 @@ mod tests {
         let text = table(&keys, at("2026-02-01T00:00:00Z").unwrap()).text(&Look::plain(), None);
         assert_eq!(
             text,
-            "ID  NAME    STATE    EXPIRES     CREATED     DEVICE  MODELS  SCOPES\n\
-             a   editor  good     never       2026-01-01  all     m       inference\n\
-             b           expired  2026-01-31  2026-01-01  all     all     inference\n\
-             c           revoked  2026-12-31  2026-01-01  all     all     inference\n"
+            "ID  NAME    STATE    EXPIRES            CREATED     DEVICE  MODELS  SCOPES\n\
+             a   editor  good     never              2026-01-01  all     m       inference\n\
+             b           expired  2026-01-31 00:00Z  2026-01-01  all     all     inference\n\
+             c           revoked  2026-12-31 00:00Z  2026-01-01  all     all     inference\n"
         );
+        let left = left_behind(&keys, at("2026-02-01T00:00:00Z").unwrap()).unwrap();
+        assert!(left.starts_with("1 key for apps"), "{left}");
+        assert_eq!(left_behind(&Keys::default(), Timestamp::now()), None);
     }
 }

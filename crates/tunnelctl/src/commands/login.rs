@@ -14,6 +14,7 @@ use tunnel_api::{AuthStatus, LoginFlow, StoredIn};
 use tunnel_client::{Client, exit};
 
 use self::dial::Outcome;
+use super::keys;
 use crate::cli::LoginFrom;
 use crate::output::{Output, clean};
 use crate::refusal::Refusal;
@@ -103,12 +104,18 @@ async fn typed(output: &Output) -> io::Result<String> {
     Ok(text)
 }
 
-/// Has the daemon forget its token.
+/// Has the daemon forget its token. A daemon that cannot list its keys has said what counts all the same.
 pub(super) async fn logout(client: &Client, output: &Output) -> anyhow::Result<u8> {
     let before = client.auth().await?;
     let answer = client.logout().await?;
     if let Some(error) = &answer.last_error {
         output.talk(error);
+    }
+    if !output.wants_json()
+        && let Ok(keys) = client.keys().await
+        && let Some(left) = keys::left_behind(&keys, Timestamp::now())
+    {
+        output.talk(&left);
     }
     let none = before.stored_in == StoredIn::None && !before.authenticated;
     told(&answer, if none { "there was no token" } else { "the token is forgotten" }, output)

@@ -38,7 +38,10 @@ pub(super) async fn remove(State(api): State<Api>) -> Result<Json<AuthStatus>, A
 
 /// Removes the login, and has its server make it void where an address for that is known. A server that cannot be
 /// reached does not keep anyone logged in here: the answer says so, and is no error.
+///
+/// A login that is under way ends first: whoever finishes it later would undo what was asked for here.
 pub(super) async fn logout(State(api): State<Api>) -> Result<Json<AuthStatus>, ApiError> {
+    api.login.cancel().await.map_err(not_logged_in)?;
     let revoked = api.token.logout().await.map_err(refused)?;
     let Json(mut answer) = status(State(api)).await;
     if let Err(error) = revoked {

@@ -529,6 +529,23 @@ async fn login_that_the_relay_does_not_offer_says_what_to_do_without_it() {
 }
 
 #[tokio::test]
+async fn logout_ends_a_login_that_is_under_way() {
+    let server = Issuer::start();
+    let fixture = fixture_at(&server);
+    let at = |path: &str| server.url(path);
+    server.will_answer(200, &serde_json::json!({ "issuer": at(""), "client_id": "desk", "scope": "openid" }));
+    let metadata = serde_json::json!({ "issuer": at(""), "token_endpoint": at("/token"),
+                                       "authorization_endpoint": at("/auth") });
+    server.will_answer(200, &metadata);
+    let mut begin = request("POST", "/api/auth/login");
+    *begin.body_mut() = Body::from(r#"{"flow":"browser"}"#);
+    assert_eq!(fixture.send(begin).await.0, StatusCode::ACCEPTED);
+    assert_eq!(fixture.get("/api/auth/login").await.1["state"], "pending");
+    assert_eq!(fixture.post("/api/auth/logout").await.0, StatusCode::OK);
+    assert_eq!(fixture.get("/api/auth/login").await.1["state"], "none");
+}
+
+#[tokio::test]
 async fn key_is_shown_once_listed_without_itself_and_revoked() {
     let server = Issuer::start();
     let fixture = fixture_at(&server);
@@ -568,6 +585,10 @@ async fn key_is_shown_once_listed_without_itself_and_revoked() {
     assert_eq!((status, &body["code"]), (StatusCode::UNPROCESSABLE_ENTITY, &"key_refused".into()));
     assert!(body["error"].as_str().unwrap().ends_with("no such scope"), "{body}");
 
+    server.will_answer(404, &Value::Null);
+    let (status, body) = ask("DELETE", "/api/keys/k-1", "").await;
+    assert_eq!((status, &body["code"]), (StatusCode::NOT_FOUND, &"unknown_key".into()));
+    assert!(body["error"].as_str().unwrap().contains("made with another login"), "{body}");
     server.will_say("HTTP/1.1 204 No Content\r\n", "");
     let (status, body) = ask("DELETE", "/api/keys/k-1", "").await;
     assert!(status == StatusCode::OK && body["revoked_at"].is_string(), "{body}");

@@ -43,6 +43,13 @@ impl PeerLookup {
         Self { own_uid: rustix::process::geteuid().as_raw(), diag }
     }
 
+    /// Like [`PeerLookup::open`], for the daemon of another user.
+    #[cfg(test)]
+    pub(crate) fn of_another_user() -> Self {
+        let own = Self::open();
+        Self { own_uid: own.own_uid + 1, ..own }
+    }
+
     /// Returns whether the process that connected from `client` to `server` runs as this daemon's user.
     ///
     /// Costs two system calls with sock_diag. Any doubt counts as [`Peer::Stranger`].

@@ -28,6 +28,11 @@ pub(crate) enum KeyError {
     Refused { relay: String, sentence: String },
     #[error("there is no key with this id; tunnelctl keys list shows those of this machine")]
     Unknown,
+    #[error(
+        "the relay {relay} does not take this key back for this login: it is void already, or was made with another login; \
+         log in as then, or have the relay's operator revoke it by its id"
+    )]
+    NotTheirs { relay: String },
     #[error("the key was made by another relay, {relay}; to revoke it, make that one cloudProxyUrl again")]
     OtherRelay { relay: String },
     #[error("there are too many keys of this machine; revoke some first: tunnelctl keys revoke ID")]
@@ -53,7 +58,7 @@ impl KeyError {
             Self::NotOffered { .. } => "keys_unavailable",
             Self::Unusable { .. } => "bad_request",
             Self::Refused { .. } => "key_refused",
-            Self::Unknown => "unknown_key",
+            Self::Unknown | Self::NotTheirs { .. } => "unknown_key",
             Self::OtherRelay { .. } => "other_relay",
             Self::TooMany => "too_many_keys",
             Self::Unavailable { .. } | Self::BadAnswer { .. } | Self::Call(_) => "relay_unavailable",
@@ -73,7 +78,7 @@ impl KeyError {
             | Self::TooMany => StatusCode::CONFLICT,
             Self::Unusable { .. } => StatusCode::BAD_REQUEST,
             Self::Refused { .. } => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Unknown => StatusCode::NOT_FOUND,
+            Self::Unknown | Self::NotTheirs { .. } => StatusCode::NOT_FOUND,
             Self::Unavailable { .. } | Self::BadAnswer { .. } | Self::Call(_) => StatusCode::BAD_GATEWAY,
             Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
         }

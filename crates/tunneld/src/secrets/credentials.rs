@@ -142,13 +142,13 @@ impl Lease {
         Some(Self { issued_at: times.issued.unwrap_or(now).min(expires_at), expires_at })
     }
 
-    /// The life of a token that was issued just now: by how long it lasts, whatever the issuer's clock says.
+    /// The life of a token that was issued just now: by how long it lasts, whatever the issuer's clock says. The relay
+    /// goes by the token alone, so its own word counts where the answer promises more.
     pub(crate) fn fresh(token: &SecretString, expires_in: Option<i64>, now: i64) -> Option<Self> {
-        let lasts = expires_in.or_else(|| {
-            let times = TokenTimes::of(token);
-            Some(times.expires?.saturating_sub(times.issued?))
-        });
-        match lasts.filter(|lasts| *lasts > 0) {
+        let times = TokenTimes::of(token);
+        let own = times.expires.zip(times.issued).map(|(expires, issued)| expires.saturating_sub(issued));
+        let lasts = [expires_in, own].into_iter().flatten().filter(|lasts| *lasts > 0).min();
+        match lasts {
             Some(lasts) => Some(Self { issued_at: now, expires_at: now.saturating_add(lasts) }),
             None => Self::of(token, now),
         }
@@ -169,6 +169,9 @@ pub(super) fn token(text: &str) -> Option<SecretString> {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
     use super::*;
 
     fn full() -> Credentials {
@@ -223,6 +226,11 @@ mod tests {
         let lease = Lease::fresh(&opaque, Some(600), 10_000);
         assert_eq!(lease, Some(Lease { issued_at: 10_000, expires_at: 10_600 }));
         assert_eq!(Lease::fresh(&opaque, None, 10_000), None);
+        let says = |issued: i64, expires: i64| {
+            let payload = URL_SAFE_NO_PAD.encode(format!(r#"{{"iat":{issued},"exp":{expires}}}"#));
+            Lease::fresh(&format!("e30.{payload}.sig").into(), Some(600), 10_000).unwrap().expires_at
+        };
+        assert_eq!((says(5, 305), says(5, 9_005), says(5, 5)), (10_300, 10_600, 10_600));
         assert_eq!(Lease::of(&opaque, 10_000), None);
     }
 }

@@ -170,6 +170,8 @@ impl TokenKeeper {
                             self.put_in_force(login, place);
                         }
                     }
+                    // A place that cannot be read now, as after it failed to take another login, takes nothing away.
+                    None if self.token.is_ok() && stores.failures().next().is_some() => {}
                     None => self.token = Err(missing(stores)),
                 }
             }

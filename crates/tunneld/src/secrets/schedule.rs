@@ -30,6 +30,9 @@ impl Schedule {
     pub(super) const MIN_WAIT: Duration = Duration::from_secs(30);
     /// A token that lives shorter than this is taken for a fault of its server.
     const SHORTEST_LIFE: Duration = Duration::from_secs(4);
+    /// A token that was issued later than this from now, in seconds, was issued before the clock was set back: nothing is
+    /// known of its age.
+    const SET_BACK: i64 = 30;
     /// Waits double up to this.
     const MAX_WAIT: Duration = Duration::from_secs(300);
     /// Longest wait that the server can ask for.
@@ -42,7 +45,9 @@ impl Schedule {
     /// Returns how long to wait before the next look; zero when it is time to renew, `None` when it never will be.
     pub(super) fn wait(&self, lease: Option<Lease>, clock: i64, now: Instant) -> Option<Duration> {
         let lease = lease.filter(|_| !self.over)?;
-        let left = u64::try_from(self.due(lease).saturating_sub(clock)).unwrap_or(0);
+        let is_set_back = lease.issued_at.saturating_sub(clock) > Self::SET_BACK;
+        let due = if is_set_back { clock } else { self.due(lease) };
+        let left = u64::try_from(due.saturating_sub(clock)).unwrap_or(0);
         let held_off = self.not_before.map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
         Some(Duration::from_secs(left).max(held_off).min(Self::CHECK))
     }
@@ -129,10 +134,18 @@ mod tests {
         let (schedule, now) = (exact(0.0), Instant::now());
         assert_eq!(schedule.wait(Some(HOUR), 10_000, now), Some(Schedule::CHECK));
         assert_eq!(schedule.wait(Some(HOUR), 12_870, now), Some(Duration::from_secs(10)));
-        // A clock that is far behind, and a token without any life.
-        assert_eq!(schedule.wait(Some(HOUR), i64::MIN, now), Some(Schedule::CHECK));
+        // A token without any life.
         let none = Lease { issued_at: 10_000, expires_at: 9_000 };
         assert_eq!(schedule.wait(Some(none), 10_000, now), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn token_whose_age_is_unknown_since_the_clock_was_set_back_is_renewed() {
+        let (mut schedule, now) = (exact(0.0), Instant::now());
+        assert!(!is_due(&schedule, 9_970, now), "clocks are adjusted all the time");
+        assert!(is_due(&schedule, 9_969, now) && is_due(&schedule, i64::MIN, now));
+        schedule.failed(None, now, &mut rng());
+        assert!(!is_due(&schedule, i64::MIN, now));
     }
 
     #[test]

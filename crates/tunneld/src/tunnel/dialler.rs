@@ -46,14 +46,15 @@ impl Dialler {
         Self { settings, token, tls: Arc::default() }
     }
 
-    /// Dials for a new session: beside another one of ours, or taking over what is there.
-    pub(super) async fn dial(&self, beside: Option<SessionId>) -> Result<Desktop, Failure> {
+    /// Dials for a new session: beside another one of ours, or taking over what is there. Returns it with the version
+    /// of the token that was shown, which may be another one by then.
+    pub(super) async fn dial(&self, beside: Option<SessionId>) -> Result<(Desktop, u64), Failure> {
         let attempt = self.attempt().await?;
         let dialled = match beside {
             Some(beside) => attempt.connector.migrate(beside).await,
             None => attempt.connector.dial().await,
         };
-        dialled.map_err(|error| attempt.failed(error))
+        dialled.map(|desktop| (desktop, attempt.token)).map_err(|error| attempt.failed(error))
     }
 
     /// Gives a detached session a new socket.

@@ -12,6 +12,7 @@ use tunnel_transport::{Backoff, Closed, Desktop, LinkState, Retry, Session, Sess
 
 use super::dialler::{Dialler, Failure, Next};
 use super::service::TunnelService;
+use crate::secrets::Token;
 
 /// A session that is being kept, as the supervisor sees it.
 #[derive(Debug)]
@@ -19,7 +20,7 @@ pub(super) struct Kept {
     pub(super) session: Session,
     pub(super) dialler: Dialler,
     /// The version of the token that the relay has for it.
-    pub(super) token: Option<u64>,
+    pub(super) token: u64,
     pub(super) progress: watch::Receiver<Progress>,
     nudge: Arc<Notify>,
     wake: Arc<Notify>,
@@ -29,7 +30,8 @@ pub(super) struct Kept {
 #[derive(Debug)]
 pub(super) struct Shown {
     pub(super) dialler: Dialler,
-    pub(super) token: Option<u64>,
+    /// The token's version.
+    pub(super) token: u64,
 }
 
 /// Where a session's link stands.
@@ -109,6 +111,16 @@ impl Kept {
     pub(super) fn wake(&self) {
         self.session.probe();
         self.wake.notify_waiters();
+    }
+
+    /// Tells the relay of a token, if it has another one for the session; returns whether it had.
+    pub(super) fn take_token(&mut self, token: &Token) -> bool {
+        let is_news = token.version != self.token;
+        if is_news {
+            self.token = token.version;
+            self.session.refresh_token(&token.secret);
+        }
+        is_news
     }
 
     pub(super) fn is_detached(&self) -> bool {

@@ -10,14 +10,18 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 use tunnel_broker::Broker;
-use tunnel_transport::{Backoff, CloseCode, Closed, Desktop, Session, SessionId};
+use tunnel_transport::{Backoff, CloseCode, Closed, Desktop, RelayUrl, Session, SessionId};
 
 use super::keeper::{Ended, Kept, Shown};
 use super::service::TunnelService;
 use super::settings::Settings;
+use crate::secrets::Token;
 
 /// Longest wait for the streams of a session that was stopped or replaced by order.
 pub(super) const STOP_LIMIT: Duration = Duration::from_secs(25);
+/// Sessions that finish their streams at a time. Where relays send the desktop on more often than its streams end, the
+/// oldest is closed.
+const MAX_FINISHING: usize = 8;
 /// Sessions that were closed need a moment to tell the relay.
 const GOODBYE_LIMIT: Duration = Duration::from_secs(1);
 
@@ -128,13 +132,36 @@ impl Sessions {
     pub(super) fn set_aside(&mut self, kept: Kept) {
         self.retire(&kept);
         self.finishing.push(kept);
+        let n_over = self.finishing.len().saturating_sub(MAX_FINISHING);
+        for kept in &self.finishing[..n_over] {
+            kept.session.close(shutting_down());
+        }
+    }
+
+    /// Tells the sessions that finish their streams at `relay` of a token: a stream may outlast the one before.
+    pub(super) fn take_token(&mut self, relay: &RelayUrl, token: &Token) {
+        for kept in self.finishing.iter_mut().filter(|kept| kept.dialler.settings.relay == *relay) {
+            kept.take_token(token);
+        }
     }
 
     /// Lets a session finish its streams in the background.
     pub(super) fn finish(&mut self, kept: Kept) {
+        self.end(&kept);
+        self.set_aside(kept);
+    }
+
+    /// Ends the sessions that finish their streams, which may be left to a relay that takes its time.
+    pub(super) fn end_finishing(&self) {
+        for kept in &self.finishing {
+            self.end(kept);
+        }
+    }
+
+    /// Has a session take no further requests, and closes it when its streams take too long.
+    fn end(&self, kept: &Kept) {
         kept.session.drain();
         let session = kept.session.clone();
-        self.set_aside(kept);
         let closing = async move {
             if tokio::time::timeout(STOP_LIMIT, session.closed()).await.is_err() {
                 session.close(shutting_down());

@@ -178,7 +178,6 @@ impl Supervisor {
         self.publish(TunnelState::Connecting, self.last_reason(), None);
         let dialler = self.dialler.clone();
         let beside = self.sessions.finishing_at(self.settings());
-        let token = self.token_version();
         let dialling = dialler.dial(beside);
         tokio::pin!(dialling);
         let stale = tokio::time::sleep(STALE_ATTEMPT);
@@ -205,7 +204,7 @@ impl Supervisor {
             }
         };
         match outcome {
-            Ok(desktop) => State::Up(self.keep(desktop, dialler.clone(), token)),
+            Ok((desktop, token)) => State::Up(self.keep(desktop, dialler.clone(), token)),
             Err(failure) if beside.is_some() && failure.next() == Next::Retry(Retry::Fresh) => {
                 // The relay has lost the session that was to stand beside; without it the next dial is fresh.
                 self.sessions.drop_finishing(beside);
@@ -324,13 +323,17 @@ impl Supervisor {
                 },
                 Some(session) = self.moving.recv() => {
                     if session == kept.id() && move_beside.is_none() {
-                        move_beside = Some(Box::pin(second_session(kept.dialler.clone(), session, self.backoff.clone())));
+                        // Relays that send a desktop to and fro are obeyed ever more slowly: to leave one that was just
+                        // reached is to lose it.
+                        let delay = self.backoff.lost(Instant::now(), &mut rand::rng());
+                        let second = second_session(kept.dialler.clone(), session, delay, self.backoff.clone());
+                        move_beside = Some(Box::pin(second));
                     }
                 }
                 moved = resolved(&mut move_beside) => {
                     move_beside = None;
-                    if let Some(desktop) = moved {
-                        let (dialler, token) = (kept.dialler.clone(), kept.token);
+                    if let Some((desktop, token)) = moved {
+                        let dialler = kept.dialler.clone();
                         // The relay ends the old session once its streams are done.
                         self.sessions.set_aside(kept);
                         kept = self.keep(desktop, dialler, token);
@@ -347,6 +350,8 @@ impl Supervisor {
     /// Ordered to stop, or without a token: the streams end first.
     async fn stopping(&mut self, kept: Kept, reason: Option<Warning>) -> State {
         kept.session.drain();
+        // Nobody may be served by this desktop from now on, wherever a relay has kept it.
+        self.sessions.end_finishing();
         if kept.is_detached() && self.broker.in_flight() == 0 {
             // Nobody waits for this link; the drain would wait for it.
             kept.session.close(shutting_down());
@@ -447,7 +452,7 @@ impl Supervisor {
         match closed.code {
             CloseCode::Replaced => State::Refused { reason, token: TokenRule::Ignored },
             // There may be a newer one by now.
-            CloseCode::Token => State::Refused { reason, token: TokenRule::OtherThan(kept.token) },
+            CloseCode::Token => State::Refused { reason, token: TokenRule::OtherThan(Some(kept.token)) },
             CloseCode::Restarting => {
                 let asked = closed
                     .reason
@@ -462,30 +467,26 @@ impl Supervisor {
         }
     }
 
-    fn keep(&mut self, desktop: Desktop, dialler: Dialler, token: Option<u64>) -> Kept {
+    fn keep(&mut self, desktop: Desktop, dialler: Dialler, token: u64) -> Kept {
         self.backoff.up(Instant::now());
         self.sessions.keep(desktop, Shown { dialler, token }, self.backoff.clone())
     }
 
-    /// Tells the relay of another token than it has for the session; fails when there is to be none any more.
+    /// Tells the relay of another token than it has for the sessions; fails when there is to be none any more.
     fn follow_token(&mut self, kept: &mut Kept) -> Result<(), Warning> {
         match self.token.current_and_seen(&kept.dialler.settings.relay) {
-            Ok(token) if Some(token.version) != kept.token => {
-                info!("the token has changed, telling the relay");
-                kept.token = Some(token.version);
-                kept.session.refresh_token(&token.secret);
+            Ok(token) => {
+                if kept.take_token(&token) {
+                    info!("the token has changed, telling the relay");
+                }
+                self.sessions.take_token(&kept.dialler.settings.relay, &token);
                 Ok(())
             }
-            Ok(_) => Ok(()),
             Err(error @ TokenError::Removed) => Err(advice::no_token(&error)),
             Err(error) => {
                 debug!(%error, "there is no usable token now, the session goes on with its own");
                 Ok(())
             }
         }
-    }
-
-    fn token_version(&self) -> Option<u64> {
-        self.token.current(&self.settings().relay).ok().map(|token| token.version)
     }
 }

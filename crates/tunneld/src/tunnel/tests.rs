@@ -24,7 +24,7 @@ use tunnel_api::tunnel::Target;
 use tunnel_api::warning;
 use tunnel_broker::{Broker, BrokerConfig};
 use tunnel_transport::{
-    Acceptor, AcceptorConfig, CloseCode, Closed, DialKind, DialRequest, MIGRATE_PATH, RelaySession, RelayUrl,
+    Acceptor, AcceptorConfig, CloseCode, Closed, DialKind, DialRequest, RelaySession, RelayUrl,
 };
 
 use super::*;
@@ -32,6 +32,7 @@ use crate::secrets::{self, Places, SessionBus, TokenError};
 use crate::store::Store;
 use crate::world::Cause;
 
+mod moving;
 mod presence;
 mod wake;
 
@@ -52,6 +53,8 @@ struct Book {
 struct Relay {
     address: SocketAddr,
     book: Arc<Mutex<Book>>,
+    /// While it is set, dials wait for their answer.
+    holds: Arc<watch::Sender<bool>>,
     tracker: TaskTracker,
 }
 
@@ -61,6 +64,7 @@ impl Relay {
         let relay = Self {
             address: listener.local_addr().unwrap(),
             book: Arc::default(),
+            holds: Arc::new(watch::Sender::new(false)),
             tracker: TaskTracker::new(),
         };
         relay.tracker.spawn(relay.clone().accept(listener));
@@ -75,6 +79,8 @@ impl Relay {
             let relay = self.clone();
             self.tracker.spawn(async move {
                 let service = hyper::service::service_fn(|request| async {
+                    let mut holds = relay.holds.subscribe();
+                    assert!(holds.wait_for(|holds| !holds).await.is_ok());
                     Ok::<_, Infallible>(relay.answer(request))
                 });
                 let _ended = hyper::server::conn::http1::Builder::new()
@@ -288,10 +294,6 @@ fn get(path: &str) -> Request<Empty<Bytes>> {
     Request::get(format!("http://desk{path}")).body(Empty::new()).unwrap()
 }
 
-fn migrate() -> Request<Empty<Bytes>> {
-    Request::post(format!("http://desk{MIGRATE_PATH}")).body(Empty::new()).unwrap()
-}
-
 #[tokio::test]
 async fn round_trip_is_measured_while_the_tunnel_is_up_and_only_then() {
     let relay = Relay::start().await;
@@ -425,18 +427,6 @@ async fn refused_token_that_is_removed_leaves_no_refusal_behind() {
 }
 
 #[tokio::test]
-async fn resumes_stay_counted_when_the_session_is_moved() {
-    let relay = Relay::start().await;
-    let desktop = Desktop::start(&relay);
-    desktop.until_state(TunnelState::Connected).await;
-    relay.cut();
-    desktop.until("a resume", |report| report.tunnel.resumes == 1).await;
-    assert_eq!(relay.session(0).send(migrate()).await.unwrap().status(), StatusCode::ACCEPTED);
-    let report = desktop.until("the move", |report| report.tunnel.reconnects == 1).await;
-    assert_eq!(report.tunnel.resumes, 1);
-}
-
-#[tokio::test]
 async fn session_that_is_gone_is_replaced_by_a_fresh_one() {
     let relay = Relay::start().await;
     let desktop = Desktop::start(&relay);
@@ -564,26 +554,6 @@ async fn relay_that_restarts_is_dialled_after_the_delay_that_it_names() {
     relay.session(0).close(Closed::new(CloseCode::Restarting, "700"));
     desktop.until("a second session", |report| report.tunnel.reconnects == 1).await;
     assert!(relay.dials()[1].0 - closed >= Duration::from_millis(700));
-}
-
-#[tokio::test]
-async fn asked_to_move_dials_a_second_session_beside_the_first() {
-    let relay = Relay::start().await;
-    let desktop = Desktop::start(&relay);
-    desktop.until_state(TunnelState::Connected).await;
-    let first = relay.session(0);
-    assert_eq!(first.send(migrate()).await.unwrap().status(), StatusCode::ACCEPTED);
-    let report = desktop.until("the move", |report| report.tunnel.reconnects == 1).await;
-    assert_eq!(report.tunnel.state, TunnelState::Connected);
-    assert_eq!(relay.dials()[1].1.kind, DialKind::Migrate { session: first.id() });
-    // Asked again, it says that it has moved.
-    assert_eq!(first.send(migrate()).await.unwrap().status(), StatusCode::OK);
-    // Both serve until the relay ends the first, which changes nothing.
-    assert!(first.send(get("/api/version")).await.is_ok());
-    first.close(Closed::new(CloseCode::Restarting, "0"));
-    assert!(relay.session(1).send(get("/api/version")).await.is_ok());
-    assert_eq!(desktop.handle.report().tunnel.state, TunnelState::Connected);
-    assert_eq!(relay.dials().len(), 2);
 }
 
 #[tokio::test]

@@ -34,11 +34,11 @@ pub(super) async fn login(
     }
     output.talk(&format!("waiting until {}; Ctrl-C cancels it", begun.expires_at.strftime("%H:%M:%SZ")));
     let status = tokio::select! {
-        status = until_over(client) => status?,
+        status = until_over(client, &begun) => status?,
         interrupted = tokio::signal::ctrl_c() => {
             interrupted?;
             // A daemon that does not answer lets it run out by itself.
-            drop(tokio::time::timeout(CANCEL_LIMIT, client.cancel_login()).await);
+            drop(tokio::time::timeout(CANCEL_LIMIT, cancel(client, &begun)).await);
             output.talk("the login is cancelled");
             return Ok(INTERRUPTED);
         }
@@ -46,7 +46,10 @@ pub(super) async fn login(
     if status.state == LoginState::Done {
         let answer = client.auth().await?;
         if !output.wants_json() {
-            output.done(&format!("logged in; the token is kept in {}", place(answer.stored_in)))?;
+            // Whose account this machine now serves is worth a look.
+            let subject =
+                answer.subject.as_deref().map_or_else(String::new, |of| format!(" as {}", clean(of)));
+            output.done(&format!("logged in{subject}; the token is kept in {}", place(answer.stored_in)))?;
         }
         let outcome = Outcome::since(&before, client).await?;
         return stored(&answer, &outcome, output);
@@ -93,14 +96,36 @@ fn open(url: &str) -> bool {
     opener.spawn().is_ok()
 }
 
-async fn until_over(client: &Client) -> Result<LoginStatus, Error> {
+async fn until_over(client: &Client, begun: &LoginBegun) -> Result<LoginStatus, Error> {
     loop {
         let status = client.login_status().await?;
         if status.state != LoginState::Pending {
             return Ok(status);
         }
+        if !is_pending(begun, &status) {
+            return Ok(LoginStatus {
+                state: LoginState::Failed,
+                flow: Some(begun.flow),
+                error: Some("another login was begun in its place".to_owned()),
+                code: Some("login_superseded".to_owned()),
+                ..LoginStatus::default()
+            });
+        }
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// Takes the login back, and no other one.
+async fn cancel(client: &Client, begun: &LoginBegun) -> Result<(), Error> {
+    if is_pending(begun, &client.login_status().await?) {
+        client.cancel_login().await?;
+    }
+    Ok(())
+}
+
+/// Tells whether it is this login that is under way: its end is to the nanosecond.
+fn is_pending(begun: &LoginBegun, status: &LoginStatus) -> bool {
+    status.state == LoginState::Pending && status.expires_at == Some(begun.expires_at)
 }
 
 /// Tells a login that ended without a token.
@@ -133,6 +158,16 @@ fn exit_code(code: Option<&str>) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn login_of_somebody_else_is_not_ours() {
+        let at = |nanosecond| jiff::Timestamp::new(1_800_000_000, nanosecond).unwrap();
+        let begun = LoginBegun { expires_at: at(1), ..LoginBegun::default() };
+        let status = |state, expires_at| LoginStatus { state, expires_at, ..LoginStatus::default() };
+        assert!(is_pending(&begun, &status(LoginState::Pending, Some(at(1)))));
+        assert!(!is_pending(&begun, &status(LoginState::Pending, Some(at(2)))));
+        assert!(!is_pending(&begun, &status(LoginState::Done, None)));
+    }
 
     #[test]
     fn exit_code_tells_who_has_to_act() {

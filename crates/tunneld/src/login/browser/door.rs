@@ -1,4 +1,8 @@
 //! The port on loopback to which a browser comes back.
+//!
+//! Browsers are started with the address of a login on their command line, which any user of the machine can read. With
+//! its `state` and challenge another user could bring a code of an account of theirs, and have this desktop log in
+//! there. So only processes of the daemon's own user are heard.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -17,10 +21,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use tracing::debug;
+use tracing::{debug, warn};
 use url::form_urlencoded;
 
 use super::page::Page;
+use crate::doors::peer::{Peer, PeerLookup};
 
 /// Where the browser comes back to.
 const PATH: &str = "/callback";
@@ -41,6 +46,8 @@ const MAX_HEAD: usize = 16 * 1024;
 pub(super) struct Door {
     listener: TcpListener,
     address: SocketAddr,
+    peers: PeerLookup,
+    refused: bool,
     connections: JoinSet<()>,
     tell: mpsc::Sender<Visit>,
     visits: mpsc::Receiver<Visit>,
@@ -60,7 +67,8 @@ impl Door {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
         let (tell, visits) = mpsc::channel(MAX_CONNECTIONS);
-        Ok(Self { listener, address, connections: JoinSet::new(), tell, visits })
+        let peers = PeerLookup::open();
+        Ok(Self { listener, address, peers, refused: false, connections: JoinSet::new(), tell, visits })
     }
 
     /// What the provider sends the browser back to: RFC 8252 §7.3.
@@ -75,8 +83,11 @@ impl Door {
                 Some(visit) = self.visits.recv() => return visit,
                 Some(_ended) = self.connections.join_next() => {}
                 accepted = self.listener.accept(), if self.connections.len() < MAX_CONNECTIONS => match accepted {
-                    Ok((stream, _)) => {
-                        self.connections.spawn(serve(stream, self.tell.clone()));
+                    Ok((stream, client)) => match self.peers.of(client, self.address) {
+                        Peer::SameUser => {
+                            self.connections.spawn(serve(stream, self.tell.clone()));
+                        }
+                        Peer::Stranger => self.refuse(),
                     }
                     Err(error) => {
                         debug!(%error, "no connection to the login's port");
@@ -84,6 +95,13 @@ impl Door {
                     }
                 }
             }
+        }
+    }
+
+    /// Tells once of other users, who may come as often as they like.
+    fn refuse(&mut self) {
+        if !std::mem::replace(&mut self.refused, true) {
+            warn!("another user of this machine came to the login's port, and was not heard");
         }
     }
 
@@ -154,4 +172,39 @@ async fn answer(
         _ => Page::Nothing,
     };
     Ok(page.response())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    /// Comes to a door and returns what is answered, nothing if it hangs up.
+    async fn come(door: &mut Door) -> String {
+        let address = door.address;
+        let coming = async {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let asked = format!("GET /elsewhere HTTP/1.1\r\nHost: {address}\r\n\r\n");
+            let mut answer = String::new();
+            // Both fail where the door hangs up.
+            if stream.write_all(asked.as_bytes()).await.is_ok() {
+                let _cut = stream.read_to_string(&mut answer).await;
+            }
+            answer
+        };
+        tokio::select! {
+            answer = coming => answer,
+            _visit = door.visit() => panic!("nobody came to the right place"),
+        }
+    }
+
+    #[tokio::test]
+    async fn other_users_of_the_machine_are_not_heard() {
+        let mut door = Door::open().await.unwrap();
+        assert!(come(&mut door).await.starts_with("HTTP/1.1 404"));
+        door.peers = PeerLookup::of_another_user();
+        assert_eq!(come(&mut door).await, "");
+        assert!(door.connections.len() <= 1, "it holds no place");
+    }
 }

@@ -354,6 +354,24 @@ async fn renewed_token_that_no_place_takes_is_used_and_told() {
 }
 
 #[tokio::test]
+async fn token_in_force_outlives_a_place_that_fails_to_take_another() {
+    let bench = Bench::start();
+    bench.handle.set(bare("first")).await.unwrap();
+    let state = bench.directory.path().join("state");
+    std::fs::create_dir(state.join("token.relay.example.new")).unwrap();
+    let sealed = state.join("token.relay.example.sealed");
+    std::fs::set_permissions(&sealed, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    bench.handle.set(bare("second")).await.unwrap_err();
+    bench.handle.look_again();
+    bench.until_warned(warning::SECRET_FILE_UNUSABLE).await;
+    eventually("the look", async || {
+        bench.handle.warnings().borrow().iter().any(|warning| warning.message.contains("mode 644"))
+    })
+    .await;
+    assert_eq!(bench.token().as_deref(), Some("first"));
+}
+
+#[tokio::test]
 async fn logout_removes_the_login_whatever_its_server_says() {
     let issuer = Issuer::start();
     let bench = Bench::start();
