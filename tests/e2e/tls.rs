@@ -129,6 +129,7 @@ fn an_account_that_cannot_be_kept_is_opened_once() -> Result<()> {
         let data = lab.dir().join("data-of-the-relay");
         // What cannot be overwritten stands where the account would be drafted.
         fs::create_dir_all(data.join("acme/.account.json"))?;
+        fs::set_permissions(&data, fs::Permissions::from_mode(0o700))?;
         let config = format!(
             "[acme]\ndomains = [\"localhost\"]\ndirectory = \"{}\"\nca_file = \"{}\"\n",
             place.url(),
