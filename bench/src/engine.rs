@@ -200,7 +200,31 @@ pub(crate) fn closed_loop(door: &Door, script: Script, load: Load) -> anyhow::Re
 
 /// Runs one caller on a blocking socket: nothing but its own two system calls is in the figure.
 pub(crate) fn one_caller(door: &Door, warm_up: Duration, length: Duration) -> anyhow::Result<Seen> {
-    let request = door.request(Script::Small);
+    one_after_another(door, Script::Small, Until::LastByte, warm_up, length)
+}
+
+/// Does the same with streams, each of which counts until its first token is there.
+pub(crate) fn first_token(door: &Door, warm_up: Duration, length: Duration) -> anyhow::Result<Seen> {
+    // The second token keeps the first from being the end of the stream.
+    let script = Script::Stream { tokens: 2, interval: Duration::from_millis(1) };
+    one_after_another(door, script, Until::FirstEvent, warm_up, length)
+}
+
+/// How much of an answer is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Until {
+    FirstEvent,
+    LastByte,
+}
+
+fn one_after_another(
+    door: &Door,
+    script: Script,
+    until: Until,
+    warm_up: Duration,
+    length: Duration,
+) -> anyhow::Result<Seen> {
+    let request = door.request(script);
     let mut stream = door.connect()?;
     let mut reader = Reader::new();
     let mut buffer = vec![0; 64 * 1024];
@@ -213,7 +237,8 @@ pub(crate) fn one_caller(door: &Door, warm_up: Duration, length: Duration) -> an
             break;
         }
         stream.write_all(&request)?;
-        loop {
+        let (mut events, mut newline, mut first_event) = (0, false, None);
+        let complete = loop {
             let n = stream.read(&mut buffer)?;
             if n == 0 && reader.is_between_messages() {
                 stream = door.connect()?;
@@ -221,15 +246,25 @@ pub(crate) fn one_caller(door: &Door, warm_up: Duration, length: Duration) -> an
                 continue;
             }
             ensure!(n > 0, "connection closed in the middle of an answer");
-            if reader.read(&buffer[..n], |_| {})?.complete {
+            let is_complete =
+                reader.read(&buffer[..n], |body| events += count_events(body, &mut newline))?.complete;
+            if events > 0 && first_event.is_none() {
+                first_event = Some(sent.elapsed());
+            }
+            if is_complete {
+                let complete = sent.elapsed();
                 check_status(&reader, &buffer[..n])?;
                 reader.reset();
-                break;
+                break complete;
             }
-        }
+        };
         if sent >= begin {
+            let time = match until {
+                Until::FirstEvent => first_event.context("a stream without a token")?,
+                Until::LastByte => complete,
+            };
             // Cannot truncate: see above.
-            seen.latencies_ns.push(sent.elapsed().as_nanos() as u64);
+            seen.latencies_ns.push(time.as_nanos() as u64);
         }
     }
     seen.elapsed = length;

@@ -44,7 +44,7 @@ struct Cli {
     /// Measure only these scenes
     #[arg(long, value_delimiter = ',')]
     only: Vec<Scene>,
-    /// Measure only these targets; the backend itself is always among them
+    /// Measure only these targets; what they are held against is always among them
     #[arg(long, value_delimiter = ',')]
     peers: Vec<Peer>,
     /// Measure only what fills these columns; their keys are those of `last.json`, such as 64_per_s
@@ -165,8 +165,11 @@ fn on_one_thread(server: impl Future<Output = std::io::Result<()>> + Send + 'sta
 fn run(cli: &Cli) -> anyhow::Result<()> {
     ensure!(cli.rounds > 0, "at least one round is needed");
     let lengths = if cli.quick { Lengths::QUICK } else { Lengths::USUAL };
-    let mut scenes =
-        if cli.only.is_empty() { vec![Scene::Tunnel, Scene::Long, Scene::Gateway] } else { cli.only.clone() };
+    let mut scenes = if cli.only.is_empty() {
+        vec![Scene::Tunnel, Scene::Long, Scene::Gateway, Scene::Relay]
+    } else {
+        cli.only.clone()
+    };
     let mut keys: Vec<&str> = scenes
         .iter()
         .flat_map(|scene| Measure::of(*scene))
@@ -253,12 +256,13 @@ fn wanted_measures(cli: &Cli, scene: Scene) -> Vec<Measure> {
 
 fn run_scene(cli: &Cli, lengths: Lengths, scene: Scene, workshop: &Workshop) -> anyhow::Result<Table> {
     let wanted = |peer: &Peer| {
-        peer.takes_part(scene) && (cli.peers.is_empty() || *peer == Peer::Direct || cli.peers.contains(peer))
+        peer.takes_part(scene)
+            && (cli.peers.is_empty() || *peer == scene.reference() || cli.peers.contains(peer))
     };
     let (mut targets, mut missing) = (Vec::new(), Vec::new());
     for peer in Peer::ALL.into_iter().filter(wanted) {
         let begin = Instant::now();
-        match workshop.start(peer, scene) {
+        match workshop.start(peer, scene, &targets) {
             Ok(target) => {
                 eprintln!("bench: {peer:?} is up for {scene:?} in {} ms", begin.elapsed().as_millis());
                 targets.push(target);
@@ -270,10 +274,11 @@ fn run_scene(cli: &Cli, lengths: Lengths, scene: Scene, workshop: &Workshop) -> 
         }
     }
     ensure!(
-        targets.iter().any(|target| target.peer != Peer::Direct),
+        targets.iter().any(|target| target.peer != scene.reference()),
         "nothing to measure: {}",
         missing.join("; ")
     );
+    targets.sort_by_key(|target| target.peer != scene.reference());
     let measures = wanted_measures(cli, scene);
     let columns = measures.iter().flat_map(|measure| measure.columns()).collect();
     let mut table = Table::new(scene, targets.iter().map(|target| target.peer).collect(), columns);

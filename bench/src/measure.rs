@@ -53,8 +53,9 @@ impl Lengths {
 /// One run on one target; it fills one column or a few.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Measure {
-    OneCaller,
-    Callers { n: usize, rate: Column, p99: Option<Column>, cpu: Option<Column> },
+    OneCaller { p99: Option<Column> },
+    Callers { n: usize, rate: Column, p50: Option<Column>, p99: Option<Column>, cpu: Option<Column> },
+    FirstToken,
     NewConnections,
     Burst,
     Download,
@@ -66,6 +67,9 @@ pub(crate) enum Measure {
 }
 
 const ONE: Column = less("one_p50_us", "1 caller, p50 µs");
+const ONE_P99: Column = less("one_p99_us", "1 caller, p99 µs");
+const FIRST_P50: Column = less("first_token_p50_us", "first token of a stream, p50 µs");
+const FIRST_P99: Column = less("first_token_p99_us", "first token of a stream, p99 µs");
 const NEW: Column = more("new_per_s", "new connection each, req/s");
 const BURST: Column = more("burst_tokens_per_s", "16 streams in a burst, tokens/s");
 const DOWN: Column = more("download_mb_per_s", "download MB/s");
@@ -78,14 +82,16 @@ const BOTH: Column = more("both_mb_per_s", "both downloads, MB/s");
 
 impl Measure {
     pub(crate) fn of(scene: Scene) -> Vec<Self> {
-        let plain = |n, key, title| Self::Callers { n, rate: more(key, title), p99: None, cpu: None };
+        let plain =
+            |n, key, title| Self::Callers { n, rate: more(key, title), p50: None, p99: None, cpu: None };
         match scene {
             Scene::Tunnel => vec![
-                Self::OneCaller,
+                Self::OneCaller { p99: None },
                 plain(16, "16_per_s", "16 callers, req/s"),
                 Self::Callers {
                     n: 64,
                     rate: more("64_per_s", "64 callers, req/s"),
+                    p50: None,
                     p99: None,
                     cpu: Some(less("64_cpu_us", "CPU µs a request, 64 callers")),
                 },
@@ -97,11 +103,12 @@ impl Measure {
             ],
             Scene::Long => vec![Self::AtOnce, Self::LongDownload, Self::TokenBesideDownloads],
             Scene::Gateway => vec![
-                Self::OneCaller,
+                Self::OneCaller { p99: None },
                 plain(16, "16_per_s", "16 callers, req/s"),
                 Self::Callers {
                     n: 64,
                     rate: more("64_per_s", "64 callers, req/s"),
+                    p50: None,
                     p99: Some(less("64_p99_ms", "64 callers, p99 ms")),
                     cpu: Some(less("64_cpu_us", "CPU µs a request, 64 callers")),
                 },
@@ -109,13 +116,36 @@ impl Measure {
                 Self::Burst,
                 Self::Download,
             ],
+            Scene::Relay => vec![
+                Self::OneCaller { p99: Some(ONE_P99) },
+                Self::Callers {
+                    n: 16,
+                    rate: more("16_per_s", "16 callers, req/s"),
+                    p50: Some(less("16_p50_ms", "16 callers, p50 ms")),
+                    p99: Some(less("16_p99_ms", "16 callers, p99 ms")),
+                    cpu: None,
+                },
+                Self::Callers {
+                    n: 64,
+                    rate: more("64_per_s", "64 callers, req/s"),
+                    p50: Some(less("64_p50_ms", "64 callers, p50 ms")),
+                    p99: Some(less("64_p99_ms", "64 callers, p99 ms")),
+                    cpu: None,
+                },
+                Self::FirstToken,
+                Self::Download,
+                Self::Upload,
+            ],
         }
     }
 
     pub(crate) fn columns(self) -> Vec<Column> {
         match self {
-            Self::OneCaller => vec![ONE],
-            Self::Callers { rate, p99, cpu, .. } => [Some(rate), p99, cpu].into_iter().flatten().collect(),
+            Self::OneCaller { p99 } => [Some(ONE), p99].into_iter().flatten().collect(),
+            Self::Callers { rate, p50, p99, cpu, .. } => {
+                [Some(rate), p50, p99, cpu].into_iter().flatten().collect()
+            }
+            Self::FirstToken => vec![FIRST_P50, FIRST_P99],
             Self::NewConnections => vec![NEW],
             Self::Burst => vec![BURST],
             Self::Download => vec![DOWN],
@@ -133,12 +163,23 @@ impl Measure {
         let Lengths { warm_up, length, long_path } = lengths;
         let load = |callers, connections| Load { callers, connections, warm_up, length };
         Ok(match self {
-            Self::OneCaller => vec![engine::one_caller(door, warm_up, length)?.quantile_us(0.5)],
-            Self::Callers { n, p99, cpu, .. } => {
+            Self::OneCaller { p99 } => {
+                let seen = engine::one_caller(door, warm_up, length)?;
+                let p99 = p99.map(|_| seen.quantile_us(0.99));
+                [Some(seen.quantile_us(0.5)), p99].into_iter().flatten().collect()
+            }
+            Self::FirstToken => {
+                let seen = engine::first_token(door, warm_up, length)?;
+                vec![seen.quantile_us(0.5), seen.quantile_us(0.99)]
+            }
+            Self::Callers { n, p50, p99, cpu, .. } => {
                 let before = target.cpu();
                 let seen = engine::closed_loop(door, Script::Small, load(n, Connections::Kept))?;
                 let used = target.cpu().saturating_sub(before);
                 let mut values = vec![seen.per_s()];
+                if p50.is_some() {
+                    values.push(seen.quantile_us(0.5) / 1e3);
+                }
                 if p99.is_some() {
                     values.push(seen.quantile_us(0.99) / 1e3);
                 }

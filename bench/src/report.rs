@@ -75,10 +75,15 @@ impl Table {
             Scene::Tunnel => "Tunnel: caller → public end → tunnel → desktop end → backend",
             Scene::Long => "Long path: 50 ms round trip, 12.5 MB/s between the two ends",
             Scene::Gateway => "Gateway: caller → local proxy → backend",
+            Scene::Relay => "The relay against the gateway of the same desktop",
+        };
+        let reference = match self.scene.reference() {
+            Peer::OwnGateway => "the gateway",
+            _ => "the backend",
         };
         writeln!(
             text,
-            "\n## {name}\n\nMedians of the rounds; in brackets the ratio to the backend in the same round.\n"
+            "\n## {name}\n\nMedians of the rounds; in brackets the ratio to {reference} in the same round.\n"
         )
         .expect("a String takes all");
         let mut line = |cells: Vec<String>| {
@@ -92,14 +97,15 @@ impl Table {
         for peer in &self.peers {
             let cells = self.columns.iter().map(|column| {
                 let Some(value) = self.median(*peer, *column) else { return "–".to_owned() };
-                match self.ratio(*peer, Peer::Direct, *column) {
-                    Some(ratio) if *peer != Peer::Direct => format!("{} ({ratio:.2})", number(value)),
+                let reference = self.scene.reference();
+                match self.ratio(*peer, reference, *column) {
+                    Some(ratio) if *peer != reference => format!("{} ({ratio:.2})", number(value)),
                     _ => number(value),
                 }
             });
             line(std::iter::once(peer.title(self.scene).to_owned()).chain(cells).collect());
         }
-        if self.peers.contains(&Peer::Ours) {
+        if self.peers.contains(&Peer::Ours) && self.peers.iter().any(|peer| peer.is_rival()) {
             let rivals = self.columns.iter().map(|column| match self.best_rival(*column) {
                 Some((peer, lead)) => format!("{lead:.2} × {}", peer.title(self.scene)),
                 None => "–".to_owned(),
@@ -131,7 +137,7 @@ impl Table {
                 let cell = json!({
                     "median": self.median(*peer, *column),
                     "rounds": self.rounds(*peer, *column),
-                    "ratio_to_backend": self.ratio(*peer, Peer::Direct, *column),
+                    "ratio_to_reference": self.ratio(*peer, self.scene.reference(), *column),
                 });
                 (column.key.to_owned(), cell)
             });
@@ -150,6 +156,7 @@ impl Table {
             .collect();
         json!({
             "scene": format!("{:?}", self.scene).to_lowercase(),
+            "reference": format!("{:?}", self.scene.reference()).to_lowercase(),
             "columns": self.columns,
             "rows": rows.collect::<Vec<_>>(),
             "ours": leads,

@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::engine::{self, Door};
 use crate::process::Role;
 
-/// The three ways from a caller to the backend that are measured.
+/// The ways from a caller to the backend that are measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Scene {
     /// caller → public end → tunnel → desktop end → backend
@@ -22,12 +22,26 @@ pub(crate) enum Scene {
     Long,
     /// caller → local proxy → backend
     Gateway,
+    /// One daemon by both of its doors: its own gateway, and caller → relay → tunnel → the same daemon.
+    Relay,
+}
+
+impl Scene {
+    /// Returns what the others are held against.
+    pub(crate) fn reference(self) -> Peer {
+        match self {
+            Self::Tunnel | Self::Long | Self::Gateway => Peer::Direct,
+            Self::Relay => Peer::OwnGateway,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Peer {
     /// The backend itself.
     Direct,
+    /// The gateway of the daemon that the relay leads to.
+    OwnGateway,
     /// Plain hyper proxies: two in a row for a tunnel, one for a gateway.
     Hyper,
     /// tunnel-relay and tunneld, or tunneld's gateway.
@@ -40,10 +54,12 @@ pub(crate) enum Peer {
 }
 
 impl Peer {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Direct,
         Self::Hyper,
         Self::Ours,
+        // Needs ours to be up.
+        Self::OwnGateway,
         Self::Rathole,
         Self::Bore,
         Self::Ssh,
@@ -53,8 +69,10 @@ impl Peer {
 
     pub(crate) fn takes_part(self, scene: Scene) -> bool {
         match self {
-            Self::Direct | Self::Hyper | Self::Ours => true,
-            Self::Rathole | Self::Bore | Self::Ssh => scene != Scene::Gateway,
+            Self::Direct | Self::Hyper => scene != Scene::Relay,
+            Self::Ours => true,
+            Self::OwnGateway => scene == Scene::Relay,
+            Self::Rathole | Self::Bore | Self::Ssh => matches!(scene, Scene::Tunnel | Scene::Long),
             Self::Nginx | Self::Haproxy => scene == Scene::Gateway,
         }
     }
@@ -63,6 +81,7 @@ impl Peer {
         match (self, scene) {
             (Self::Direct, Scene::Long) => "backend over the path",
             (Self::Direct, _) => "backend directly",
+            (Self::OwnGateway, _) => "the desktop's own gateway",
             (Self::Hyper, Scene::Gateway) => "one plain hyper proxy",
             (Self::Hyper, _) => "two plain hyper proxies",
             (Self::Ours, Scene::Gateway) => "**tunneld's gateway**",
@@ -78,7 +97,7 @@ impl Peer {
     /// Whether it is someone else's program, which ours is to be ahead of.
     pub(crate) fn is_rival(self) -> bool {
         match self {
-            Self::Direct | Self::Hyper | Self::Ours => false,
+            Self::Direct | Self::OwnGateway | Self::Hyper | Self::Ours => false,
             Self::Rathole | Self::Bore | Self::Ssh | Self::Nginx | Self::Haproxy => true,
         }
     }
@@ -90,6 +109,8 @@ pub(crate) struct Target {
     pub(crate) peer: Peer,
     pub(crate) door: Door,
     roles: Vec<Role>,
+    /// Where the daemon's own gateway is, if it has a daemon.
+    gateway: Option<SocketAddr>,
 }
 
 impl Target {
@@ -117,13 +138,20 @@ pub(crate) struct Workshop {
 }
 
 impl Workshop {
-    /// Brings `peer` up and waits until it answers.
-    pub(crate) fn start(&self, peer: Peer, scene: Scene) -> anyhow::Result<Target> {
+    /// Brings `peer` up and waits until it answers. What is there already is in `others`.
+    pub(crate) fn start(&self, peer: Peer, scene: Scene, others: &[Target]) -> anyhow::Result<Target> {
         let scratch = self.scratch.join(format!("{peer:?}-{scene:?}").to_lowercase());
         fs::create_dir_all(&scratch)?;
         // Programs of another user read their configuration here.
         fs::set_permissions(&scratch, fs::Permissions::from_mode(0o755))?;
-        let mut start = Start { workshop: self, scene, scratch, roles: Vec::new(), token: "none".to_owned() };
+        let mut start = Start {
+            workshop: self,
+            scene,
+            scratch,
+            roles: Vec::new(),
+            token: "none".to_owned(),
+            gateway: None,
+        };
         let addr = match (peer, scene) {
             (Peer::Direct, Scene::Long) => start.long_path_to(self.backend, None)?,
             (Peer::Direct, _) => self.backend,
@@ -134,6 +162,13 @@ impl Workshop {
                 start.hyper(link)?
             }
             (Peer::Ours, _) => start.ours()?,
+            (Peer::OwnGateway, _) => {
+                let ours = others.iter().find(|target| target.peer == Peer::Ours);
+                let ours = ours.context("the daemon that it belongs to is not up")?;
+                // Requests that are the same to the byte, a token's length included.
+                start.token.clone_from(&ours.door.token);
+                ours.gateway.context("the daemon has no gateway")?
+            }
             (Peer::Rathole, _) => start.rathole()?,
             (Peer::Bore, _) => start.bore()?,
             (Peer::Ssh, _) => start.ssh()?,
@@ -141,7 +176,7 @@ impl Workshop {
             (Peer::Haproxy, _) => start.haproxy()?,
         };
         let door = Door { addr, token: start.token };
-        let mut target = Target { peer, door, roles: start.roles };
+        let mut target = Target { peer, door, roles: start.roles, gateway: start.gateway };
         wait_until_ready(&mut target).with_context(|| format!("logs are in {}", start.scratch.display()))?;
         Ok(target)
     }
@@ -167,6 +202,7 @@ struct Start<'a> {
     scratch: PathBuf,
     roles: Vec<Role>,
     token: String,
+    gateway: Option<SocketAddr>,
 }
 
 impl Start<'_> {
@@ -190,7 +226,7 @@ impl Start<'_> {
     fn link_to(&mut self, to: SocketAddr) -> anyhow::Result<SocketAddr> {
         match self.scene {
             Scene::Long => self.long_path_to(to, None),
-            Scene::Tunnel | Scene::Gateway => Ok(to),
+            Scene::Tunnel | Scene::Gateway | Scene::Relay => Ok(to),
         }
     }
 
@@ -276,6 +312,7 @@ impl Start<'_> {
         let mut arguments = vec![&*runtime, &*daemon, "--config", &*config, "--state-dir", &*state];
         arguments.extend(token_file.iter().map(String::as_str));
         self.exec(Path::new("env"), &arguments, None)?;
+        self.gateway = Some(gateway);
         Ok(public.unwrap_or(gateway))
     }
 
@@ -309,7 +346,7 @@ impl Start<'_> {
         // Another loopback address for each scene, since the port is always the same.
         let server = match self.scene {
             Scene::Long => Ipv4Addr::new(127, 0, 0, 12),
-            Scene::Tunnel | Scene::Gateway => Ipv4Addr::new(127, 0, 0, 11),
+            Scene::Tunnel | Scene::Gateway | Scene::Relay => Ipv4Addr::new(127, 0, 0, 11),
         };
         let control = SocketAddr::from((server, CONTROL));
         ensure!(TcpListener::bind(control).is_ok(), "port {CONTROL}, which bore cannot change, is taken");
@@ -321,7 +358,7 @@ impl Start<'_> {
                 let listen = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 13), CONTROL));
                 self.long_path_to(control, Some(listen))?
             }
-            Scene::Tunnel | Scene::Gateway => control,
+            Scene::Tunnel | Scene::Gateway | Scene::Relay => control,
         };
         let (public, to) = (free_port()?, link.ip().to_string());
         let (backend, port) = (self.workshop.backend.port().to_string(), public.to_string());
@@ -507,11 +544,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_scene_has_a_reference_ours_and_a_rival() {
-        for scene in [Scene::Tunnel, Scene::Long, Scene::Gateway] {
+    fn each_scene_has_a_reference_and_ours_and_those_beside_others_have_a_rival() {
+        for scene in [Scene::Tunnel, Scene::Long, Scene::Gateway, Scene::Relay] {
             let peers: Vec<_> = Peer::ALL.into_iter().filter(|peer| peer.takes_part(scene)).collect();
-            assert!(peers.contains(&Peer::Direct) && peers.contains(&Peer::Ours));
-            assert!(peers.iter().any(|peer| peer.is_rival()));
+            assert!(peers.contains(&scene.reference()) && peers.contains(&Peer::Ours));
+            assert_eq!(peers.iter().any(|peer| peer.is_rival()), scene != Scene::Relay);
         }
     }
 }

@@ -90,7 +90,7 @@ async fn asked(daemon: &Daemon, path: &str) -> Result<Value> {
 }
 
 /// Logs in by device code as the person who agrees.
-async fn log_in(daemon: &Daemon, provider: &OidcProvider) -> Result<()> {
+pub(crate) async fn log_in(daemon: &Daemon, provider: &OidcProvider) -> Result<()> {
     let begun = begin(daemon, "--device-code").await?;
     provider.approve(text(&begun, "user_code")?).await?;
     let over = until_over(daemon).await?;

@@ -45,4 +45,5 @@ mod tiers;
 mod tls;
 mod tray;
 mod tunnels;
+mod walk_through;
 mod watching;

@@ -1,9 +1,14 @@
 //! The recipe of a relay for each premium tenant keeps what it promises, in both of its forms.
 
-use std::{collections::BTreeSet, fs, path::PathBuf, process::Command};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
-use anyhow::{Context as _, Result, ensure};
-use e2e::skipped;
+use anyhow::{Context as _, Result, bail, ensure};
+use e2e::{binaries, skipped};
 use serde_json::Value;
 
 fn recipe() -> PathBuf {
@@ -53,6 +58,17 @@ fn each_tenants_relay_of_the_compose_file_is_alone_on_its_network() -> Result<()
             "{name} trusts another network"
         );
     }
+    let isolated: BTreeSet<&str> = compose["networks"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(_, network)| network["internal"] == true)
+        .map(|(name, _)| name.as_str())
+        .collect();
+    ensure!(isolated == networks, "{isolated:?} lead nowhere, the relays are on {networks:?}");
+    let command = compose["x-relay"]["command"].clone();
+    ensure!(relays.iter().all(|(_, relay)| relay["command"] == command), "the relays are not started alike");
+    would_serve(&texts(&command))?;
     let proxy = &services["proxy"];
     ensure!(texts(&proxy["ports"]) == ["443:443"]);
     ensure!(
@@ -68,6 +84,44 @@ fn each_tenants_relay_of_the_compose_file_is_alone_on_its_network() -> Result<()
         );
     }
     ensure!(sites.matches('{').count() == sites.matches('}').count());
+    Ok(())
+}
+
+/// Starts the real relay with these arguments, but no settings: it is to stumble over their being away, and nothing before.
+fn would_serve(arguments: &[&str]) -> Result<()> {
+    let config = "/etc/tunnel-relay/relay.toml";
+    ensure!(arguments.ends_with(&["--config", config]), "{arguments:?}");
+    if Path::new(config).exists() {
+        return skipped(
+            "the relays' command",
+            "this machine has settings of its own at the containers' path",
+        );
+    }
+    let output = Command::new(binaries::tunnel_relay()?).args(arguments).output()?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(!output.status.success() && said.contains(&format!("could not read {config}")), "{said}");
+    Ok(())
+}
+
+#[test]
+fn the_settings_of_each_tenants_relay_are_good() -> Result<()> {
+    for tenant in ["acme", "globex"] {
+        let file = recipe().join(format!("{tenant}.toml"));
+        let output = Command::new(binaries::tunnel_relay()?)
+            .args(["config", "check", "--print"])
+            .arg(&file)
+            .output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success() && said.is_empty(), "{tenant}: {said}");
+        // What the file says is what is in force, under the names that it says it by.
+        let (given, printed) = (fs::read_to_string(&file)?, String::from_utf8(output.stdout)?);
+        for line in given.lines().filter(|line| line.contains(" = ")) {
+            ensure!(
+                printed.lines().any(|shown| shown == line),
+                "{tenant}: {line} is not in force:\n{printed}"
+            );
+        }
+    }
     Ok(())
 }
 
@@ -94,6 +148,7 @@ fn each_tenants_relay_of_the_quadlet_is_alone_on_its_network() -> Result<()> {
     let unit =
         |name: &str| fs::read_to_string(recipe().join("quadlet").join(name)).with_context(|| name.to_owned());
     let proxy = unit("relay-proxy.container")?;
+    let compose = fs::read_to_string(recipe().join("compose.yaml"))?;
     ensure!(values(&proxy, "Container", "PublishPort") == ["443:443"]);
     let mut networks = BTreeSet::new();
     for tenant in ["acme", "globex"] {
@@ -107,6 +162,11 @@ fn each_tenants_relay_of_the_quadlet_is_alone_on_its_network() -> Result<()> {
                 && of("DropCapability") == ["all"]
                 && of("NoNewPrivileges") == ["true"]
         );
+        // The same command in both forms; only the compose file's has been tried.
+        let [command] = &of("Exec")[..] else { bail!("{tenant} has no command, or several") };
+        let listed: Vec<String> = command.split_whitespace().map(|word| format!("\"{word}\"")).collect();
+        let joined = compose.split_whitespace().collect::<Vec<_>>().join(" ");
+        ensure!(joined.contains(&listed.join(", ")), "{tenant} starts with other arguments: {command}");
         ensure!(of("User") == ["65532"] && of("ContainerName") == [tenant]);
         ensure!(of("Volume").contains(&format!("relay-{tenant}-data:/data")));
         let network = unit(&format!("relay-{tenant}.network"))?;

@@ -118,6 +118,36 @@ fn a_certificate_is_ordered_answered_for_and_kept() -> Result<()> {
     })
 }
 
+#[test]
+fn an_account_that_cannot_be_kept_is_opened_once() -> Result<()> {
+    if !Pebble::is_installed() {
+        return skipped("certificates by ACME", "pebble is not installed; cargo xtask setup does that");
+    }
+    scenario(async |lab| {
+        let dir = lab.folder("pebble", "pebble.log")?;
+        let place = PebblePlace::new(&dir)?;
+        let data = lab.dir().join("data-of-the-relay");
+        // What cannot be overwritten stands where the account would be drafted.
+        fs::create_dir_all(data.join("acme/.account.json"))?;
+        fs::set_permissions(&data, fs::Permissions::from_mode(0o700))?;
+        let config = format!(
+            "[acme]\ndomains = [\"localhost\"]\ndirectory = \"{}\"\nca_file = \"{}\"\n",
+            place.url(),
+            place.ca_file().display()
+        );
+        let options = RelayOptions { config: Some(config), data_dir: Some(data), ..RelayOptions::default() };
+        let mut relay = lab.relay(options).await?;
+        let pebble = place.start(relay.listen()).await?;
+        let root = pebble.root().await?;
+        eventually("a certificate is issued", LIMIT * 2, async || is_served(&relay, &root).await).await?;
+        ensure!(Pattern("the account with the authority could not be kept").is_in(&mut relay));
+        let log = fs::read_to_string(dir.join("pebble.log"))?;
+        let opened = log.matches("accounts in memory").count();
+        ensure!(opened == 1, "{opened} accounts were opened: {log}");
+        Ok(())
+    })
+}
+
 fn url(relay: &Relay, path: &str) -> String {
     format!("https://localhost:{}{path}", relay.listen().port())
 }

@@ -26,6 +26,7 @@ const NAP: Duration = Duration::from_secs(60 * 60);
 pub(crate) async fn keep(tls: &Tls, settings: &AcmeSettings) {
     let shelf = Arc::new(Shelf::new(&tls.data_dir, settings));
     let mut pause = Pause::default();
+    let mut unkept = None;
     let mut due = match on_disk(Arc::clone(&shelf), Shelf::load).await {
         Ok(Some((pair, validity))) => {
             tls.show("acme", pair, Some(validity));
@@ -54,7 +55,7 @@ pub(crate) async fn keep(tls: &Tls, settings: &AcmeSettings) {
     }
     loop {
         sleep_until(tls, due).await;
-        let fault = match order::order(tls, settings, &shelf).await {
+        let fault = match order::order(tls, settings, &shelf, &mut unkept).await {
             Ok(issued) => {
                 pause = Pause::default();
                 due = early(issued.validity.renew_at(), issued.validity.not_after);

@@ -86,7 +86,7 @@ pub struct Serve {
 /// `tunnel-relay config …`.
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
-    /// Say what is wrong with a settings file, all of it; exit code 7 if anything is
+    /// Say what is wrong with a settings file, all of it; exit code 7 if anything is. Warnings alone: 0
     Check(ConfigCheck),
 }
 
@@ -141,6 +141,7 @@ impl Serve {
             Some(path) => Settings::load(path)?,
             None => Settings::default(),
         };
+        settings.log_warnings();
         let relay = Relay::start(RelayConfig {
             listen: self.listen,
             admin_listen: self.admin_listen,
@@ -192,6 +193,9 @@ impl ConfigCheck {
                 return Ok(ExitCode::from(FAULTY));
             }
         };
+        for warning in settings.warnings() {
+            writeln!(talk, "warning: {warning}")?;
+        }
         if self.print {
             write!(answer, "{}", settings.to_toml()).context("writing the settings")?;
         } else {
@@ -287,6 +291,9 @@ mod tests {
         assert!(code == ExitCode::SUCCESS && answer.ends_with("is good\n") && talk.is_empty());
         let (code, answer, _) = check("[edge]\nunread_timeout_s = 9\n", true);
         assert!(code == ExitCode::SUCCESS && answer.contains("\nunread_timeout_s = 9\n"));
+        let (code, answer, talk) = check("[tiers.free]\nrequests_per_minute = 9\n", false);
+        assert!(code == ExitCode::SUCCESS && answer.ends_with("is good\n"));
+        assert!(talk.starts_with("warning: tiers.default: ") && talk.lines().count() == 1, "{talk}");
         let (code, answer, talk) = check("[edge]\nunread = 9\n[tiers.free]\nmax_devices = 0\n", true);
         assert!(code == ExitCode::from(7) && answer.is_empty());
         assert!(

@@ -7,6 +7,7 @@ mod rules;
 mod show;
 mod table;
 mod tier;
+mod warnings;
 
 use std::collections::BTreeMap;
 use std::io::Read as _;

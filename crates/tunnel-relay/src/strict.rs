@@ -67,6 +67,7 @@ fn is_one_host<B>(request: &Request<B>) -> bool {
 fn is_host(host: &HeaderValue) -> bool {
     // A client that has no name for the server sends an empty one.
     host.is_empty()
+        || is_plain(host.as_bytes())
         || Authority::try_from(host.as_bytes()).is_ok_and(|authority| {
             let text = authority.as_str();
             // `http` takes any text for a port.
@@ -76,8 +77,20 @@ fn is_host(host: &HeaderValue) -> bool {
         })
 }
 
+/// Tells whether a host is a name or an IPv4 address, perhaps with a port, which is nearly each: without the copy that
+/// [`Authority`] makes of what it reads.
+fn is_plain(host: &[u8]) -> bool {
+    let at = host.iter().position(|byte| *byte == b':').unwrap_or(host.len());
+    let (name, port) = host.split_at(at);
+    !name.is_empty()
+        && name.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-'))
+        && port.iter().skip(1).all(u8::is_ascii_digit)
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn refusal(version: Version, headers: &[(&str, &str)]) -> Option<&'static str> {
@@ -133,6 +146,16 @@ mod tests {
         assert_eq!(of(&["Chunked "]), None);
         for bad in [&["gzip, chunked"][..], &["chunked, chunked"], &["x", "chunked"], &["identity"], &[""]] {
             assert_eq!(of(bad), Some("bad_transfer_coding"), "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_looks_plain_is_a_host_to_the_parser_too(host in "[a-z0-9.:@,\\[\\]/ -]{1,12}") {
+            if is_plain(host.as_bytes()) {
+                let authority = Authority::try_from(host.as_bytes());
+                prop_assert!(authority.is_ok_and(|authority| host.starts_with(authority.host())), "{}", host);
+            }
         }
     }
 }

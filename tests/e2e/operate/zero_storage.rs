@@ -4,7 +4,7 @@ use std::{
     fs::{self, File},
     os::unix::fs::{FileExt as _, MetadataExt as _},
     path::Path,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -19,9 +19,15 @@ const LIMIT: Duration = Duration::from_secs(15);
 /// How long after the end of the last stream the relay's memory is looked at.
 const AFTER: Duration = Duration::from_secs(5);
 
+/// How each canary begins, and how that looks where bytes are written as a list of numbers, in hexadecimal, and in base64,
+/// where it may begin with any of three bytes.
+const CANARY: &str = "canary-";
+const DISGUISES: [&str; 6] =
+    [CANARY, "99, 97, 110, 97, 114, 121, 45", "63616e6172792d", "Y2FuYXJ5L", "jYW5hcnkt", "NhbmFyeS"];
+
 /// Makes up a text that from now on must be found nowhere.
 fn canary(what: &str) -> String {
-    let secret = format!("canary-{what}-{:016x}", rand::random::<u64>());
+    let secret = format!("{CANARY}{what}-{:016x}", rand::random::<u64>());
     keep_secret(&secret);
     secret
 }
@@ -29,6 +35,7 @@ fn canary(what: &str) -> String {
 #[test]
 fn nothing_that_passes_through_is_kept() -> Result<()> {
     scenario(async |lab| {
+        let begun = SystemTime::now();
         let own = lab.dir().join("tmp-of-the-relay");
         fs::create_dir_all(&own)?;
         let env = [("TMPDIR", own.display().to_string()), ("TUNNEL_RELAY_LOG", "trace".to_owned())];
@@ -77,6 +84,12 @@ fn nothing_that_passes_through_is_kept() -> Result<()> {
 
         world.relay.terminate();
         world.relay.process().wait(LIMIT).await?;
+        // Also where secrets of its own belong, and in other forms.
+        look_for_canaries(&world.relay.data_dir())?;
+        look_for_canaries(world.relay.process().log())?;
+        for everybodys in ["/tmp", "/var/tmp", "/dev/shm"] {
+            look_for_newer_files(Path::new(everybodys), begun)?;
+        }
         ensure!(list(&own).is_empty(), "the relay has left {:?}", list(&own));
         let data = list(&world.relay.data_dir());
         let known = [
@@ -241,6 +254,30 @@ async fn is_taken_over(lab: &mut Lab, world: &World, prompt: &str) -> Result<(Da
     .await?;
     drop(reply.ending().await);
     Ok(second)
+}
+
+/// Fails if a canary, however disguised, is in this file or in one below this folder.
+fn look_for_canaries(place: &Path) -> Result<()> {
+    if place.is_dir() {
+        return list(place).iter().try_for_each(|name| look_for_canaries(&place.join(name)));
+    }
+    let bytes = fs::read(place)?;
+    let found = DISGUISES.iter().find(|form| count(&bytes, form.as_bytes()) > 0);
+    ensure!(found.is_none(), "{} has {found:?} in it, which a canary begins with", place.display());
+    Ok(())
+}
+
+/// Looks for secrets in the files of a folder that everybody may write to, not in what lies below: that is other tests'.
+fn look_for_newer_files(dir: &Path, begun: SystemTime) -> Result<()> {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let Ok(meta) = entry.metadata() else { continue };
+        if meta.is_file() && meta.modified().is_ok_and(|modified| modified >= begun) {
+            // One that is gone meanwhile, or another user's, is not the relay's.
+            let bytes = fs::read(entry.path()).unwrap_or_default();
+            look_for_secrets(&bytes).with_context(|| entry.path().display().to_string())?;
+        }
+    }
+    Ok(())
 }
 
 fn list(dir: &Path) -> Vec<String> {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use instant_acme::{
-    Account, AuthorizationStatus, ChallengeType, Identifier, NewAccount, NewOrder, Order, OrderStatus,
-    RetryPolicy,
+    Account, AccountCredentials, AuthorizationStatus, ChallengeType, Identifier, NewAccount, NewOrder, Order,
+    OrderStatus, RetryPolicy,
 };
 use rcgen::{CertificateParams, CustomExtension, KeyPair};
 use rustls::sign::CertifiedKey;
@@ -26,9 +26,9 @@ pub(super) struct Issued {
 /// Why there is none.
 #[derive(Debug)]
 pub(super) enum Failed {
-    /// Nothing was ordered: the authority cannot be reached, or has no account for us.
+    /// Nothing was asked for: the authority cannot be reached, or our own account cannot be read.
     Unreachable(anyhow::Error),
-    /// The order came to nothing.
+    /// The authority has looked at what was asked for, and it came to nothing.
     Order(anyhow::Error),
 }
 
@@ -46,14 +46,33 @@ const ORDER_WAIT: Duration = Duration::from_secs(300);
 /// Longest wait for the authority to look at one thing.
 const POLL: RetryPolicy = RetryPolicy::new().timeout(Duration::from_secs(120));
 
-/// Orders a certificate, answers the authority's challenges, and keeps what it issues.
-pub(super) async fn order(tls: &Tls, settings: &AcmeSettings, shelf: &Arc<Shelf>) -> Result<Issued, Failed> {
-    let account = tokio::time::timeout(ACCOUNT_WAIT, account(settings, shelf));
+/// An account that is not on the disk yet. Authorities count who opens accounts, so that it must not be opened anew with
+/// each order because the disk is full.
+pub(super) struct Unkept {
+    account: Account,
+    credentials: Arc<AccountCredentials>,
+}
+
+/// Orders a certificate, answers the authority's challenges, and keeps what it issues. `unkept` is for the next order.
+pub(super) async fn order(
+    tls: &Tls,
+    settings: &AcmeSettings,
+    shelf: &Arc<Shelf>,
+    unkept: &mut Option<Unkept>,
+) -> Result<Issued, Failed> {
+    let account = tokio::time::timeout(ACCOUNT_WAIT, account(settings, shelf, unkept));
     let account = account
         .await
         .unwrap_or_else(|_| Err(anyhow::anyhow!("no answer within {} s", ACCOUNT_WAIT.as_secs())))
-        .with_context(|| format!("asking the authority {}", settings.directory))
-        .map_err(Failed::Unreachable)?;
+        .with_context(|| format!("asking the authority {}", settings.directory));
+    let account = match account {
+        Ok(account) => account,
+        Err(error) if is_answer(&error) => {
+            note_failure(shelf).await;
+            return Err(Failed::Order(error));
+        }
+        Err(error) => return Err(Failed::Unreachable(error)),
+    };
     let issued = tokio::time::timeout(ORDER_WAIT, issue(tls, settings, &account));
     let issued =
         issued.await.unwrap_or_else(|_| Err(anyhow::anyhow!("not done within {} s", ORDER_WAIT.as_secs())));
@@ -70,9 +89,7 @@ pub(super) async fn order(tls: &Tls, settings: &AcmeSettings, shelf: &Arc<Shelf>
             Ok(Issued { pair, validity })
         }
         Err(error) => {
-            if let Err(error) = on_disk(Arc::clone(shelf), Shelf::note_failure).await {
-                tracing::warn!(error = format!("{error:#}"), "the failed order could not be noted");
-            }
+            note_failure(shelf).await;
             let names = settings.domains.join(" ");
             Err(Failed::Order(error.context(format!(
                 "ordering a certificate for {names}; the authority must reach this relay at port 443 of each name"
@@ -81,21 +98,50 @@ pub(super) async fn order(tls: &Tls, settings: &AcmeSettings, shelf: &Arc<Shelf>
     }
 }
 
+async fn note_failure(shelf: &Arc<Shelf>) {
+    if let Err(error) = on_disk(Arc::clone(shelf), Shelf::note_failure).await {
+        tracing::warn!(error = format!("{error:#}"), "the failed order could not be noted");
+    }
+}
+
+/// Tells whether the authority itself said no, which it may count.
+fn is_answer(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(instant_acme::Error::Api(_)))
+}
+
 /// Finds the account with the authority, or opens one.
-async fn account(settings: &AcmeSettings, shelf: &Arc<Shelf>) -> anyhow::Result<Account> {
+async fn account(
+    settings: &AcmeSettings,
+    shelf: &Arc<Shelf>,
+    unkept: &mut Option<Unkept>,
+) -> anyhow::Result<Account> {
     // The library's client takes the process's; whoever was first, it is the same one.
     let _installed = rustls::crypto::CryptoProvider::install_default((*provider()).clone());
     let builder = || match &settings.ca_file {
         Some(file) => Account::builder_with_root(file).with_context(|| format!("reading {}", file.display())),
         None => Account::builder().context("setting up TLS to the authority"),
     };
-    if let Some(credentials) = on_disk(Arc::clone(shelf), Shelf::account).await? {
-        return Ok(builder()?.from_credentials(credentials).await?);
+    let (account, credentials) = if let Some(Unkept { account, credentials }) = unkept {
+        (account.clone(), Arc::clone(credentials))
+    } else {
+        if let Some(credentials) = on_disk(Arc::clone(shelf), Shelf::account).await? {
+            return Ok(builder()?.from_credentials(credentials).await?);
+        }
+        let contact: Vec<&str> = settings.contact.as_deref().into_iter().collect();
+        let new =
+            NewAccount { contact: &contact, terms_of_service_agreed: true, only_return_existing: false };
+        let (account, credentials) = builder()?.create(&new, settings.directory.to_string(), None).await?;
+        let credentials = Arc::new(credentials);
+        *unkept = Some(Unkept { account: account.clone(), credentials: Arc::clone(&credentials) });
+        (account, credentials)
+    };
+    match on_disk(Arc::clone(shelf), move |shelf| shelf.store_account(&credentials)).await {
+        Ok(()) => *unkept = None,
+        Err(error) => tracing::warn!(
+            error = format!("{error:#}"),
+            "the account with the authority could not be kept, that is tried again with the next order"
+        ),
     }
-    let contact: Vec<&str> = settings.contact.as_deref().into_iter().collect();
-    let new = NewAccount { contact: &contact, terms_of_service_agreed: true, only_return_existing: false };
-    let (account, credentials) = builder()?.create(&new, settings.directory.to_string(), None).await?;
-    on_disk(Arc::clone(shelf), move |shelf| shelf.store_account(&credentials)).await?;
     Ok(account)
 }
 

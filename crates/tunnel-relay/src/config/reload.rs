@@ -119,6 +119,7 @@ async fn look(shared: &Shared, mut watch: FileWatch, path: &Path, asked: bool) -
             shared.take_over(settings);
             shared.metrics.reloaded(true);
             info!("settings reloaded");
+            shared.settings().log_warnings();
             told(shared, ConfigState { loaded_at: Timestamp::now(), faults: Vec::new() });
         }
         Err(faults) => {

@@ -228,6 +228,49 @@ fn a_fault_names_its_key_in_full_and_what_was_meant() {
 }
 
 #[test]
+fn claims_that_users_write_are_warned_of() {
+    let warnings = |more: &str| {
+        parse(&format!("[tiers.default]\nmax_body_bytes = 1\n{ISSUER}{more}")).unwrap().warnings()
+    };
+    for (key, path) in [
+        ("tenant_claim", "user_metadata.team"),
+        ("tier_claim", "user_metadata.tier"),
+        ("scope_claim", "user_metadata"),
+    ] {
+        let told = warnings(&format!("{key} = \"{path}\"\n"));
+        assert!(
+            told.len() == 1 && told[0].starts_with(&format!("issuers.id.{key}: users may change {path} ")),
+            "{told:?}"
+        );
+    }
+    for fine in ["", "tier_claim = \"app_metadata.tier\"\n", "tenant_claim = \"user_metadata_x\"\n"] {
+        assert_eq!(warnings(fine), [""; 0], "{fine}");
+    }
+}
+
+#[test]
+fn a_default_tier_without_limits_is_warned_of_where_tiers_are_meant() {
+    let warnings = |text: &str| parse(text).unwrap().warnings();
+    let free = "[tiers.free]\nrequests_per_minute = 20\n";
+    for unlimited in [
+        free.to_owned(),
+        format!("{free}[tiers.default]\nmax_streams = 3\n"),
+        format!("{ISSUER}tier_claim = \"tier\"\n"),
+    ] {
+        let told = warnings(&unlimited);
+        assert!(told.len() == 1 && told[0].starts_with("tiers.default: a token "), "{unlimited}{told:?}");
+    }
+    for fine in [
+        String::new(),
+        ISSUER.to_owned(),
+        "[tiers.premium]\nmax_streams = 300\n".to_owned(),
+        format!("{free}[tiers.default]\nrequests_per_minute = 5\n"),
+    ] {
+        assert_eq!(warnings(&fine), [""; 0], "{fine}");
+    }
+}
+
+#[test]
 fn an_issuer_that_would_take_foreign_tokens_is_refused() {
     let base = "name = \"id\"\nissuer = \"https://id.example.org/\"\n";
     let cases = [
