@@ -76,7 +76,11 @@ async fn answer(
     let mut response = match target(request.uri().path()) {
         Target::Device => forward::forward(connection, client, request, request_id).await,
         Target::Connect => {
-            attach::connect(connection, client, request).await.unwrap_or_else(|refusal| refuse(&refusal))
+            let mut subject = None;
+            let connected = attach::connect(connection, client, request, &mut subject).await;
+            connected.unwrap_or_else(|refusal| {
+                forward::refuse(connection, client, subject.as_deref(), &refusal, Dialect::Plain, request_id)
+            })
         }
         Target::Health => health(connection, client, request.method(), request.headers(), request_id).await,
         Target::Own(resource) => account::answer(connection, client, resource, request, request_id)

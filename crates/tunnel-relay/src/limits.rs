@@ -15,6 +15,7 @@ use arc_swap::ArcSwap;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
+use tunnel_transport::DialKind;
 
 use self::bounded::Bounded;
 use self::rate::{Rate, Terms, Wait};
@@ -133,6 +134,20 @@ impl Limits {
             )?;
         }
         Ok(allowed)
+    }
+
+    /// Lets a desktop dial, or says how long to wait. Called once for each dial, after its token was verified.
+    pub(crate) fn allow_dial(&self, principal: &Principal, kind: &DialKind) -> Result<(), Refusal> {
+        let in_force = self.in_force.load();
+        let tier = in_force.tiers.get(principal.tier.as_deref());
+        let (rate, what) = match kind {
+            DialKind::Fresh | DialKind::Migrate { .. } => (&tier.dials, "your desktops dial this relay too often"),
+            DialKind::Resume { .. } => (&tier.resumes, "your desktops resume their sessions too often"),
+        };
+        match rate {
+            Some(rate) => check(rate, &principal.subject, &mut HeaderMap::new(), what),
+            None => Ok(()),
+        }
     }
 
     /// Returns the bytes a second that the tenant's streams share; `None`: as many as there are.

@@ -219,8 +219,8 @@ impl Registry {
         visible.map(|(name, tunnel)| KnownDevice { name: name.clone(), tunnel: tunnel.cloned() }).collect()
     }
 
-    /// Makes a session known. It serves at once where its device has none; the session that is there is displaced
-    /// only by [`Self::attached`], when the new one has proved to be alive.
+    /// Makes a session known. It serves at once where its device has none; the session that is there is displaced only by
+    /// [`Self::take_over`] or [`Self::move_to`], when the new one has proved to be alive.
     pub(crate) fn announce(&self, new: NewTunnel<'_>, max_devices: usize) -> Result<Arc<Tunnel>, Refusal> {
         let NewTunnel { principal, device, agent, session } = new;
         let now = Instant::now();
@@ -248,7 +248,13 @@ impl Registry {
                 epoch: now,
             })
         });
-        announced.map_err(|directory::Full| Refusal::TooManyDevices { limit: max_devices })
+        drop(directory);
+        let announced = announced.map_err(|directory::Full| Refusal::TooManyDevices { limit: max_devices })?;
+        for displaced in announced.displaced {
+            // Mostly nobody is there to hear it. Should this have been one that is just coming up, it dials again.
+            displaced.session.close(restarting(1));
+        }
+        Ok(announced.session)
     }
 
     /// Lets a session take its device over from the one that serves it. The older of the two ends with code 4409,
@@ -264,11 +270,11 @@ impl Registry {
         taken_over
     }
 
-    /// Lets a session stand beside the one that serves its device: it gets the new requests, the old one finishes
-    /// what it has.
+    /// Lets a session stand beside the one that serves its device: it gets the new requests, the older one finishes
+    /// what it has and ends, which is this one when it has come up late.
     pub(crate) fn move_to(&self, id: SessionId) {
         let promoted = self.lock().promote(id, Fate::Retiring, Instant::now());
-        if let Promoted::Displaced(old) = promoted {
+        if let Promoted::Displaced(old) | Promoted::Late(old) = promoted {
             old.retire();
         }
     }
