@@ -150,7 +150,7 @@ mod tests {
             let (pace, mallory) = (Arc::clone(&pace), Arc::<str>::from("mallory"));
             flood.spawn(async move {
                 loop {
-                    drop(pace.turn(&mallory).await);
+                    let _turn = pace.turn(&mallory).await;
                 }
             });
         }

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::auth::{self, TokenError};
 use crate::body::RelayBody;
-use crate::client::Client;
+use crate::client::{Client, X_FORWARDED_FOR};
 use crate::cors::{self, AllowedOrigin};
 use crate::error::{Dialect, Refusal, X_REQUEST_ID};
 use crate::listener::Connection;
@@ -66,7 +66,12 @@ async fn answer(
         return response;
     }
     let shared = &connection.shared;
-    let arrived = match shared.limits.arrive(&shared.settings(), client, request.headers()) {
+    let known = |token: &str| shared.authority.remembers(token);
+    let arrived = shared.limits.arrive(&shared.settings(), client, request.headers(), known);
+    if !connection.is_proxy && request.headers().contains_key(X_FORWARDED_FOR) {
+        shared.limits.unnamed_proxy(connection.direct.address, arrived.is_err());
+    }
+    let arrived = match arrived {
         Ok(arrived) => arrived,
         Err(refusal) => {
             let dialect = Dialect::of(request.uri().path());

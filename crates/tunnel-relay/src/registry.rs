@@ -249,7 +249,8 @@ impl Registry {
             })
         });
         drop(directory);
-        let announced = announced.map_err(|directory::Full| Refusal::TooManyDevices { limit: max_devices })?;
+        let announced =
+            announced.map_err(|directory::Full| Refusal::TooManyDevices { limit: max_devices })?;
         for displaced in announced.displaced {
             // Mostly nobody is there to hear it. Should this have been one that is just coming up, it dials again.
             displaced.session.close(restarting(1));
