@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use self::forwarded::{Hop, Node};
 use crate::listener::Connection;
 
-pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// The caller's address as far as it can be trusted.

@@ -1,4 +1,22 @@
 //! Which device is reached through which session, on this node.
+//!
+//! [`Registry`] is the only place that knows it, and its methods are the seam at which several nodes would come in. They
+//! are a struct's and not a trait's, since there is one implementation, and what it hands out, a [`Tunnel`] with its
+//! session, is of this process: between nodes a request goes to the node that has the session, and is found there by these
+//! same methods. What each must promise then, of all nodes together:
+//!
+//! - [`Registry::find`], [`Registry::admit`], [`Registry::admit_all`]: one session serves a device, and the request is
+//!   admitted to it in one step. They run for each request, so they may neither wait nor allocate for one device: another
+//!   node's devices are looked up in a copy, and a stale copy may cost a second hop and never reach another subject's.
+//! - [`Registry::devices`], [`Registry::expects`], [`Registry::tenant`]: the same, and may be some seconds old.
+//! - [`Registry::announce`]: the bounds of devices and of each one's sessions hold for the subject, so its node is always the
+//!   same one or they are counted in one place. Refusing comes before anything is displaced.
+//! - [`Registry::take_over`], [`Registry::move_to`]: the later of two dials wins, whichever node took it; dials are numbered
+//!   in one order for a device. The loser is told by the node that has it.
+//! - [`Registry::resume`]: only the node that has the session can, others name it; who was taken over is told so
+//!   everywhere, and nobody hears of another subject's.
+//! - [`Registry::remove`]: leaves a successor alone, also one on another node.
+//! - [`Registry::tunnels`], [`Registry::counts`]: of this node only: its drain, metrics and admin address.
 
 mod directory;
 mod load;
