@@ -32,14 +32,17 @@ enum Arrival {
     Beside,
 }
 
-/// Answers a dial. The upgrade completes after the answer has been written.
+/// Answers a dial. The upgrade completes after the answer has been written. `subject` becomes whose it is, once that is
+/// known.
 pub(crate) async fn connect(
     connection: &Connection,
     client: &Client,
     mut request: Request<Incoming>,
+    subject: &mut Option<Arc<str>>,
 ) -> Result<Response<RelayBody>, Refusal> {
     let shared = &connection.shared;
     let principal = shared.authority.verify(auth::bearer(request.headers())?).await?;
+    *subject = Some(Arc::clone(&principal.subject));
     if !principal.scopes.has(Scope::Tunnel) {
         return Err(Refusal::Scope { needed: Scope::Tunnel, has: principal.scopes });
     }
@@ -54,9 +57,10 @@ pub(crate) async fn connect(
         return Err(Refusal::OtherDevice { asked: dial.device.to_string(), bound: bound.to_string() });
     }
     refuse_while_draining(shared, &principal, &dial)?;
+    shared.limits.allow_dial(&principal, &dial.kind)?;
     // A resume is cheap, and streams wait for it.
     if !matches!(dial.kind, DialKind::Resume { .. }) {
-        let turn = shared.dial_pace.turn().await;
+        let turn = shared.dial_pace.turn(&principal.subject).await;
         turn.map_err(|retry_after| Refusal::Busy { retry_after })?;
         // It may have begun meanwhile, and whoever comes after that is not asked to move.
         refuse_while_draining(shared, &principal, &dial)?;
@@ -100,10 +104,7 @@ fn open(
     let agent = dial.agent.unwrap_or_default().into();
     let new = NewTunnel { principal, device: dial.device, agent, session };
     let max_devices = shared.settings().tier(principal.tier.as_deref()).max_devices;
-    let tunnel = shared.registry.announce(new, max_devices).inspect_err(|refusal| {
-        let (subject, client) = (Some(&*principal.subject), client.address);
-        shared.audit.note(&Event::LimitHit { subject, client, code: refusal.code() });
-    })?;
+    let tunnel = shared.registry.announce(new, max_devices)?;
     match arrival {
         Arrival::Fresh => shared.metrics.dials.inc(),
         Arrival::Beside => shared.metrics.migrations.inc(),
@@ -155,30 +156,34 @@ impl Watch {
         let id = self.tunnel.session.id();
         let registered = Registered { shared: &self.shared, id };
         // A token may have to wait for its issuer's keys, which must not keep the session from being looked after.
+        let mut n_attached = 0;
         let closed = tokio::select! {
-            closed = self.follow() => closed,
+            closed = self.follow(&mut n_attached) => closed,
             never = self.take_refreshed(tokens) => match never {},
         };
         drop(registered);
-        let (subject, device) = (&*self.tunnel.subject, self.tunnel.device.as_str());
-        self.shared.audit.note(&Event::TunnelDown { subject, device, code: closed.code.into() });
+        // What never was up did not go down.
+        if n_attached > 0 {
+            let (subject, device) = (&*self.tunnel.subject, self.tunnel.device.as_str());
+            self.shared.audit.note(&Event::TunnelDown { subject, device, code: closed.code.into() });
+        }
         info!(code = u16::from(closed.code), reason = %closed.reason, "session ended");
     }
 
-    async fn follow(&self) -> Closed {
+    /// Looks after the session until its end, and counts how often its link came up.
+    async fn follow(&self, n_attached: &mut u64) -> Closed {
         let session = &self.tunnel.session;
         let mut link = session.link();
-        let mut n_attached = 0_u64;
         let mut presence = Follower::default();
         loop {
             let state = link.borrow_and_update().clone();
             match state {
                 LinkState::Attached { .. } => {
-                    self.attached(n_attached);
-                    n_attached += 1;
+                    self.attached(*n_attached);
+                    *n_attached += 1;
                     presence.begin(&self.tunnel);
                 }
-                LinkState::Detached { .. } if n_attached > 0 => debug!("link down"),
+                LinkState::Detached { .. } if *n_attached > 0 => debug!("link down"),
                 LinkState::Detached { .. } => {}
                 LinkState::Closed(closed) => return closed,
             }

@@ -38,7 +38,7 @@ use line::Record;
 use log_file::Rotation;
 pub use pseudonym::Kind;
 use pseudonym::Pseudonyms;
-use throttle::Throttle;
+use throttle::{Throttle, Verdict};
 use writer::Writer;
 
 /// Most events that wait for the disk. Beyond, they are counted and not written.
@@ -53,6 +53,9 @@ pub(crate) const FILE_NAME: &str = "audit.jsonl";
 /// Something that whoever is responsible for the relay may have to account for.
 ///
 /// Names of people, devices and addresses are written as keyed hashes; never a token, a path, a prompt.
+///
+/// What a subject does is written 300 times at once and then ten times a minute for each kind of event; the next such line
+/// of the subject says how many there were more.
 #[derive(Debug)]
 pub(crate) enum Event<'a> {
     /// The relay runs.
@@ -72,7 +75,8 @@ pub(crate) enum Event<'a> {
     TunnelDown { subject: &'a str, device: &'a str, code: u16 },
     /// A newer dial took a device over.
     Takeover { subject: &'a str, device: &'a str },
-    /// A caller was over a limit. Written once a minute for each subject, or address, and limit at most.
+    /// A caller was over a limit. Written once a minute for each subject, or address, and limit at most; the next such
+    /// line says how many there were more.
     LimitHit { subject: Option<&'a str>, client: IpAddr, code: &'static str },
     /// An operator did something, to this subject where it concerns one. `detail` is written as it is, so it names
     /// nobody.
@@ -147,35 +151,25 @@ impl AuditLog {
         log.note(&Event::Started);
         // Not the log itself, whose sender would keep the writer from ending with it.
         let weak = Arc::downgrade(&log.0);
-        let more = move || weak.upgrade().map_or(0, |shared| shared.throttle().take_more());
-        log.0.writer.spawn(writer.run(events, log.0.closing.clone(), more));
+        let held = move |all| {
+            let shared = weak.upgrade();
+            shared.map_or_else(Vec::new, |shared| shared.throttle().take_held(all, Instant::now()))
+        };
+        log.0.writer.spawn(writer.run(events, log.0.closing.clone(), held));
         log.0.writer.close();
         log
     }
 
     /// Notes an event.
     pub(crate) fn note(&self, event: &Event<'_>) {
-        let mut record = Record::of(event, Timestamp::now());
-        match event {
-            Event::TokenRefused { client, .. } => {
-                let Some(more) = self.0.throttle().token_refused(*client, Instant::now()) else { return };
-                record.more = (more > 0).then_some(more);
-            }
-            Event::LimitHit { subject, client, code } => {
-                if !self.0.throttle().limit_hit(*subject, *client, code, Instant::now()) {
-                    return;
-                }
-            }
-            Event::Started
-            | Event::Stopped
-            | Event::KeyCreated { .. }
-            | Event::TokenRevoked { .. }
-            | Event::TunnelUp { .. }
-            | Event::TunnelDown { .. }
-            | Event::Takeover { .. }
-            | Event::Admin { .. } => {}
-        }
-        if self.0.queue.try_send(record).is_err() {
+        let record = Record::of(event, Timestamp::now());
+        let verdict = self.0.throttle().pass(event, record, Instant::now());
+        let is_lost = match verdict {
+            Verdict::Write(record) => self.0.queue.try_send(record).is_err(),
+            Verdict::Later => false,
+            Verdict::Lost => true,
+        };
+        if is_lost {
             self.0.lost.add(1);
         }
     }

@@ -84,12 +84,14 @@ fn note(connection: &Connection, client: &Client, subject: Option<&str>, refusal
             shared.metrics.refused_tokens.inc(code);
             shared.audit.note(&Event::TokenRefused { client, code });
         }
-        Refusal::RateLimited { .. } | Refusal::TooManyStreams { .. } | Refusal::BodyTooLarge { .. } => {
+        Refusal::RateLimited { .. }
+        | Refusal::TooManyStreams { .. }
+        | Refusal::TooManyDevices { .. }
+        | Refusal::BodyTooLarge { .. }
+        | Refusal::UploadTooSlow { .. } => {
             shared.metrics.limit_hits.inc(code);
             shared.audit.note(&Event::LimitHit { subject, client, code });
         }
-        // Noted where it happens, which is where the subject is known.
-        Refusal::TooManyDevices { .. } => shared.metrics.limit_hits.inc(code),
         _ => {}
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, ORIGIN};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde_json::json;
 
@@ -17,6 +17,8 @@ use crate::error::{Dialect, Refusal, X_REQUEST_ID};
 use crate::listener::Connection;
 use crate::target::{Target, target};
 use crate::{account, attach, forward, headers, strict};
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Answers one request.
 ///
@@ -66,7 +68,12 @@ async fn answer(
         return response;
     }
     let shared = &connection.shared;
-    let arrived = match shared.limits.arrive(&shared.settings(), client, request.headers()) {
+    let known = |token: &str| shared.authority.remembers(token);
+    let arrived = shared.limits.arrive(&shared.settings(), client, request.headers(), known);
+    if !connection.is_proxy && request.headers().contains_key(X_FORWARDED_FOR) {
+        shared.limits.unnamed_proxy(connection.direct.address, arrived.is_err());
+    }
+    let arrived = match arrived {
         Ok(arrived) => arrived,
         Err(refusal) => {
             let dialect = Dialect::of(request.uri().path());
@@ -76,7 +83,11 @@ async fn answer(
     let mut response = match target(request.uri().path()) {
         Target::Device => forward::forward(connection, client, request, request_id).await,
         Target::Connect => {
-            attach::connect(connection, client, request).await.unwrap_or_else(|refusal| refuse(&refusal))
+            let mut subject = None;
+            let connected = attach::connect(connection, client, request, &mut subject).await;
+            connected.unwrap_or_else(|refusal| {
+                forward::refuse(connection, client, subject.as_deref(), &refusal, Dialect::Plain, request_id)
+            })
         }
         Target::Health => health(connection, client, request.method(), request.headers(), request_id).await,
         Target::Own(resource) => account::answer(connection, client, resource, request, request_id)

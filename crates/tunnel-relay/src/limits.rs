@@ -4,6 +4,7 @@ mod bounded;
 mod rate;
 mod throttle;
 mod tier;
+mod unnamed_proxy;
 
 use std::hash::Hash;
 use std::net::IpAddr;
@@ -15,12 +16,13 @@ use arc_swap::ArcSwap;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
+use tunnel_transport::DialKind;
 
 use self::bounded::Bounded;
 use self::rate::{Rate, Terms, Wait};
 use self::tier::Tiers;
 use crate::address_key::AddressKey;
-use crate::auth::Principal;
+use crate::auth::{self, Principal};
 use crate::client::Client;
 use crate::config::Settings;
 use crate::error::Refusal;
@@ -30,12 +32,14 @@ use crate::relay::Shared;
 pub(crate) use self::rate::{RATELIMIT, RATELIMIT_POLICY};
 pub(crate) use self::throttle::Throttle;
 pub(crate) use self::tier::Throttles;
+use self::unnamed_proxy::UnnamedProxy;
 
 /// Counts what is asked for.
 #[derive(Debug)]
 pub(crate) struct Limits {
     in_force: ArcSwap<InForce>,
     closed: Closed,
+    unnamed_proxy: UnnamedProxy,
 }
 
 /// The counters for the settings in force.
@@ -65,7 +69,11 @@ const SWEEP: Duration = Duration::from_secs(60);
 
 impl Limits {
     pub(crate) fn new(settings: &Settings) -> Self {
-        let limits = Self { in_force: ArcSwap::default(), closed: Closed::default() };
+        let limits = Self {
+            in_force: ArcSwap::default(),
+            closed: Closed::default(),
+            unnamed_proxy: UnnamedProxy::default(),
+        };
         limits.reload(settings);
         limits
     }
@@ -87,17 +95,23 @@ impl Limits {
     }
 
     /// Lets a request come near, before anything of it is looked at. Called once for each request.
+    ///
+    /// Many people may share an address with one who guesses. So of a closed one, tokens are let in that are `known` to be
+    /// good: that costs a hash and no signature.
     pub(crate) fn arrive(
         &self,
         settings: &Settings,
         client: &Client,
         headers: &HeaderMap,
+        known: impl FnOnce(&str) -> bool,
     ) -> Result<Allowed, Refusal> {
         if let Some(left) = self.closed.left(client.address)
             && headers.contains_key(AUTHORIZATION)
+            && !auth::bearer(headers).is_ok_and(known)
         {
             return Err(Refusal::RateLimited {
-                what: "your address has sent too many tokens that this relay does not take; none is looked at for now",
+                what: "your address has sent too many tokens that this relay does not take; no new one is looked at for \
+                       now",
                 retry_after: left,
                 headers: Box::default(),
             });
@@ -111,6 +125,12 @@ impl Limits {
             check(rate, &key, &mut allowed.headers, "your address is over its requests a minute")?;
         }
         Ok(allowed)
+    }
+
+    /// Notes a request with `X-Forwarded-For` of a peer that is no trusted proxy; `over`: it was over a limit of its
+    /// address.
+    pub(crate) fn unnamed_proxy(&self, peer: IpAddr, over: bool) {
+        self.unnamed_proxy.noticed(peer, over, Instant::now());
     }
 
     /// Lets a tenant's request in, or says how long to wait. Called once for each request, after its token was verified.
@@ -133,6 +153,22 @@ impl Limits {
             )?;
         }
         Ok(allowed)
+    }
+
+    /// Lets a desktop dial, or says how long to wait. Called once for each dial, after its token was verified.
+    pub(crate) fn allow_dial(&self, principal: &Principal, kind: &DialKind) -> Result<(), Refusal> {
+        let in_force = self.in_force.load();
+        let tier = in_force.tiers.get(principal.tier.as_deref());
+        let (rate, what) = match kind {
+            DialKind::Fresh | DialKind::Migrate { .. } => {
+                (&tier.dials, "your desktops dial this relay too often")
+            }
+            DialKind::Resume { .. } => (&tier.resumes, "your desktops resume their sessions too often"),
+        };
+        match rate {
+            Some(rate) => check(rate, &principal.subject, &mut HeaderMap::new(), what),
+            None => Ok(()),
+        }
     }
 
     /// Returns the bytes a second that the tenant's streams share; `None`: as many as there are.

@@ -1,4 +1,22 @@
 //! Which device is reached through which session, on this node.
+//!
+//! [`Registry`] is the only place that knows it, and its methods are the seam at which several nodes would come in. They
+//! are a struct's and not a trait's, since there is one implementation, and what it hands out, a [`Tunnel`] with its
+//! session, is of this process: between nodes a request goes to the node that has the session, and is found there by these
+//! same methods. What each must promise then, of all nodes together:
+//!
+//! - [`Registry::find`], [`Registry::admit`], [`Registry::admit_all`]: one session serves a device, and the request is
+//!   admitted to it in one step. They run for each request, so they may neither wait nor allocate for one device: another
+//!   node's devices are looked up in a copy, and a stale copy may cost a second hop and never reach another subject's.
+//! - [`Registry::devices`], [`Registry::expects`], [`Registry::tenant`]: the same, and may be some seconds old.
+//! - [`Registry::announce`]: the bounds of devices and of each one's sessions hold for the subject, so its node is always the
+//!   same one or they are counted in one place. Refusing comes before anything is displaced.
+//! - [`Registry::take_over`], [`Registry::move_to`]: the later of two dials wins, whichever node took it; dials are numbered
+//!   in one order for a device. The loser is told by the node that has it.
+//! - [`Registry::resume`]: only the node that has the session can, others name it; who was taken over is told so
+//!   everywhere, and nobody hears of another subject's.
+//! - [`Registry::remove`]: leaves a successor alone, also one on another node.
+//! - [`Registry::tunnels`], [`Registry::counts`]: of this node only: its drain, metrics and admin address.
 
 mod directory;
 mod load;
@@ -219,8 +237,8 @@ impl Registry {
         visible.map(|(name, tunnel)| KnownDevice { name: name.clone(), tunnel: tunnel.cloned() }).collect()
     }
 
-    /// Makes a session known. It serves at once where its device has none; the session that is there is displaced
-    /// only by [`Self::attached`], when the new one has proved to be alive.
+    /// Makes a session known. It serves at once where its device has none; the session that is there is displaced only by
+    /// [`Self::take_over`] or [`Self::move_to`], when the new one has proved to be alive.
     pub(crate) fn announce(&self, new: NewTunnel<'_>, max_devices: usize) -> Result<Arc<Tunnel>, Refusal> {
         let NewTunnel { principal, device, agent, session } = new;
         let now = Instant::now();
@@ -248,7 +266,14 @@ impl Registry {
                 epoch: now,
             })
         });
-        announced.map_err(|directory::Full| Refusal::TooManyDevices { limit: max_devices })
+        drop(directory);
+        let announced =
+            announced.map_err(|directory::Full| Refusal::TooManyDevices { limit: max_devices })?;
+        for displaced in announced.displaced {
+            // Mostly nobody is there to hear it. Should this have been one that is just coming up, it dials again.
+            displaced.session.close(restarting(1));
+        }
+        Ok(announced.session)
     }
 
     /// Lets a session take its device over from the one that serves it. The older of the two ends with code 4409,
@@ -264,11 +289,11 @@ impl Registry {
         taken_over
     }
 
-    /// Lets a session stand beside the one that serves its device: it gets the new requests, the old one finishes
-    /// what it has.
+    /// Lets a session stand beside the one that serves its device: it gets the new requests, the older one finishes
+    /// what it has and ends, which is this one when it has come up late.
     pub(crate) fn move_to(&self, id: SessionId) {
         let promoted = self.lock().promote(id, Fate::Retiring, Instant::now());
-        if let Promoted::Displaced(old) = promoted {
+        if let Promoted::Displaced(old) | Promoted::Late(old) = promoted {
             old.retire();
         }
     }

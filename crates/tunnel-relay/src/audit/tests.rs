@@ -206,8 +206,8 @@ async fn events_that_do_not_fit_are_counted_and_the_next_line_says_so() {
     let place = Place::new();
     let log = place.start(Rotation::default());
     // The writer has no turn before the first wait.
-    for _ in 0..QUEUE + 99 {
-        log.note(&Event::Takeover { subject: "alice", device: "desk" });
+    for n in 0..QUEUE + 99 {
+        log.note(&Event::Takeover { subject: &format!("tenant {n}"), device: "desk" });
     }
     log.finish().await;
     let lines = place.lines();
@@ -235,6 +235,31 @@ async fn a_flood_of_refused_tokens_leaves_few_lines_that_count_all() {
     assert_eq!(with_client + more, 100_000);
     // 50 a second, however slow this machine is.
     assert!(refused.len() < 1_000, "{} lines", refused.len());
+}
+
+#[tokio::test]
+async fn what_one_account_does_without_end_leaves_few_lines_that_count_all() {
+    let place = Place::new();
+    let log = place.start(Rotation::default());
+    for _ in 0..10_000 {
+        log.note(&Event::TunnelUp { subject: "mallory", device: "desk", token_id: "t", client: address() });
+        log.note(&Event::TunnelDown { subject: "mallory", device: "desk", code: 4409 });
+        tokio::task::yield_now().await;
+    }
+    log.note(&Event::Takeover { subject: "alice", device: "desk" });
+    log.finish().await;
+    let lines = place.lines();
+    let of = |event: &str| lines.iter().filter(|line| line["event"] == event).cloned().collect::<Vec<_>>();
+    for event in ["tunnel_up", "tunnel_down"] {
+        let lines = of(event);
+        let more: u64 = lines.iter().filter_map(|line| line["more"].as_u64()).sum();
+        assert_eq!(lines.len() as u64 + more, 10_000);
+        // 300, the last, and ten a minute, however slow this machine is.
+        assert!((301..400).contains(&lines.len()), "{} lines", lines.len());
+    }
+    assert_eq!(of("takeover").len(), 1);
+    assert_eq!(place.metrics.audit_lost.get(), 0);
+    assert!(place.verify().is_sound());
 }
 
 #[tokio::test]

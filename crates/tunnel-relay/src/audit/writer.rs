@@ -20,8 +20,8 @@ use crate::audit::{Event, Lost};
 const SYNC_EVERY: Duration = Duration::from_secs(1);
 /// How long a log that could not be opened or written is left alone.
 const RETRY_EVERY: Duration = Duration::from_secs(10);
-/// How often it is looked whether refused tokens are in no line.
-const MORE_EVERY: Duration = Duration::from_secs(60);
+/// How often it is looked whether events are in no line.
+const HELD_EVERY: Duration = Duration::from_secs(60);
 /// Most events that are written at once.
 const BATCH: usize = 256;
 
@@ -66,23 +66,23 @@ impl Writer {
 
     /// Writes until all senders are gone or `closing` is cancelled, and then what is left.
     ///
-    /// `more` says how many refused tokens no line has told of.
+    /// `held` returns lines for events that none has told of: those that are due, or all at the end.
     pub(super) async fn run(
         mut self,
         mut events: mpsc::Receiver<Record>,
         closing: CancellationToken,
-        more: impl Fn() -> u64,
+        held: impl Fn(bool) -> Vec<Record>,
     ) {
         let mut batch = Vec::with_capacity(BATCH);
-        let mut minute = tokio::time::interval(MORE_EVERY);
+        let mut minute = tokio::time::interval(HELD_EVERY);
         minute.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let sync_in = self.unsynced.then(|| self.sync_due().saturating_duration_since(Instant::now()));
             let ended = tokio::select! {
                 n = events.recv_many(&mut batch, BATCH) => n == 0,
-                () = tokio::time::sleep(sync_in.unwrap_or(MORE_EVERY)), if sync_in.is_some() => false,
+                () = tokio::time::sleep(sync_in.unwrap_or(HELD_EVERY)), if sync_in.is_some() => false,
                 _ = minute.tick() => {
-                    batch.extend(some_more(more()));
+                    batch.extend(held(false));
                     false
                 }
                 () = closing.cancelled(), if !events.is_closed() => {
@@ -91,7 +91,7 @@ impl Writer {
                 }
             };
             if ended {
-                batch.extend(some_more(more()));
+                batch.extend(held(true));
                 batch.push(Record::of(&Event::Stopped, Timestamp::now()));
             }
             let wrote = tokio::task::spawn_blocking(move || {
@@ -178,8 +178,4 @@ impl Writer {
         }
         Ok(true)
     }
-}
-
-fn some_more(n: u64) -> Option<Record> {
-    (n > 0).then(|| Record::more_refused(n, Timestamp::now()))
 }

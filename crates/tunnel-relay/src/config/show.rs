@@ -100,6 +100,7 @@ impl Tier {
         page.key("burst", limit(self.burst))?;
         page.key("max_streams", self.max_streams)?;
         page.key("max_devices", self.max_devices)?;
+        page.key("dials_per_minute", limit(self.dials_per_minute))?;
         page.key("max_body_bytes", self.max_body_bytes.unwrap_or(0))?;
         page.key("bytes_per_second", limit(self.bytes_per_second))
     }

@@ -62,7 +62,8 @@ fn each_table_is_taken() {
         [tls]\ncertificate = \"cert.pem\"\nkey = \"/keys/key.pem\"\n\
         [address]\nrequests_per_minute = 600\nburst = 50\nmax_connections = 9\nrefused_tokens_per_minute = 0\n\
         [tiers.default]\nmax_streams = 3\n\
-        [tiers.free]\nrequests_per_minute = 20\nburst = 5\nmax_streams = 4\nmax_devices = 1\nmax_body_bytes = 1000\n\
+        [tiers.free]\nrequests_per_minute = 20\nburst = 5\nmax_streams = 4\nmax_devices = 1\ndials_per_minute = 6\n\
+        max_body_bytes = 1000\n\
         bytes_per_second = 65536\n\
         [audit]\nfile = \"/var/log/relay/audit.jsonl\"\n";
     let settings = parse(text).unwrap();
@@ -99,6 +100,7 @@ fn each_table_is_taken() {
                 burst: n(5),
                 max_streams: 4,
                 max_devices: 1,
+                dials_per_minute: n(6),
                 max_body_bytes: Some(1_000),
                 bytes_per_second: n(65_536),
             },

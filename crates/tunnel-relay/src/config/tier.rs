@@ -19,6 +19,10 @@ pub struct Tier {
     pub max_streams: usize,
     /// Most devices that are known of one tenant. Default 256; those that are away make room.
     pub max_devices: usize,
+    /// Dials of its desktops a minute, in the long run: new sessions, and as many resumes again. Default 300. Four for
+    /// each of `max_devices`, and ten, may come at once before that counts: when a relay comes back, they all do.
+    /// Beyond: 429 `rate_limited`.
+    pub dials_per_minute: Option<NonZeroU32>,
     /// Longest body of a request, in bytes. Default: none. Beyond: 413 `body_too_large`.
     pub max_body_bytes: Option<u64>,
     /// Bytes a second of all bodies of the tenant together, each direction by itself. Default: none. Beyond it waits.
@@ -47,6 +51,7 @@ impl Default for Tier {
             burst: None,
             max_streams: 5_000,
             max_devices: 256,
+            dials_per_minute: NonZeroU32::new(300),
             max_body_bytes: None,
             bytes_per_second: None,
         }
@@ -108,6 +113,9 @@ impl Tier {
             burst,
             max_streams: table.count("max_streams", STREAMS).unwrap_or(defaults.max_streams),
             max_devices: table.count("max_devices", DEVICES).unwrap_or(defaults.max_devices),
+            dials_per_minute: table
+                .limit("dials_per_minute", MAX_PER_MINUTE)
+                .unwrap_or(defaults.dials_per_minute),
             max_body_bytes: table.whole("max_body_bytes", 0..=1 << 40).filter(|n| *n > 0),
             bytes_per_second: table.limit("bytes_per_second", u32::MAX).flatten(),
         }

@@ -1,8 +1,7 @@
 //! Requests a minute, by key: governor's algorithm over a store that cannot grow for ever.
 
-use std::hash::Hash;
+use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +17,8 @@ use super::bounded::Bounded;
 
 /// Keys that one limit remembers at most, some 10 MB. Beyond, those that were not used for longest start over.
 const MAX_KEYS: usize = 100_000;
+/// Parts of that with a lock each: while one is searched for keys that can be forgotten, requests go on with the others.
+const SHARDS: usize = 16;
 
 // draft-ietf-httpapi-ratelimit-headers-10.
 pub(crate) const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -122,19 +123,24 @@ impl<K: Eq + Hash + Clone, C: Clock> std::fmt::Debug for Rate<K, C> {
 
 /// When each key will have all of its allowance again, in nanoseconds of the limiter's clock.
 struct Store<K> {
-    states: Mutex<Bounded<K, u64>>,
-    /// Read without the lock.
-    len: AtomicUsize,
+    shards: [Mutex<Bounded<K, u64>>; SHARDS],
+    hasher: RandomState,
 }
 
 impl<K: Eq + Hash> Store<K> {
     fn new(capacity: usize) -> Self {
-        Self { states: Mutex::new(Bounded::new(capacity)), len: AtomicUsize::new(0) }
+        let shard = |_| Mutex::new(Bounded::new(capacity / SHARDS));
+        Self { shards: std::array::from_fn(shard), hasher: RandomState::new() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Bounded<K, u64>> {
-        self.states.lock().unwrap_or_else(PoisonError::into_inner)
+    fn shard_of(&self, key: &K) -> MutexGuard<'_, Bounded<K, u64>> {
+        let hash = self.hasher.hash_one(key);
+        lock(&self.shards[hash as usize % SHARDS])
     }
+}
+
+fn lock<K>(shard: &Mutex<Bounded<K, u64>>) -> MutexGuard<'_, Bounded<K, u64>> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<K: Eq + Hash + Clone> StateStore for Store<K> {
@@ -144,7 +150,7 @@ impl<K: Eq + Hash + Clone> StateStore for Store<K> {
     where
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
-        let mut states = self.lock();
+        let mut states = self.shard_of(key);
         if let Some(state) = states.get(key) {
             let (outcome, next) = measure(Some(Nanos::new(*state)))?;
             *state = next.as_u64();
@@ -152,20 +158,19 @@ impl<K: Eq + Hash + Clone> StateStore for Store<K> {
         }
         let (outcome, next) = measure(None)?;
         states.insert(key.clone(), next.as_u64());
-        self.len.store(states.len(), Ordering::Relaxed);
         Ok(outcome)
     }
 }
 
 impl<K: Eq + Hash + Clone> ShrinkableKeyedStateStore<K> for Store<K> {
     fn retain_recent(&self, drop_below: Nanos) {
-        let mut states = self.lock();
-        states.retain(|state| *state > drop_below.as_u64());
-        self.len.store(states.len(), Ordering::Relaxed);
+        for shard in &self.shards {
+            lock(shard).retain(|state| *state > drop_below.as_u64());
+        }
     }
 
     fn len(&self) -> usize {
-        self.len.load(Ordering::Relaxed)
+        self.shards.iter().map(|shard| lock(shard).len()).sum()
     }
 
     fn is_empty(&self) -> bool {
@@ -216,6 +221,21 @@ mod tests {
         let mut headers = HeaderMap::new();
         rate.tell_wait(&wait, &mut headers);
         assert_eq!(headers["ratelimit"], "\"tenant\";r=0;t=2");
+    }
+
+    #[test]
+    fn keys_without_number_are_bounded_and_each_is_counted() {
+        let clock = FakeRelativeClock::default();
+        let terms = Terms::of(NonZeroU32::new(60), NonZeroU32::new(2)).unwrap();
+        let rate = Rate::with_clock("tenant", terms, clock);
+        for key in 0..3 * MAX_KEYS {
+            assert_eq!(rate.check(&key), Ok(1));
+            if key % 1_000 == 0 {
+                assert_eq!(rate.check(&key), Ok(0));
+                assert!(rate.check(&key).is_err());
+            }
+        }
+        assert!((MAX_KEYS / 2..=MAX_KEYS).contains(&rate.limiter.len()), "{}", rate.limiter.len());
     }
 
     #[test]

@@ -86,7 +86,7 @@ fn an_address_is_counted_whoever_calls_from_it() {
     settings.address.requests_per_minute = NonZeroU32::new(60);
     settings.address.burst = NonZeroU32::new(3);
     let limits = Limits::new(&settings);
-    let arrive = |address| limits.arrive(&settings, &client(address), &HeaderMap::new());
+    let arrive = |address| limits.arrive(&settings, &client(address), &HeaderMap::new(), |_| false);
     for host in ["2001:db8::1", "2001:db8::2", "2001:db8::3"] {
         assert!(arrive(host).is_ok());
     }
@@ -95,29 +95,34 @@ fn an_address_is_counted_whoever_calls_from_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_too_many_refused_tokens_no_token_of_the_address_is_looked_at() {
+async fn after_too_many_refused_tokens_no_new_token_of_the_address_is_looked_at() {
     let mut settings = Settings::default();
     settings.address.refused_tokens_per_minute = NonZeroU32::new(3);
     let limits = Limits::new(&settings);
     let (bad, good) = (client("192.0.2.1"), client("192.0.2.2"));
+    let arrive = |settings: &Settings, client: &Client, headers: &HeaderMap| {
+        limits.arrive(settings, client, headers, |_| false)
+    };
     for _ in 0..3 {
-        assert!(limits.arrive(&settings, &bad, &with_token()).is_ok());
+        assert!(arrive(&settings, &bad, &with_token()).is_ok());
         limits.token_refused(bad.address);
     }
-    assert!(limits.arrive(&settings, &bad, &with_token()).is_ok());
+    assert!(arrive(&settings, &bad, &with_token()).is_ok());
     limits.token_refused(bad.address);
-    refused(limits.arrive(&settings, &bad, &with_token()));
-    assert!(limits.arrive(&settings, &bad, &HeaderMap::new()).is_ok(), "there is no token to look at");
-    assert!(limits.arrive(&settings, &good, &with_token()).is_ok());
+    refused(arrive(&settings, &bad, &with_token()));
+    assert!(arrive(&settings, &bad, &HeaderMap::new()).is_ok(), "there is no token to look at");
+    assert!(arrive(&settings, &good, &with_token()).is_ok());
+    let known = limits.arrive(&settings, &bad, &with_token(), |token| token == "x");
+    assert!(known.is_ok(), "others may share the address");
     tokio::time::advance(Duration::from_secs(21)).await;
-    assert!(limits.arrive(&settings, &bad, &with_token()).is_ok());
+    assert!(arrive(&settings, &bad, &with_token()).is_ok());
 
     limits.token_refused(bad.address);
     settings.address.refused_tokens_per_minute = None;
     limits.reload(&settings);
     for _ in 0..10 {
         limits.token_refused(bad.address);
-        assert!(limits.arrive(&settings, &bad, &with_token()).is_ok());
+        assert!(arrive(&settings, &bad, &with_token()).is_ok());
     }
 }
 

@@ -34,6 +34,9 @@ pub(super) struct Tiers {
 #[derive(Clone, Debug, Default)]
 pub(super) struct TierLimits {
     pub(super) requests: Option<Arc<Rate<Arc<str>>>>,
+    /// New sessions of desktops.
+    pub(super) dials: Option<Arc<Rate<Arc<str>>>>,
+    pub(super) resumes: Option<Arc<Rate<Arc<str>>>>,
     tenants: Arc<Tenants>,
 }
 
@@ -62,8 +65,8 @@ impl Tiers {
 
     pub(super) fn sweep(&self, now: Instant) {
         for tier in std::iter::once(&self.default).chain(self.named.values()) {
-            if let Some(requests) = &tier.requests {
-                requests.sweep();
+            for rate in [&tier.requests, &tier.dials, &tier.resumes].into_iter().flatten() {
+                rate.sweep();
             }
             tier.tenants.sweep(now);
         }
@@ -72,8 +75,14 @@ impl Tiers {
 
 impl TierLimits {
     fn reloaded(self, tier: &Tier) -> Self {
-        let terms = Terms::of(tier.requests_per_minute, tier.burst);
-        Self { requests: super::rate_of("tenant", self.requests, terms), tenants: self.tenants }
+        let requests = Terms::of(tier.requests_per_minute, tier.burst);
+        let dials = Terms::of(tier.dials_per_minute, dial_burst(tier.max_devices));
+        Self {
+            requests: super::rate_of("tenant", self.requests, requests),
+            dials: super::rate_of("dials", self.dials, dials),
+            resumes: super::rate_of("resumes", self.resumes, dials),
+            tenants: self.tenants,
+        }
     }
 
     /// Returns the tenant's bytes a second.
@@ -87,6 +96,13 @@ impl TierLimits {
         tenants.insert(Arc::clone(subject), Arc::clone(&throttles));
         throttles
     }
+}
+
+/// Returns how many dials of a tenant may come at once. All its desktops do when the relay comes back, and some of them
+/// more than once: who is sent away because others dial, too, has dialled.
+fn dial_burst(max_devices: usize) -> Option<NonZeroU32> {
+    let dials = max_devices.saturating_mul(4).saturating_add(10);
+    NonZeroU32::new(u32::try_from(dials).unwrap_or(u32::MAX))
 }
 
 #[cfg(test)]

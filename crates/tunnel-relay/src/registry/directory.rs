@@ -15,6 +15,9 @@ const KNOWN_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 const REPLACED_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 /// Most sessions that are remembered as taken over: 65,536 of about 100 bytes.
 const REPLACED_MAX: usize = 65_536;
+/// Most sessions of one device: one that serves, one that finishes its streams, one that is being opened. A desktop that
+/// behaves needs no more; what one that does not can make us keep is this, for each device that it may have.
+const SESSIONS_MAX: usize = 3;
 /// Time between two sweeps for what need not be known any more.
 const SWEEP_EVERY: Duration = Duration::from_secs(10 * 60);
 
@@ -41,9 +44,11 @@ struct Tenant {
 struct Device {
     name: DeviceName,
     state: State,
+    /// All that live, in the order of their dials; at most [`SESSIONS_MAX`].
+    sessions: Vec<SessionId>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// Served by a session.
     Online(SessionId),
@@ -74,6 +79,14 @@ pub(super) struct Joining<'a> {
     pub(super) subject: &'a Arc<str>,
     pub(super) device: DeviceName,
     pub(super) id: SessionId,
+}
+
+/// A session that is known now.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Announced<S> {
+    pub(super) session: S,
+    /// Those that had to make room for it, and are known no more.
+    pub(super) displaced: Vec<S>,
 }
 
 /// The subject has as many devices as it may have.
@@ -188,25 +201,40 @@ impl<S: Clone> Directory<S> {
     /// Makes a session known. It serves its device at once when no other does.
     ///
     /// `session` is given the count of what the subject uses, which lives as long as one of its devices is known.
+    ///
+    /// Whoever dials and hangs up leaves a session for its grace time, and a newer one displaces only what serves. So a
+    /// device that has [`SESSIONS_MAX`] gives up one that does not serve it: one whose link never came up if there is one,
+    /// or the oldest.
     pub(super) fn announce(
         &mut self,
         joining: Joining<'_>,
         max_devices: usize,
         session: impl FnOnce(Arc<TenantLoad>) -> S,
-    ) -> Result<S, Full> {
+    ) -> Result<Announced<S>, Full> {
         let Joining { subject, device, id } = joining;
         let tenant = self.tenants.entry(Arc::clone(subject)).or_default();
-        match tenant.devices.iter_mut().find(|known| known.name == device) {
-            Some(known) if known.is_online() => {}
-            Some(known) => known.state = State::Online(id),
-            None => {
-                if tenant.devices.len() >= max_devices && !tenant.forget_longest_away() {
-                    return Err(Full);
-                }
-                tenant.devices.push(Device { name: device.clone(), state: State::Online(id) });
-                tenant.devices.sort_by(|a, b| a.name.cmp(&b.name));
-            }
+        let mut making_room = Vec::new();
+        if tenant.place_of(&device).is_err() && tenant.devices.len() >= max_devices {
+            making_room = tenant.forget_longest_away().ok_or(Full)?;
         }
+        let at = tenant.place_of(&device).unwrap_or_else(|at| {
+            let state = State::Online(id);
+            tenant.devices.insert(at, Device { name: device.clone(), state, sessions: Vec::new() });
+            at
+        });
+        let known = &mut tenant.devices[at];
+        if !known.is_online() {
+            known.state = State::Online(id);
+        }
+        if known.sessions.len() >= SESSIONS_MAX {
+            let is_up = |id: &SessionId| self.sessions.get(id).is_some_and(|entry| entry.up);
+            let spare = known.sessions.iter().filter(|id| known.state != State::Online(**id));
+            // The first of equals is the oldest.
+            let spare = spare.copied().min_by_key(is_up);
+            known.sessions.retain(|id| Some(*id) != spare);
+            making_room.extend(spare);
+        }
+        known.sessions.push(id);
         let session = session(Arc::clone(&tenant.load));
         self.dials += 1;
         let entry = Entry {
@@ -216,14 +244,16 @@ impl<S: Clone> Directory<S> {
             up: false,
             session: session.clone(),
         };
+        let forgotten = making_room.into_iter().filter_map(|id| self.sessions.remove(&id));
+        let displaced = forgotten.map(|entry| entry.session).collect();
         self.sessions.insert(id, entry);
-        Ok(session)
+        Ok(Announced { session, displaced })
     }
 
     /// Gives a session's device to that session, whose link is up.
     ///
     /// `fate` is that of the session that does not serve then: the one that had the device or, when that one was
-    /// dialled later and is up as well, this one. A late session that would be `Retiring` is left as it is.
+    /// dialled later and is up as well, this one. A late session that would be `Retiring` stays known until it ends.
     pub(super) fn promote(&mut self, id: SessionId, fate: Fate, now: Instant) -> Promoted<S> {
         let Some(entry) = self.sessions.get_mut(&id) else { return Promoted::Gone };
         entry.up = true;
@@ -262,6 +292,9 @@ impl<S: Clone> Directory<S> {
     /// Forgets a session, but for the answer to its desktop should it try to resume.
     fn replace(&mut self, id: SessionId, now: Instant) -> Option<S> {
         let entry = self.sessions.remove(&id)?;
+        if let Some(device) = device_mut(&mut self.tenants, &entry.subject, &entry.device) {
+            device.sessions.retain(|known| *known != id);
+        }
         self.replaced.remember(id, entry.subject, now);
         Some(entry.session)
     }
@@ -284,8 +317,8 @@ impl<S: Clone> Directory<S> {
     pub(super) fn remove(&mut self, id: SessionId, now: Instant) {
         let Some(entry) = self.sessions.remove(&id) else { return };
         let Some(device) = device_mut(&mut self.tenants, &entry.subject, &entry.device) else { return };
-        let State::Online(serving) = device.state else { return };
-        if serving == id {
+        device.sessions.retain(|known| *known != id);
+        if device.state == State::Online(id) {
             device.state = State::Offline { since: now };
         }
     }
@@ -300,7 +333,9 @@ impl<S: Clone> Directory<S> {
         self.tenants.retain(|_, tenant| {
             tenant.devices.retain(|device| match device.state {
                 State::Online(_) => true,
-                State::Offline { since } => now.duration_since(since) < KNOWN_FOR,
+                State::Offline { since } => {
+                    now.duration_since(since) < KNOWN_FOR || !device.sessions.is_empty()
+                }
             });
             !tenant.devices.is_empty()
         });
@@ -348,16 +383,17 @@ impl Tenant {
         self.devices.iter().max_by_key(|device| device.away_since())
     }
 
-    /// Makes room by forgetting the device that has been away longest; fails when all are online.
-    fn forget_longest_away(&mut self) -> bool {
+    /// Returns where a device is, or where it would be: they stand by their names.
+    fn place_of(&self, name: &DeviceName) -> Result<usize, usize> {
+        self.devices.binary_search_by(|device| device.name.cmp(name))
+    }
+
+    /// Makes room by forgetting the device that has been away longest, and returns the sessions that it still has; fails
+    /// when all are online.
+    fn forget_longest_away(&mut self) -> Option<Vec<SessionId>> {
         let away = self.devices.iter().enumerate().filter_map(|(n, device)| Some((device.away_since()?, n)));
-        match away.min() {
-            Some((_, n)) => {
-                self.devices.remove(n);
-                true
-            }
-            None => false,
-        }
+        let (_, n) = away.min()?;
+        Some(self.devices.remove(n).sessions)
     }
 }
 
@@ -402,18 +438,21 @@ mod tests {
 
     struct Books {
         directory: Directory<&'static str>,
+        /// Those that had to make room for others.
+        displaced: Vec<&'static str>,
         now: Instant,
     }
 
     impl Books {
         fn new() -> Self {
-            Self { directory: Directory::default(), now: Instant::now() }
+            Self { directory: Directory::default(), displaced: Vec::new(), now: Instant::now() }
         }
 
         fn announce(&mut self, subject: &str, device: &str, session: &'static str) -> SessionId {
             let id = SessionId::random();
             let joining = Joining { subject: &subject.into(), device: name(device), id };
-            self.directory.announce(joining, 3, |_| session).unwrap();
+            let announced = self.directory.announce(joining, 3, |_| session).unwrap();
+            self.displaced.extend(announced.displaced);
             id
         }
 
@@ -555,6 +594,60 @@ mod tests {
     }
 
     #[test]
+    fn a_device_has_few_sessions_however_often_it_dials() {
+        let mut books = Books::new();
+        books.dial("alice", "desk", "serves");
+        let mut last = None;
+        for _ in 0..1_000 {
+            last = Some(books.announce("alice", "desk", "hung up"));
+        }
+        assert_eq!(books.directory.sessions().count(), SESSIONS_MAX);
+        assert_eq!(books.displaced.len(), 1_000 + 1 - SESSIONS_MAX);
+        assert!(!books.displaced.contains(&"serves"));
+        assert_eq!(books.find("alice", None), Lookup::Online(&"serves"));
+        let up = books.directory.promote(last.unwrap(), Fate::Replaced, books.now);
+        assert_eq!(up, Promoted::Displaced("serves"), "the newest of them may still come up");
+
+        // Before the first is up, too.
+        for _ in 0..10 {
+            books.announce("bob", "desk", "hung up");
+        }
+        assert_eq!(books.directory.sessions().count(), 2 * SESSIONS_MAX - 1);
+    }
+
+    #[test]
+    fn what_never_came_up_makes_room_before_what_finishes_its_streams() {
+        let mut books = Books::new();
+        books.dial("alice", "desk", "finishes");
+        let second = books.announce("alice", "desk", "serves");
+        books.directory.promote(second, Fate::Retiring, books.now);
+        books.announce("alice", "desk", "hung up");
+        let new = books.announce("alice", "desk", "new");
+        assert_eq!(books.displaced, ["hung up"]);
+        books.directory.promote(new, Fate::Retiring, books.now);
+        let newer = books.announce("alice", "desk", "newer");
+        assert_eq!(books.displaced, ["hung up", "finishes"]);
+        assert_eq!(books.directory.promote(newer, Fate::Replaced, books.now), Promoted::Displaced("new"));
+        assert_eq!(books.find("alice", None), Lookup::Online(&"newer"));
+    }
+
+    #[test]
+    fn a_device_that_makes_room_leaves_no_session_behind() {
+        let mut books = Books::new();
+        let serving = books.dial("alice", "a", "A");
+        let left = books.announce("alice", "a", "left");
+        books.directory.remove(serving, books.now);
+        books.dial("alice", "b", "B");
+        books.dial("alice", "c", "C");
+        books.directory.sweep(books.now + KNOWN_FOR + SWEEP_EVERY);
+        assert_eq!(books.find("alice", Some("a")), Lookup::Offline(&name("a")), "it still has a session");
+        books.dial("alice", "d", "D");
+        assert_eq!(books.displaced, ["left"]);
+        assert_eq!(books.directory.sessions().count(), 3);
+        assert_eq!(books.directory.promote(left, Fate::Replaced, books.now), Promoted::Gone);
+    }
+
+    #[test]
     fn what_is_away_for_a_day_is_forgotten() {
         let mut books = Books::new();
         let first = books.dial("alice", "desk", "A");
@@ -573,7 +666,7 @@ mod tests {
         let mut books = Directory::default();
         let mut join = |subject: &str, device: &str| {
             let joining = Joining { subject: &subject.into(), device: name(device), id: SessionId::random() };
-            books.announce(joining, 9, |streams| streams).unwrap()
+            books.announce(joining, 9, |streams| streams).unwrap().session
         };
         let (desk, lap, other) = (join("alice", "desk"), join("alice", "lap"), join("bob", "desk"));
         assert!(Arc::ptr_eq(&desk, &lap));

@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
-use tunnel_relay::Settings;
+use tunnel_relay::{Settings, Tier};
 use tunnel_transport::{CloseCode, Closed, DialError, Session};
 
 use self::desk::{Desk, Facts, Violations, own_model};
@@ -462,7 +462,12 @@ async fn nothing_crosses_between_tenants_whatever_they_do() {
         let world = Arc::new(World {
             // What the model says must be answered at once, not after a device might have come.
             relay: TestRelay::with(
-                Settings { device_wait: Duration::ZERO, ..Settings::default() },
+                Settings {
+                    device_wait: Duration::ZERO,
+                    // Two tenants dial here as often as thousands would.
+                    default_tier: Tier { dials_per_minute: None, ..Tier::default() },
+                    ..Settings::default()
+                },
                 Duration::from_secs(20),
             )
             .await,

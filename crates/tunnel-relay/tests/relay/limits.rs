@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tunnel_relay::{AddressLimits, EdgeSettings, Settings, Tier};
+use tunnel_transport::DialError;
 
 use crate::harness::{BIG_FRAMES, PATIENCE, TestRelay, eventually, json_of, raw, read};
 
@@ -53,17 +54,51 @@ async fn an_address_that_guesses_tokens_is_not_listened_to() {
     let address = AddressLimits { refused_tokens_per_minute: NonZeroU32::new(5), ..AddressLimits::default() };
     let relay = TestRelay::with(Settings { address, ..Settings::default() }, GRACE).await;
     let _desk = relay.desk("alice", "desk").await;
+    let known = relay.token("alice", "inference");
+    assert_eq!(relay.send(get(&known, "/v1/models"), Bytes::new()).await.status(), 200);
     let mut refused = 0;
     while relay.send(get("guess", "/v1/models"), Bytes::new()).await.status() == 401 {
         refused += 1;
         assert!(refused < 100);
     }
     assert!((6..=8).contains(&refused), "{refused}");
+    assert_eq!(
+        relay.send(get(&known, "/v1/models"), Bytes::new()).await.status(),
+        200,
+        "seen to be good before"
+    );
     let good = relay.token("alice", "inference");
+    assert_ne!(good, known);
     let response = relay.send(get(&good, "/v1/models"), Bytes::new()).await;
     assert_eq!(response.status(), 429);
     assert!(response.headers().contains_key("retry-after"));
     assert_eq!(relay.send(Request::get("/health"), Bytes::new()).await.status(), 200);
+}
+
+#[tokio::test]
+async fn desktops_dial_and_resume_as_often_as_their_tier_says() {
+    let default_tier = Tier { max_devices: 1, dials_per_minute: NonZeroU32::new(1), ..Tier::default() };
+    let relay = TestRelay::with(Settings { default_tier, ..Settings::default() }, GRACE).await;
+    let connector = relay.connector(&relay.token("alice", "tunnel"), "desk");
+    let mut n_taken = 0;
+    let desktop = loop {
+        let desktop = connector.dial().await.unwrap();
+        n_taken += 1;
+        if n_taken == 14 {
+            break desktop;
+        }
+    };
+    let error = connector.dial().await.unwrap_err();
+    let DialError::Busy { after, .. } = error else { panic!("{error:?}") };
+    assert!((1..=60).contains(&after.as_secs()), "{after:?}");
+    for _ in 0..14 {
+        connector.resume(&desktop.session).await.unwrap();
+    }
+    let error = connector.resume(&desktop.session).await.unwrap_err();
+    assert!(matches!(error, DialError::Busy { .. }), "{error:?}");
+    let other = relay.connector(&relay.token("bob", "tunnel"), "desk");
+    other.dial().await.unwrap();
+    assert_eq!(relay.metric("tunnel_relay_limit_hits_total{code=\"rate_limited\"}").await, 2);
 }
 
 #[tokio::test]
@@ -117,6 +152,7 @@ async fn a_body_that_dribbles_is_given_up() {
     assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("upload_too_slow"), "{answer}");
     assert!(started.elapsed() >= Duration::from_secs(4), "{:?}", started.elapsed());
     eventually("the stream is over", async || relay.metric("tunnel_relay_streams").await == 0).await;
+    assert_eq!(relay.metric("tunnel_relay_limit_hits_total{code=\"upload_too_slow\"}").await, 1);
 }
 
 #[tokio::test]

@@ -2,6 +2,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tunnel_transport::{CloseCode, DialError};
 
 use crate::harness::{Desk, TestRelay, eventually, is_replaced, json_of, now};
@@ -127,6 +129,43 @@ async fn a_migrated_desktop_gets_new_requests_on_the_new_session() {
     assert_eq!(old.closed().await.code, CloseCode::Restarting);
     eventually("the old one is gone", async || relay.relay().sessions() == 1).await;
     assert_eq!(relay.call("alice", Request::get("/v1/models")).await.status(), 200);
+}
+
+#[tokio::test]
+async fn desktops_that_hang_up_after_the_answer_leave_few_sessions() {
+    let relay = TestRelay::start().await;
+    let serving = relay.desk("alice", "desk").await;
+    let connector = relay.connector(&relay.token("alice", "tunnel"), "desk");
+    let dial = format!(
+        "GET {} HTTP/1.1\r\nhost: r\r\nauthorization: Bearer {}\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+         sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n\
+         sec-websocket-protocol: tunnel.v1\r\ntunnel-device: desk\r\n\r\n",
+        tunnel_transport::CONNECT_PATH,
+        relay.token("alice", "tunnel"),
+    );
+    let mut most = 0;
+    for _ in 0..50 {
+        let mut socket = TcpStream::connect(relay.addr).await.unwrap();
+        socket.write_all(dial.as_bytes()).await.unwrap();
+        let mut status = [0; 12];
+        socket.read_exact(&mut status).await.unwrap();
+        assert_eq!(&status, b"HTTP/1.1 101");
+        drop(socket);
+        most = most.max(relay.relay().sessions());
+    }
+    assert!(most <= 3, "{most} sessions");
+    // And those of one that comes up each time.
+    for _ in 0..10 {
+        drop(connector.migrate(serving.session.id()).await.unwrap());
+        assert!(relay.relay().sessions() <= 3);
+    }
+    let new = relay.desk("alice", "desk").await;
+    eventually("the newest serves", async || {
+        relay.call("alice", Request::get("/v1/models")).await;
+        !new.seen.paths.lock().unwrap().is_empty()
+    })
+    .await;
+    relay.relay().shutdown();
 }
 
 #[tokio::test]
