@@ -90,7 +90,7 @@ const EMPTIED: &str =
 const TLS_OFF: &str = "TLS cannot be switched off while the relay runs; restart it without [tls] and [acme]";
 
 /// Reads the file and takes it over, if it is another one and a good one.
-async fn look(shared: &Shared, mut watch: FileWatch, path: &Path) -> FileWatch {
+async fn look(shared: &Arc<Shared>, mut watch: FileWatch, path: &Path) -> FileWatch {
     let path = path.to_owned();
     let (watch, loaded, emptied) = on_disk(move || {
         watch.aim(std::slice::from_ref(&path));
@@ -114,7 +114,9 @@ async fn look(shared: &Shared, mut watch: FileWatch, path: &Path) -> FileWatch {
             }
         }
         Ok(settings) => {
-            shared.take_over(settings);
+            // Where an issuer's keys are a file, it is read.
+            let taking = Arc::clone(shared);
+            on_disk(move || taking.take_over(settings)).await;
             shared.metrics.reloaded(true);
             info!("settings reloaded");
             told(shared, ConfigState { loaded_at: Timestamp::now(), faults: Vec::new() });
