@@ -111,16 +111,19 @@ async fn flood(caller: Caller, tokens: Vec<String>, over: Duration) -> usize {
 
 #[test]
 fn keys_that_change_under_load_and_a_flood_of_key_ids_fail_no_request() -> Result<()> {
-    // All of them come from one address, and so many are refused.
-    const ONE_ADDRESS: &str = "[address]\nmax_connections = 100000\nrefused_tokens_per_minute = 0\n";
+    // The flood comes from one address, and so many are refused; callers have addresses of their own.
+    const BEHIND_A_PROXY: &str = "[edge]\ntrusted_proxies = [\"127.0.0.1\"]\n\
+                                  [address]\nmax_connections = 100000\nrefused_tokens_per_minute = 0\n";
+    const FROM: &str = "x-forwarded-for";
     let (seconds, between) = if soak() { (36, 12) } else { (4, 2) };
     with_provider(ProviderOptions::default(), async |lab, provider| {
         provider.set_keys(&["k0"]).await?;
-        let desktop = Desktop::set(lab, &provider, ONE_ADDRESS).await?;
+        let desktop = Desktop::set(lab, &provider, BEHIND_A_PROXY).await?;
         let strange = provider.strange_tokens(RESOURCE, soak_count(300, 10_000)).await?;
         let n_strange = strange.len();
         let mut flooding = JoinSet::new();
-        flooding.spawn(flood(desktop.relay.caller(), strange, Duration::from_secs(seconds)));
+        let flooder = desktop.relay.caller().header(FROM, "203.0.113.9");
+        flooding.spawn(flood(flooder, strange, Duration::from_secs(seconds)));
 
         let mut calls = JoinSet::new();
         let mut ticks = interval(Duration::from_secs(1) / u32::try_from(PER_SECOND)?);
@@ -136,7 +139,9 @@ fn keys_that_change_under_load_and_a_flood_of_key_ids_fail_no_request() -> Resul
             }
             for token in provider.tokens(RESOURCE, PER_SECOND).await? {
                 ticks.tick().await;
-                let call = desktop.relay.caller().bearer(&token).get("/api/version").send();
+                let from = format!("198.51.{}.{}", calls.len() / 250 % 250, calls.len() % 250);
+                let caller = desktop.relay.caller().header(FROM, &from).bearer(&token);
+                let call = caller.get("/api/version").send();
                 calls.spawn(async move {
                     let asked = Instant::now();
                     let answered = timeout(Duration::from_secs(60), call).await;

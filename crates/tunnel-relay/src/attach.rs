@@ -41,7 +41,7 @@ pub(crate) async fn connect(
     subject: &mut Option<Arc<str>>,
 ) -> Result<Response<RelayBody>, Refusal> {
     let shared = &connection.shared;
-    let principal = shared.authority.verify(auth::bearer(request.headers())?).await?;
+    let principal = shared.authority.verify(auth::bearer(request.headers())?, client.address).await?;
     *subject = Some(Arc::clone(&principal.subject));
     if !principal.scopes.has(Scope::Tunnel) {
         return Err(Refusal::Scope { needed: Scope::Tunnel, has: principal.scopes });
@@ -256,9 +256,9 @@ impl Watch {
     /// Checks a refreshed token: it must be as good as the one that the session was opened with. `None`: nothing can be
     /// said of it now.
     async fn refreshed(&self, token: &SecretString) -> Result<Option<Arc<Principal>>, &'static str> {
-        let new = match self.shared.authority.verify(token.expose_secret()).await {
+        let new = match self.shared.authority.verify(token.expose_secret(), self.client).await {
             Ok(new) => new,
-            Err(TokenError::IssuerAway) => return Ok(None),
+            Err(TokenError::IssuerAway | TokenError::Crowded) => return Ok(None),
             Err(TokenError::Revoked) => return Err("the refreshed token was revoked"),
             Err(TokenError::Expired) => return Err("the refreshed token has expired"),
             Err(TokenError::Invalid | TokenError::Missing) => return Err("the refreshed token is not valid"),

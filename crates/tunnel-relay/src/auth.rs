@@ -15,7 +15,7 @@ pub(crate) mod standing;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
@@ -43,8 +43,13 @@ pub struct Principal {
     pub tier: Option<String>,
     /// The token's own id (`jti`), for audit and revocation.
     pub token_id: String,
+    /// When the token was issued, in seconds since 1970; 0 where it does not say.
+    pub issued_at: u64,
     /// When the token ends, in seconds since 1970.
     pub expires_at: u64,
+    /// The issuer that vouches for the subject, by its `iss`: whose token it is, or whose token asked for this key. `None`: the
+    /// relay itself.
+    pub issuer: Option<Arc<str>>,
     /// The `tunnel-caller` header for requests of this principal, made once.
     pub(crate) caller: HeaderValue,
     /// What it was verified against, for as long as that is trusted.
@@ -161,13 +166,16 @@ pub enum TokenError {
     /// The issuer's keys are not known yet, and cannot be had now: nothing can be said of the token.
     #[error("the issuer of the token cannot be asked for its keys now")]
     IssuerAway,
+    /// The same, and so many tokens of this address wait for keys already that it may be guessing.
+    #[error("too many tokens of this address wait for their issuer's keys")]
+    Crowded,
 }
 
 impl TokenError {
-    /// Tells whether there was a token and it was found bad: whoever sends many of those may be guessing.
+    /// Tells whether there was a token and it was found bad, or one too many to be looked at: whoever sends many of those may be guessing.
     pub(crate) fn is_of_the_token(self) -> bool {
         match self {
-            Self::Invalid | Self::Expired | Self::Revoked => true,
+            Self::Invalid | Self::Expired | Self::Revoked | Self::Crowded => true,
             Self::Missing | Self::IssuerAway => false,
         }
     }
@@ -195,6 +203,9 @@ fn sha256(bytes: &[u8]) -> cache::Digest {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
     digest.as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
+
+/// Longest life of a token that the relay issues itself: what `token create` and `max_key_ttl_s` allow at most.
+pub(crate) const LONGEST_LIFE: Duration = Duration::from_secs(3_650 * 24 * 60 * 60);
 
 /// Returns the wall clock in whole seconds since 1970, as tokens count.
 pub(crate) fn unix_now() -> u64 {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand};
 use serde_json::json;
 use tracing::warn;
@@ -19,7 +19,7 @@ use crate::admin::addresses_path;
 use crate::auth::{self, Grant, LocalIssuer, Scope};
 use crate::{Relay, RelayConfig, Settings, SettingsError};
 
-pub use admin::{Admin, AdminCommand, PageArgs};
+pub use admin::{Admin, AdminCommand, PageArgs, Revoke};
 pub use audit::{AuditCommand, Hash, Kind, Verify};
 
 /// Where the system unit keeps the relay's data.
@@ -117,6 +117,9 @@ pub struct TokenCreate {
     /// The account: callers reach the desktops of their own subject only
     #[arg(long, value_name = "NAME")]
     pub subject: String,
+    /// Let NAME be that of an issuer's tenant, which has a colon: the token reaches that tenant's desktops
+    #[arg(long)]
+    pub issuers_tenant: bool,
     /// What the token allows; may be given twice
     #[arg(long, value_name = "SCOPE", required = true)]
     pub scope: Vec<Scope>,
@@ -208,6 +211,13 @@ impl ConfigCheck {
 impl TokenCreate {
     /// Makes the token.
     pub fn run(self) -> anyhow::Result<String> {
+        if self.subject.contains(':') && !self.issuers_tenant {
+            bail!(
+                "{:?} is called as a tenant of an issuer of the settings is, and its token would reach that tenant's desktops; \
+                 if that is meant, add --issuers-tenant, otherwise choose a name without a colon",
+                self.subject
+            );
+        }
         let issuer = LocalIssuer::open(&self.data_dir)?;
         let grant = Grant {
             subject: self.subject,
@@ -234,7 +244,7 @@ fn write_addresses(path: &Path, relay: &Relay) -> anyhow::Result<()> {
 }
 
 fn parse_ttl(text: &str) -> Result<Duration, String> {
-    const MAX_DAYS: u64 = 3_650;
+    const MAX_DAYS: u64 = auth::LONGEST_LIFE.as_secs() / 86_400;
     let wrong = || "must be a whole number with s, m, h or d, such as 30d".to_owned();
     let (number, seconds) = match text.char_indices().next_back() {
         Some((at, 's')) => (&text[..at], 1),
@@ -316,5 +326,30 @@ mod tests {
         let Command::Token { command: TokenCommand::Create(create) } = cli.command else { panic!() };
         assert_eq!(create.scope, [Scope::Tunnel, Scope::Inference]);
         assert_eq!(create.ttl, Duration::from_secs(2_592_000));
+    }
+
+    #[test]
+    fn a_token_for_an_issuers_tenant_is_made_on_purpose_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let create = |more: &[&str]| {
+            let data_dir = dir.path().join("data");
+            let args = [
+                "tunnel-relay",
+                "token",
+                "create",
+                "--subject",
+                "idp:ann",
+                "--scope",
+                "tunnel",
+                "--data-dir",
+            ];
+            let args = args.map(str::to_owned).into_iter().chain([data_dir.display().to_string()]);
+            let cli = Cli::try_parse_from(args.chain(more.iter().map(|&arg| arg.to_owned()))).unwrap();
+            let Command::Token { command: TokenCommand::Create(create) } = cli.command else { panic!() };
+            create.run()
+        };
+        let refused = create(&[]).unwrap_err().to_string();
+        assert!(refused.contains("--issuers-tenant"), "{refused}");
+        assert!(create(&["--issuers-tenant"]).is_ok());
     }
 }

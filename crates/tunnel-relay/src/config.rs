@@ -11,6 +11,7 @@ mod warnings;
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use figment::Figment;
 use figment::providers::{Format as _, Toml};
 use figment::value::Dict;
 
+use crate::auth::LONGEST_LIFE;
 pub use edge::{AcmeSettings, EdgeSettings, ProxyHeader, TlsSettings};
 pub use issuer::{IssuerSettings, KeySource, LoginSettings};
 use table::{Faults, Table};
@@ -41,6 +43,10 @@ pub struct Settings {
     pub edge: EdgeSettings,
     /// Longest life of a key that a tenant makes for an app, in seconds. Default 31536000, a year.
     pub max_key_ttl: Duration,
+    /// Longest life of a key that is made with the token of an issuer that names tiers ([`IssuerSettings::tier_claim`]), in
+    /// seconds, where that is less than `max_key_ttl`. Default 2592000, 30 days. A key has the tier that its maker had, and keeps
+    /// it: so long it takes at most until another tier reaches an app, unless its key is revoked.
+    pub max_tiered_key_ttl: Duration,
     /// File of the audit log; `None`: `audit.jsonl` in the data directory.
     pub audit_file: Option<PathBuf>,
     /// Longest wait for the head of a response, in seconds after the request was sent in full. Default 605: 5 more
@@ -69,6 +75,7 @@ impl Default for Settings {
             login: None,
             edge: EdgeSettings::default(),
             max_key_ttl: Duration::from_secs(365 * 24 * 60 * 60),
+            max_tiered_key_ttl: Duration::from_secs(30 * DAY),
             audit_file: None,
             first_byte_timeout: Duration::from_secs(605),
             idle_timeout: Duration::from_secs(120),
@@ -126,6 +133,8 @@ impl SettingsError {
 
 /// Times are a day at most, as elsewhere: more is a typing error.
 const DAY: u64 = 24 * 60 * 60;
+/// What keys may last, in seconds.
+const KEY_TTL: RangeInclusive<u64> = 60..=LONGEST_LIFE.as_secs();
 /// Longest file that is read. Ten thousand tiers fit.
 const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
 
@@ -173,7 +182,10 @@ impl Settings {
             issuers: issuer::read_all(root),
             login: root.table("login", LoginSettings::read).flatten(),
             edge: EdgeSettings::read(root),
-            max_key_ttl: root.seconds("max_key_ttl_s", 60..=3_650 * DAY).unwrap_or(defaults.max_key_ttl),
+            max_key_ttl: root.seconds("max_key_ttl_s", KEY_TTL).unwrap_or(defaults.max_key_ttl),
+            max_tiered_key_ttl: root
+                .seconds("max_tiered_key_ttl_s", KEY_TTL)
+                .unwrap_or(defaults.max_tiered_key_ttl),
             audit_file: root.table("audit", read_audit_file).flatten(),
             first_byte_timeout: root
                 .seconds("first_byte_timeout_s", 1..=DAY)

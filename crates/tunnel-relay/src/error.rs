@@ -111,7 +111,7 @@ impl From<TokenError> for Refusal {
 impl Refusal {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
-            Self::Token(TokenError::IssuerAway) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Token(TokenError::IssuerAway | TokenError::Crowded) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Token(_) => StatusCode::UNAUTHORIZED,
             Self::Scope { .. } | Self::OtherDevice { .. } | Self::ModelNotAllowed { .. } => {
                 StatusCode::FORBIDDEN
@@ -148,7 +148,7 @@ impl Refusal {
             Self::Token(TokenError::Expired) => "token_expired",
             // For whoever holds it there is no difference: it takes another one.
             Self::Token(TokenError::Revoked) => "token_invalid",
-            Self::Token(TokenError::IssuerAway) => "issuer_unavailable",
+            Self::Token(TokenError::IssuerAway | TokenError::Crowded) => "issuer_unavailable",
             Self::RateLimited { .. } => "rate_limited",
             Self::BodyTooLarge { .. } => "body_too_large",
             Self::UploadTooSlow { .. } => "upload_too_slow",
@@ -194,6 +194,10 @@ impl Refusal {
                 .into(),
             Self::Token(TokenError::Revoked) => "The token was revoked, by its owner or by the relay's operator. Make a \
                 new one with: tunnelctl keys create"
+                .into(),
+            Self::Token(TokenError::Crowded) => "The relay cannot check the token now: it is signed with a key that the relay does \
+                not know, and many such tokens from your address wait for their issuer's keys. Send the request again after \
+                the time in Retry-After."
                 .into(),
             Self::Token(TokenError::IssuerAway) => "The relay cannot check the token now: the issuer that it names does \
                 not hand its keys out. Send the request again after the time in Retry-After."
@@ -317,7 +321,7 @@ impl Refusal {
             | Self::Draining { retry_after }
             | Self::Busy { retry_after } => Some(*retry_after),
             Self::RateLimited { retry_after, .. } => Some(*retry_after),
-            Self::Token(TokenError::IssuerAway) => Some(Duration::from_secs(5)),
+            Self::Token(TokenError::IssuerAway | TokenError::Crowded) => Some(Duration::from_secs(5)),
             Self::TooManyStreams { .. } => Some(Duration::from_secs(1)),
             Self::TooManyDevices { .. } => Some(Duration::from_secs(60)),
             Self::Token(_)
@@ -381,7 +385,7 @@ impl Refusal {
                 TokenError::Invalid | TokenError::Expired | TokenError::Revoked => {
                     "Bearer realm=\"tunnel-relay\", error=\"invalid_token\""
                 }
-                TokenError::IssuerAway => "",
+                TokenError::IssuerAway | TokenError::Crowded => "",
             };
             if !challenge.is_empty() {
                 headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));

@@ -74,7 +74,7 @@ pub(crate) fn refuse(
 }
 
 /// Notes what whoever is responsible for the relay may want to know of.
-fn note(connection: &Connection, client: &Client, subject: Option<&str>, refusal: &Refusal) {
+pub(crate) fn note(connection: &Connection, client: &Client, subject: Option<&str>, refusal: &Refusal) {
     let (shared, client, code) = (&connection.shared, client.address, refusal.code());
     match refusal {
         Refusal::Token(error) => {
@@ -136,7 +136,7 @@ async fn exchange(
     subject: &mut Option<Arc<str>>,
 ) -> Result<Response<RelayBody>, Refusal> {
     let shared = &*connection.shared;
-    let principal = shared.authority.verify(auth::bearer(request.headers())?).await?;
+    let principal = shared.authority.verify(auth::bearer(request.headers())?, client.address).await?;
     *subject = Some(Arc::clone(&principal.subject));
     if !principal.scopes.has(Scope::Inference) {
         return Err(Refusal::Scope { needed: Scope::Inference, has: principal.scopes });

@@ -145,13 +145,14 @@ async fn health(
 
 async fn token_state(connection: &Connection, client: &Client, headers: &HeaderMap) -> Option<&'static str> {
     let verified = match auth::bearer(headers) {
-        Ok(token) => connection.shared.authority.verify(token).await,
+        Ok(token) => connection.shared.authority.verify(token, client.address).await,
         Err(error) => Err(error),
     };
-    if let Err(error) = &verified
-        && error.is_of_the_token()
+    if let Err(error) = verified
+        && error != TokenError::Missing
     {
-        connection.shared.limits.token_refused(client.address);
+        // The answer is no refusal, but this is as good a place to try tokens as any.
+        forward::note(connection, client, None, &error.into());
     }
     match verified {
         Ok(_) => Some("valid"),
@@ -159,6 +160,6 @@ async fn token_state(connection: &Connection, client: &Client, headers: &HeaderM
         Err(TokenError::Invalid) => Some("invalid"),
         Err(TokenError::Expired) => Some("expired"),
         Err(TokenError::Revoked) => Some("revoked"),
-        Err(TokenError::IssuerAway) => Some("unknown"),
+        Err(TokenError::IssuerAway | TokenError::Crowded) => Some("unknown"),
     }
 }

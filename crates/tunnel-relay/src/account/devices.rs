@@ -48,7 +48,7 @@ pub(crate) async fn answer(
         Method::HEAD => true,
         _ => return Err(Refusal::MethodNotAllowed { allow: "GET, HEAD" }),
     };
-    let principal = shared.authority.verify(auth::bearer(request.headers())?).await?;
+    let principal = shared.authority.verify(auth::bearer(request.headers())?, client.address).await?;
     let allowed = shared.limits.allow(&shared.settings(), &principal, client)?;
     let body = listed(&principal, &shared.registry.devices(&principal));
     let mut response =

@@ -12,10 +12,11 @@ use tracing::error;
 use tunnel_transport::DeviceName;
 
 use crate::audit::Event;
-use crate::auth::revoked::RevokeError;
+use crate::auth::revoked::{By, RevokeError};
 use crate::auth::{self, Grant, Principal, Scope, Scopes, unix_now};
 use crate::body::RelayBody;
 use crate::client::Client;
+use crate::config::Settings;
 use crate::error::Refusal;
 use crate::relay::Shared;
 
@@ -59,11 +60,12 @@ pub(super) async fn create(
     let (maker, limits) = maker(shared, client, request.headers()).await?;
     let wanted: Wanted = serde_json::from_slice(&body(request).await?)
         .map_err(|error| bad(format!("The body is not what is expected here: {error}.")))?;
-    let max_ttl = shared.settings().max_key_ttl;
+    let max_ttl = max_ttl(&shared.settings(), &maker);
     let name = wanted.name.clone();
     let grant = grant(&maker, wanted, max_ttl)?;
     let (scopes, device, models) = (grant.scopes, grant.device.clone(), grant.models.clone());
-    let issued = shared.issuer.sign(&grant, unix_now()).map_err(|error| bad(format!("No key: {error}.")))?;
+    let issued = shared.issuer.sign(&grant, maker.issuer.as_deref(), unix_now());
+    let issued = issued.map_err(|error| bad(format!("No key: {error}.")))?;
     shared.audit.note(&Event::KeyCreated {
         subject: &maker.subject,
         token_id: &issued.id,
@@ -90,7 +92,8 @@ pub(super) async fn create(
 
 /// Revokes a key of the caller's own: `DELETE /_tunnel/v1/tokens/<id>`.
 ///
-/// The relay keeps no list of the keys that it has made, so an id that never was is answered like one that was.
+/// The relay keeps no list of the keys that it has made. The id itself proves whose it is, and until when it has to be
+/// remembered; without that, anybody could fill the list of what is revoked with ids that never were.
 pub(super) async fn revoke(
     shared: &Shared,
     client: &Client,
@@ -101,13 +104,18 @@ pub(super) async fn revoke(
         return Err(Refusal::MethodNotAllowed { allow: "DELETE" });
     }
     let (maker, limits) = maker(shared, client, request.headers()).await?;
-    match shared.authority.revoke(&maker.subject, id, None).await {
+    let own = (id == maker.token_id).then_some(maker.expires_at);
+    let Some(until) = own.or_else(|| shared.issuer.end_of(id, &maker.subject)) else {
+        return Err(not_yours());
+    };
+    // What is over need not be remembered.
+    let revoked = match until > unix_now() {
+        true => shared.authority.revoke(&maker.subject, id, until, By::Tenant).await,
+        false => Ok(()),
+    };
+    match revoked {
         Ok(()) => {}
-        Err(RevokeError::BadId) => {
-            return Err(bad(
-                "The id in the path is not one of a token: see \"id\" in the answer that made it.".into(),
-            ));
-        }
+        Err(RevokeError::BadId) => return Err(not_yours()),
         Err(error) => {
             if let RevokeError::Unsaved(cause) = &error {
                 error!(error = %cause, "the list of revoked tokens cannot be saved");
@@ -127,7 +135,7 @@ async fn maker(
     client: &Client,
     headers: &HeaderMap,
 ) -> Result<(Arc<Principal>, HeaderMap), Refusal> {
-    let maker = shared.authority.verify(auth::bearer(headers)?).await?;
+    let maker = shared.authority.verify(auth::bearer(headers)?, client.address).await?;
     if !maker.scopes.has(Scope::Account) {
         return Err(Refusal::Scope { needed: Scope::Account, has: maker.scopes });
     }
@@ -144,6 +152,22 @@ async fn body(request: Request<Incoming>) -> Result<bytes::Bytes, Refusal> {
         }
         Ok(Err(_)) => Err(Refusal::BadUpload),
         Err(_) => Err(bad(format!("The body did not come within {} s.", BODY_TIMEOUT.as_secs()))),
+    }
+}
+
+fn not_yours() -> Refusal {
+    bad("The id in the path is none of a key of your account: see \"id\" in the answer that made it. A key that an earlier \
+         version of the relay made is revoked by its operator: tunnel-relay admin revoke"
+        .into())
+}
+
+/// Returns how long a key of this maker may last.
+fn max_ttl(settings: &Settings, maker: &Principal) -> Duration {
+    let issuer = settings.issuers.iter().find(|issuer| maker.issuer.as_deref() == Some(&issuer.issuer));
+    match issuer {
+        // The key keeps the tier of today, whatever the issuer says of its holder tomorrow.
+        Some(issuer) if issuer.tier_claim.is_some() => settings.max_key_ttl.min(settings.max_tiered_key_ttl),
+        Some(_) | None => settings.max_key_ttl,
     }
 }
 

@@ -16,6 +16,7 @@ use tunnel_transport::SessionId;
 
 use crate::admin::guard;
 use crate::admin::problem::Problem;
+use crate::admin::revocation::Revocation;
 use crate::admin::views::{self, SessionView};
 use crate::audit::Event;
 use crate::registry::restarting;
@@ -149,25 +150,9 @@ async fn drain(State(shared): Relay) -> Response {
     (StatusCode::ACCEPTED, answer(&json!({ "draining": true }))).into_response()
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Revocation {
-    subject: String,
-    token_id: String,
-}
-
 async fn revoke(State(shared): Relay, body: Bytes) -> Answer {
-    let Revocation { subject, token_id } = serde_json::from_slice(&body).map_err(|_| {
-        Problem::new(
-            StatusCode::BAD_REQUEST,
-            "bad_request",
-            "Send JSON with the members subject and token_id, both text: whose token, and its id (jti).",
-        )
-    })?;
-    shared.audit.note(&Event::Admin { action: "revoke", subject: Some(&subject), detail: "" });
-    crate::admin::revocation::revoke(&shared, &subject, &token_id).await?;
-    shared.audit.note(&Event::TokenRevoked { subject: &subject, token_id: &token_id });
-    Ok(StatusCode::NO_CONTENT.into_response())
+    let until = Revocation::read(&body)?.carry_out(&shared).await?;
+    Ok(answer(&json!({ "kept_until": until })))
 }
 
 #[derive(Debug, Deserialize)]

@@ -1,5 +1,6 @@
 //! Whose tokens are taken: those of the relay's own issuer, and those of the issuers in the settings.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,16 +8,17 @@ use arc_swap::ArcSwap;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::cache::{Digest, VerifiedCache};
 use super::fetch::Fetcher;
 use super::issuer::Issuer;
 use super::jwt::{Jwt, TOKEN_MAX_BYTES};
 use super::remote_keys::Means;
-use super::revoked::{Revocations, RevokeError};
+use super::revoked::{By, Revocations, RevokeError};
 use super::standing::Holder;
 use super::{Principal, TokenError, Verifier, sha256, unix_now};
+use crate::address_key::AddressKey;
 use crate::config::Settings;
 use crate::metrics::Metrics;
 
@@ -54,8 +56,13 @@ impl Authority {
         metrics: Arc<Metrics>,
         cool_down: Duration,
     ) -> Self {
-        let means =
-            Means { fetcher: Arc::new(Fetcher::new()), tasks: TaskTracker::new(), cool_down, metrics };
+        let means = Means {
+            fetcher: Arc::new(Fetcher::new()),
+            tasks: TaskTracker::new(),
+            over: CancellationToken::new(),
+            cool_down,
+            metrics,
+        };
         let authority = Self {
             local,
             issuers: ArcSwap::default(),
@@ -67,12 +74,12 @@ impl Authority {
         authority
     }
 
-    /// Verifies a token now.
+    /// Verifies a token now, which was sent from this address.
     ///
     /// Waits at most for the issuer's keys, and only where the token names a key that is not known. A token that was
     /// verified a moment ago is only asked whether it has expired, was revoked, or its issuer is gone.
-    pub(crate) async fn verify(&self, token: &str) -> Result<Arc<Principal>, TokenError> {
-        self.verify_at(token, unix_now()).await
+    pub(crate) async fn verify(&self, token: &str, from: IpAddr) -> Result<Arc<Principal>, TokenError> {
+        self.verify_at(token, from, unix_now()).await
     }
 
     /// Tells, without waiting, whether a token was verified a moment ago and is good.
@@ -84,7 +91,12 @@ impl Authority {
         })
     }
 
-    pub(super) async fn verify_at(&self, token: &str, now: u64) -> Result<Arc<Principal>, TokenError> {
+    pub(super) async fn verify_at(
+        &self,
+        token: &str,
+        from: IpAddr,
+        now: u64,
+    ) -> Result<Arc<Principal>, TokenError> {
         if token.len() > TOKEN_MAX_BYTES {
             return Err(TokenError::Invalid);
         }
@@ -93,7 +105,7 @@ impl Authority {
         let principal = match known {
             Some(principal) => principal,
             None => {
-                let principal = Arc::new(self.check(token, &digest, now).await?);
+                let principal = Arc::new(self.check(token, &digest, from, now).await?);
                 if principal.expires_at > now {
                     self.verified.insert(digest, Arc::clone(&principal));
                 }
@@ -110,18 +122,35 @@ impl Authority {
     }
 
     /// Verifies a token that is not remembered, by the keys of the issuer that it names and of no other.
-    async fn check(&self, token: &str, digest: &Digest, now: u64) -> Result<Principal, TokenError> {
+    async fn check(
+        &self,
+        token: &str,
+        digest: &Digest,
+        from: IpAddr,
+        now: u64,
+    ) -> Result<Principal, TokenError> {
         let jwt = Jwt::parse(token)?;
         let name = jwt.issuer().ok_or(TokenError::Invalid)?;
         if name == super::local_issuer::ISSUER {
-            return self.local.check(&jwt, now);
+            let principal = self.local.check(&jwt, now)?;
+            return self.check_keys_issuer(principal);
         }
         let issuer = self.issuers.load().iter().find(|issuer| issuer.settings.issuer == name).cloned();
-        issuer.ok_or(TokenError::Invalid)?.verify(&jwt, digest, now).await
+        issuer.ok_or(TokenError::Invalid)?.verify(&jwt, digest, AddressKey::of(from), now).await
+    }
+
+    /// A key that was made with the token of an issuer is good as long as that issuer is in the settings.
+    fn check_keys_issuer(&self, key: Principal) -> Result<Principal, TokenError> {
+        let Some(via) = &key.issuer else { return Ok(key) };
+        let issuers = self.issuers.load();
+        let issuer = issuers.iter().find(|issuer| issuer.vouches_for(via, &key.subject));
+        let origin = issuer.ok_or(TokenError::Invalid)?.origin_of_keys();
+        Ok(Principal { origin, ..key })
     }
 
     /// Takes the issuers of new settings. Those whose settings are the same stay as they are, with their keys; what the
-    /// others' tokens opened ends. May wait for the disk, where an issuer's keys are a file.
+    /// others' tokens opened ends, and where the issuer itself is gone, what the keys opened that were made with such tokens.
+    /// May wait for the disk, where an issuer's keys are a file.
     pub(crate) fn reload(&self, settings: &Settings) {
         let before = self.issuers.load_full();
         let issuers: Vec<Arc<Issuer>> = settings
@@ -129,15 +158,32 @@ impl Authority {
             .iter()
             .map(|wanted| match before.iter().find(|issuer| issuer.settings == *wanted) {
                 Some(same) => Arc::clone(same),
-                None => Arc::new(Issuer::new(wanted, &self.means)),
+                None => {
+                    let same = before.iter().find(|issuer| issuer.is_of(wanted));
+                    Arc::new(Issuer::new(wanted, same.map(|issuer| issuer.origin_of_keys()), &self.means))
+                }
             })
             .collect();
         let gone = |issuer: &&Arc<Issuer>| !issuers.iter().any(|stays| Arc::ptr_eq(stays, issuer));
         let gone: Vec<_> = before.iter().filter(gone).cloned().collect();
-        self.issuers.store(Arc::new(issuers));
+        let issuers = Arc::new(issuers);
+        self.issuers.store(Arc::clone(&issuers));
         for issuer in &gone {
             info!(issuer = issuer.settings.name, "tokens of this issuer are not taken any more");
             issuer.retire();
+            if issuers.iter().any(|stays| stays.is_of(&issuer.settings)) {
+                continue;
+            }
+            issuer.retire_keys();
+            if let Some(other) = issuers.iter().find(|other| other.settings.name == issuer.settings.name) {
+                warn!(
+                    issuer = issuer.settings.name,
+                    before = issuer.settings.issuer,
+                    now = other.settings.issuer,
+                    "the name stands for another issuer: whoever is called the same there has the devices of those before; a new \
+                     issuer should have a name of its own"
+                );
+            }
         }
         if !gone.is_empty() {
             self.revocations.changed();
@@ -145,14 +191,21 @@ impl Authority {
     }
 
     /// Revokes a token: no request is taken with it from now on, streams and sessions that it opened end. `until`: when
-    /// it ends anyway, in Unix seconds, where that is known.
+    /// it ends anyway, in Unix seconds.
     pub(crate) async fn revoke(
         &self,
         subject: &str,
         token_id: &str,
-        until: Option<u64>,
+        until: u64,
+        by: By,
     ) -> Result<(), RevokeError> {
-        self.revocations.revoke(subject, token_id, until).await
+        self.revocations.revoke(subject, token_id, until, by).await
+    }
+
+    /// Revokes all tokens of a subject that were issued before a time, in Unix seconds, in the same way. Returns until when
+    /// that is kept.
+    pub(crate) async fn revoke_issued_before(&self, subject: &str, before: u64) -> Result<u64, RevokeError> {
+        self.revocations.revoke_issued_before(subject, before).await
     }
 
     /// Returns what watches, for a stream under way, whether its token is still good.
@@ -177,6 +230,9 @@ impl Authority {
                 error!(%error, "secrets and revoked tokens could not be looked at");
             }
         }
+        self.means.over.cancel();
+        self.means.tasks.close();
+        self.means.tasks.wait().await;
     }
 
     /// Takes over what has changed in files.

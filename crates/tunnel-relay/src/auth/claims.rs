@@ -28,6 +28,8 @@ const ISSUED_AHEAD_MAX: u64 = 300;
 pub(super) struct Times {
     /// Up to when it is good, leeway included.
     pub(super) until: u64,
+    /// When it was issued; 0 where it does not say.
+    pub(super) issued: u64,
 }
 
 impl Times {
@@ -41,10 +43,11 @@ impl Times {
         if time("nbf")?.is_some_and(|from| from > now.saturating_add(leeway)) {
             return Err(TokenError::Invalid);
         }
-        if time("iat")?.is_some_and(|issued| issued > now.saturating_add(leeway + ISSUED_AHEAD_MAX)) {
+        let issued = time("iat")?.unwrap_or(0);
+        if issued > now.saturating_add(leeway + ISSUED_AHEAD_MAX) {
             return Err(TokenError::Invalid);
         }
-        Ok(Self { until })
+        Ok(Self { until, issued })
     }
 }
 
@@ -93,7 +96,9 @@ pub(super) fn principal(
         models: None,
         tier: tier.filter(|name| !name.is_empty() && name.len() <= TIER_MAX_BYTES).map(str::to_owned),
         token_id,
+        issued_at: times.issued,
         expires_at: times.until,
+        issuer: Some(settings.issuer.as_str().into()),
         origin: Arc::clone(origin),
         checked: AtomicU64::new(0),
     })

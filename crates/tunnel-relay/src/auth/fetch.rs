@@ -45,7 +45,7 @@ pub(super) struct Document {
 /// Why there is no document. Says nothing of what it holds.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FetchError {
-    #[error("{url} is neither https nor on this machine")]
+    #[error("{url} is neither https nor on this machine, or is on this machine and named from elsewhere")]
     Insecure { url: Url },
     #[error("could not fetch {url}")]
     Transport {
@@ -97,7 +97,7 @@ impl Fetcher {
 
     /// Fetches a JSON object.
     pub(super) async fn get(&self, url: &Url) -> Result<Document, FetchError> {
-        if url.scheme() != "https" && !(url.scheme() == "http" && is_loopback(url)) {
+        if url.scheme() != "https" && !(is_plain(url) && is_loopback(url)) {
             return Err(FetchError::Insecure { url: url.clone() });
         }
         let fetched = tokio::time::timeout(TIMEOUT, self.fetch(url)).await;
@@ -138,6 +138,11 @@ fn without_roots() -> ClientConfig {
         .expect("the provider has the suites of both versions")
         .with_root_certificates(RootCertStore::empty())
         .with_no_client_auth()
+}
+
+/// Tells whether an address is asked without TLS.
+pub(super) fn is_plain(url: &Url) -> bool {
+    url.scheme() == "http"
 }
 
 /// Tells whether an address is on this machine, where nobody listens in.

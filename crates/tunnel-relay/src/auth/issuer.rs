@@ -11,6 +11,7 @@ use super::remote_keys::{Means, Place, RemoteKeys};
 use super::shared_secret::SharedSecret;
 use super::standing::Origin;
 use super::{Principal, TokenError, claims};
+use crate::address_key::AddressKey;
 use crate::config::{IssuerSettings, KeySource};
 
 /// An issuer whose tokens are taken.
@@ -22,6 +23,8 @@ pub(super) struct Issuer {
     keys: Keys,
     /// What its tokens are verified against now.
     origin: ArcSwap<Origin>,
+    /// What keys are verified against that were made with its tokens.
+    origin_of_keys: Arc<Origin>,
 }
 
 #[derive(Debug)]
@@ -31,8 +34,9 @@ enum Keys {
 }
 
 impl Issuer {
-    /// May wait for the disk, where the keys are a file.
-    pub(super) fn new(settings: &IssuerSettings, means: &Means) -> Self {
+    /// May wait for the disk, where the keys are a file. `origin_of_keys`: of the same issuer with other settings, whose keys
+    /// stay good.
+    pub(super) fn new(settings: &IssuerSettings, origin_of_keys: Option<Arc<Origin>>, means: &Means) -> Self {
         let remote = |place| Keys::Remote(Arc::new(RemoteKeys::new(&settings.name, place, means)));
         let keys = match &settings.keys {
             KeySource::Discovery => remote(Place::Discovery { issuer: settings.issuer.clone() }),
@@ -45,6 +49,7 @@ impl Issuer {
             settings: settings.clone(),
             keys,
             origin: ArcSwap::default(),
+            origin_of_keys: origin_of_keys.unwrap_or_default(),
         }
     }
 
@@ -53,6 +58,7 @@ impl Issuer {
         &self,
         jwt: &Jwt<'_>,
         digest: &Digest,
+        from: AddressKey,
         now: u64,
     ) -> Result<Principal, TokenError> {
         if jwt.issuer() != Some(self.settings.issuer.as_str()) {
@@ -66,10 +72,25 @@ impl Issuer {
         match &self.keys {
             // What a public key cannot have signed is not worth asking for.
             Keys::Remote(_) if jwt.algorithm == Algorithm::Hs256 => return Err(TokenError::Invalid),
-            Keys::Remote(keys) => keys.verify(jwt).await?,
+            Keys::Remote(keys) => keys.verify(jwt, from).await?,
             Keys::Secret(secret) => secret.verify(jwt)?,
         }
         claims::principal(&self.settings, &jwt.claims, digest, &origin, now)
+    }
+
+    /// Tells whether these are settings of this issuer, under this name.
+    pub(super) fn is_of(&self, settings: &IssuerSettings) -> bool {
+        self.settings.issuer == settings.issuer && self.settings.name == settings.name
+    }
+
+    /// Tells whether a subject is a tenant of this issuer, which is known by `iss`.
+    pub(super) fn vouches_for(&self, iss: &str, subject: &str) -> bool {
+        let tenant = subject.strip_prefix(self.settings.name.as_str());
+        self.settings.issuer == iss && tenant.is_some_and(|rest| rest.starts_with(':'))
+    }
+
+    pub(super) fn origin_of_keys(&self) -> Arc<Origin> {
+        Arc::clone(&self.origin_of_keys)
     }
 
     /// Fetches keys that are not known or old, in the background.
@@ -87,6 +108,11 @@ impl Issuer {
             self.origin.swap(Arc::default()).retire();
         }
         changed
+    }
+
+    /// Ends the trust in all keys that were made with tokens of this issuer.
+    pub(super) fn retire_keys(&self) {
+        self.origin_of_keys.retire();
     }
 
     /// Ends the trust in all tokens of this issuer.

@@ -2,6 +2,7 @@
 //! them. No identity provider is needed.
 
 mod key_file;
+mod token_id;
 
 use std::fmt;
 use std::path::Path;
@@ -25,6 +26,7 @@ use super::key::Key;
 use super::standing::Origin;
 use super::{Principal, Scopes, TokenError, sha256};
 use crate::hex::hex;
+use token_id::TokenIds;
 
 /// The `iss` of tokens that a relay signs with its own key.
 pub(super) const ISSUER: &str = "tunnel-relay";
@@ -36,6 +38,7 @@ pub struct LocalIssuer {
     public: Vec<u8>,
     /// Names the key: tokens of another relay are told apart before their signature is looked at.
     key_id: String,
+    ids: TokenIds,
 }
 
 /// What a new token is to say.
@@ -66,6 +69,9 @@ struct Claims {
     models: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tier: Option<String>,
+    /// Of a key that was made with another issuer's token: that issuer's `iss`. It falls with that issuer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    via: Option<String>,
     jti: String,
     iat: u64,
     exp: u64,
@@ -98,16 +104,18 @@ impl LocalIssuer {
         };
         let public = URL_SAFE_NO_PAD.decode(&parameters.x).expect("a key that was just encoded");
         let key_id = hex(&sha256(parameters.x.as_bytes())[..8]);
-        Ok(Self { signing, public, key_id })
+        let ids = TokenIds::new(signing.as_bytes());
+        Ok(Self { signing, public, key_id, ids })
     }
 
     /// Signs a token that is valid from `now` (seconds since 1970) for the grant's time.
     pub fn issue(&self, grant: &Grant, now: u64) -> Result<String, GrantError> {
-        self.sign(grant, now).map(|issued| issued.token)
+        self.sign(grant, None, now).map(|issued| issued.token)
     }
 
-    /// The same, and says what was signed.
-    pub fn sign(&self, grant: &Grant, now: u64) -> Result<Issued, GrantError> {
+    /// The same, and says what was signed. `via`: the `iss` of the issuer whose token asks for it; the new one is not taken
+    /// any more when that issuer leaves the settings.
+    pub fn sign(&self, grant: &Grant, via: Option<&str>, now: u64) -> Result<Issued, GrantError> {
         if !is_subject(&grant.subject) {
             return Err(GrantError::BadSubject);
         }
@@ -117,6 +125,7 @@ impl LocalIssuer {
         if grant.ttl.as_secs() == 0 {
             return Err(GrantError::NoTime);
         }
+        let exp = now.saturating_add(grant.ttl.as_secs());
         let header = Header { kid: Some(self.key_id.clone()), ..Header::new(Algorithm::EdDSA) };
         let claims = Claims {
             iss: ISSUER.to_owned(),
@@ -125,13 +134,20 @@ impl LocalIssuer {
             device: grant.device.as_ref().map(ToString::to_string),
             models: grant.models.clone(),
             tier: grant.tier.clone(),
-            jti: format!("{:032x}", rand::random::<u128>()),
+            via: via.map(str::to_owned),
+            jti: self.ids.make(&grant.subject, exp),
             iat: now,
-            exp: now.saturating_add(grant.ttl.as_secs()),
+            exp,
             nbf: None,
         };
         let token = jsonwebtoken::encode(&header, &claims, &self.signing).map_err(GrantError::Sign)?;
         Ok(Issued { token, id: claims.jti, expires_at: claims.exp })
+    }
+
+    /// Returns when the token of this id ends, in seconds since 1970, where the id proves to be one of a token that was made
+    /// here for this subject. Those of earlier versions prove nothing.
+    pub(crate) fn end_of(&self, token_id: &str, subject: &str) -> Option<u64> {
+        self.ids.end(token_id, subject)
     }
 
     /// Returns what checks this issuer's tokens.
@@ -177,7 +193,8 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// Verifies a token at `now`, in seconds since 1970.
+    /// Verifies a token at `now`, in seconds since 1970. Whether it was revoked, or has fallen with the issuer through which
+    /// it was made, is not asked here.
     pub fn verify(&self, token: &str, now: u64) -> Result<Arc<Principal>, TokenError> {
         let principal = self.check(&Jwt::parse(token)?, now)?;
         // A token is good up to, not at, its `exp` (RFC 7519 §4.1.4).
@@ -214,7 +231,9 @@ impl Verifier {
             models: claims.models.map(Into::into),
             tier: claims.tier,
             token_id: claims.jti,
+            issued_at: times.issued,
             expires_at: times.until,
+            issuer: claims.via.map(Into::into),
             origin: Arc::clone(&self.origin),
             checked: AtomicU64::new(0),
         })

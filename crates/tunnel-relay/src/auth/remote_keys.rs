@@ -10,16 +10,18 @@ use arc_swap::ArcSwapOption;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 use url::Url;
 
 use super::TokenError;
-use super::fetch::{FetchError, Fetcher};
+use super::fetch::{FetchError, Fetcher, is_plain};
 use super::jwt::Jwt;
 use super::key::Key;
+use crate::address_key::AddressKey;
 use crate::metrics::Metrics;
-use schedule::{Schedule, Step};
+use schedule::{NoRoom, Schedule, Step};
 
 /// Most keys of one issuer.
 const KEYS_MAX: usize = 64;
@@ -41,6 +43,8 @@ pub(super) struct Means {
     pub(super) fetcher: Arc<Fetcher>,
     /// Fetches under way; at most one for each issuer.
     pub(super) tasks: TaskTracker,
+    /// Ends them.
+    pub(super) over: CancellationToken,
     /// Least time from the end of a fetch from one issuer to the beginning of the next.
     pub(super) cool_down: Duration,
     pub(super) metrics: Arc<Metrics>,
@@ -105,7 +109,7 @@ impl RemoteKeys {
     /// Waits only for a key that is not known. A key that a fetch after the token's arrival did not bring is not the
     /// issuer's; before that nothing can be said, so that a token signed with the issuer's newest key is never taken for
     /// a forged one.
-    pub(super) async fn verify(self: &Arc<Self>, jwt: &Jwt<'_>) -> Result<(), TokenError> {
+    pub(super) async fn verify(self: &Arc<Self>, jwt: &Jwt<'_>, from: AddressKey) -> Result<(), TokenError> {
         if let Some(keys) = &*self.keys.load() {
             if Instant::now() >= keys.stale_at {
                 self.refresh();
@@ -114,7 +118,7 @@ impl RemoteKeys {
                 return if good { Ok(()) } else { Err(TokenError::Invalid) };
             }
         }
-        self.wait_for_key(jwt).await
+        self.wait_for_key(jwt, from).await
     }
 
     /// Fetches the keys in the background, where they are not known or old, and it has not just been tried.
@@ -129,7 +133,7 @@ impl RemoteKeys {
         }
     }
 
-    async fn wait_for_key(self: &Arc<Self>, jwt: &Jwt<'_>) -> Result<(), TokenError> {
+    async fn wait_for_key(self: &Arc<Self>, jwt: &Jwt<'_>, from: AddressKey) -> Result<(), TokenError> {
         let arrived = Instant::now();
         let mut fetched = self.fetched.subscribe();
         let mut waiting = None;
@@ -151,7 +155,7 @@ impl RemoteKeys {
                 Step::WaitForFetch | Step::WaitUntil(_) => {}
             }
             if waiting.is_none() {
-                waiting = Some(Waiting::join(self).ok_or(TokenError::IssuerAway)?);
+                waiting = Some(Waiting::join(self, from, have_keys)?);
             }
             let until = match step {
                 Step::WaitUntil(until) => until,
@@ -171,8 +175,10 @@ impl RemoteKeys {
         let this = Arc::clone(self);
         self.means.tasks.spawn(async move {
             let attempt = Attempt { keys: &this, started, outcome: false };
-            let fetched = this.fetch().await;
-            attempt.done(fetched);
+            tokio::select! {
+                fetched = this.fetch() => attempt.done(fetched),
+                () = this.means.over.cancelled() => {}
+            }
         });
     }
 
@@ -197,7 +203,7 @@ impl RemoteKeys {
         Ok(KeySet { keys, stale_at: Instant::now() + document.fresh_for })
     }
 
-    async fn discover(&self, issuer: &str) -> Result<Url, FetchError> {
+    pub(super) async fn discover(&self, issuer: &str) -> Result<Url, FetchError> {
         let known = self.discovered().clone();
         if let Some((url, until)) = known
             && Instant::now() < until
@@ -210,12 +216,15 @@ impl RemoteKeys {
         let text = |name: &str| document.members.get(name).and_then(Value::as_str);
         // Whoever answers for another issuer could hand out its own keys for this one.
         if text("issuer") != Some(issuer) {
-            let found = text("issuer").unwrap_or("none").chars().take(200).collect();
+            let found = tunnel_transport::printable(text("issuer").unwrap_or("none"));
             return Err(FetchError::OtherIssuer { url: at, found, wanted: issuer.to_owned() });
         }
         let url: Url = text("jwks_uri")
             .and_then(|uri| uri.parse().ok())
             .ok_or_else(|| FetchError::NoKeysAddress { url: at.clone() })?;
+        if !may_name(&at, &url) {
+            return Err(FetchError::Insecure { url });
+        }
         *self.discovered() = Some((url.clone(), Instant::now() + document.fresh_for));
         Ok(url)
     }
@@ -231,6 +240,12 @@ impl RemoteKeys {
     fn discovered(&self) -> MutexGuard<'_, Option<(Url, Instant)>> {
         self.discovered.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Tells whether a discovery document may name this address of keys. Without TLS only this machine is asked, and an issuer
+/// elsewhere has no business there.
+pub(super) fn may_name(document: &Url, keys: &Url) -> bool {
+    !is_plain(keys) || is_plain(document)
 }
 
 /// `<issuer>/.well-known/openid-configuration`, whether or not the issuer ends with a slash.
@@ -276,19 +291,25 @@ impl Drop for Attempt<'_> {
 }
 
 /// One who waits for a key.
-struct Waiting<'a>(&'a RemoteKeys);
+struct Waiting<'a> {
+    keys: &'a RemoteKeys,
+    from: AddressKey,
+}
 
 impl<'a> Waiting<'a> {
-    fn join(keys: &'a RemoteKeys) -> Option<Self> {
+    fn join(keys: &'a RemoteKeys, from: AddressKey, have_keys: bool) -> Result<Self, TokenError> {
         // Not made before it is known that there is room: dropped, it would give back what it never had.
-        let room = keys.schedule().join();
-        room.then(|| Self(keys))
+        match keys.schedule().join(from, have_keys) {
+            Ok(()) => Ok(Self { keys, from }),
+            Err(NoRoom::OfAddress) => Err(TokenError::Crowded),
+            Err(NoRoom::AtAll) => Err(TokenError::IssuerAway),
+        }
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.schedule().leave();
+        self.keys.schedule().leave(self.from);
     }
 }
 

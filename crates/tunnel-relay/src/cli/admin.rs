@@ -14,6 +14,7 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use http::{Method, Request};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -61,21 +62,40 @@ pub enum AdminCommand {
     Config,
     /// Begin the orderly end, as SIGTERM does
     Drain,
-    /// Take a token no more
-    Revoke {
-        /// Whose it is
-        #[arg(long, value_name = "NAME")]
-        subject: String,
-        /// Its id (jti)
-        #[arg(long, value_name = "ID")]
-        token: String,
-    },
+    /// Take a token no more, or none of an account's that there is now
+    Revoke(Revoke),
     /// Print the last lines of the audit log
     Audit {
         /// How many
         #[arg(short, default_value_t = 20)]
         n: usize,
     },
+}
+
+/// What is revoked.
+#[derive(Debug, Args)]
+pub struct Revoke {
+    /// Whose tokens; without --token all that were issued until now, keys for apps included
+    #[arg(long, value_name = "NAME")]
+    pub subject: String,
+    /// The id (jti) of the only one that is meant
+    #[arg(long, value_name = "ID")]
+    pub token: Option<String>,
+    /// When that one ends, so that it need not be remembered for longer; ids that this relay makes say so themselves
+    #[arg(long, value_name = "TIME", requires = "token")]
+    pub expires: Option<Timestamp>,
+    /// All that were issued before this time, such as 2030-01-31T12:00:00Z, instead of now
+    #[arg(long, value_name = "TIME", conflicts_with = "token")]
+    pub issued_before: Option<Timestamp>,
+}
+
+impl Revoke {
+    fn order(&self, now: Timestamp) -> Value {
+        match &self.token {
+            Some(id) => json!({ "subject": self.subject, "token_id": id, "expires_at": self.expires }),
+            None => json!({ "subject": self.subject, "issued_before": self.issued_before.unwrap_or(now) }),
+        }
+    }
 }
 
 /// Which part of a list.
@@ -141,9 +161,8 @@ impl AdminCommand {
             Self::Limits => get("/admin/v1/limits".to_owned()),
             Self::Config => get("/admin/v1/config".to_owned()),
             Self::Drain => (Method::POST, "/admin/v1/drain".to_owned(), None),
-            Self::Revoke { subject, token } => {
-                let body = json!({ "subject": subject, "token_id": token });
-                (Method::POST, "/admin/v1/revocations".to_owned(), Some(body))
+            Self::Revoke(revoke) => {
+                (Method::POST, "/admin/v1/revocations".to_owned(), Some(revoke.order(Timestamp::now())))
             }
             Self::Audit { n } => get(format!("/admin/v1/audit/tail?n={n}")),
         }
@@ -174,7 +193,12 @@ impl AdminCommand {
             }
             Self::Close { .. } => "closed; the desktop may dial again\n".to_owned(),
             Self::Drain => "draining; the relay ends when its last stream has\n".to_owned(),
-            Self::Revoke { .. } => "revoked\n".to_owned(),
+            Self::Revoke(_) => {
+                format!(
+                    "revoked; kept in mind until {}\n",
+                    answer["kept_until"].as_str().unwrap_or("the end of time")
+                )
+            }
         }
     }
 }
@@ -273,6 +297,23 @@ mod tests {
             text,
             "SUBJECT  TIER  DEVICES\nalice    -     2\na[2J     free  10\nmore: --after bob[2J\n"
         );
+    }
+
+    #[test]
+    fn without_a_token_all_that_were_issued_until_now_are_meant() {
+        let now: Timestamp = "2030-01-31T12:00:00.5Z".parse().unwrap();
+        let revoke = |token: Option<&str>| Revoke {
+            subject: "alice".to_owned(),
+            token: token.map(str::to_owned),
+            expires: None,
+            issued_before: None,
+        };
+        assert_eq!(
+            revoke(None).order(now),
+            json!({"subject": "alice", "issued_before": "2030-01-31T12:00:00.5Z"})
+        );
+        let one = json!({"subject": "alice", "token_id": "t1", "expires_at": null});
+        assert_eq!(revoke(Some("t1")).order(now), one);
     }
 
     #[test]

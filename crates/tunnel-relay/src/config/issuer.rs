@@ -12,7 +12,11 @@ use crate::auth::{Scope, Scopes};
 /// An issuer of tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IssuerSettings {
-    /// A short name: `[a-z0-9-]`, unique. Tenants of this issuer are `<name>:<tenant claim>`.
+    /// A short name: `[a-z0-9-]`, unique. Tenants of this issuer are `<name>:<tenant claim>`, so the name stays with the
+    /// issuer: another one under the same name would have the devices of those before.
+    ///
+    /// When the issuer leaves the settings, or has another name or `issuer`, its tokens are not taken any more, nor are the
+    /// keys that were made with them.
     pub name: String,
     /// What stands in `iss`, exactly.
     pub issuer: String,
@@ -26,7 +30,8 @@ pub struct IssuerSettings {
     /// The claim that names the tenant. Default `sub`; `org_id` or the like lets a team share its desktops.
     pub tenant_claim: String,
     /// The claim that names the tier: a name, or a path with dots into an object, such as `app_metadata.tier`. Default:
-    /// none, which is the tier `default`.
+    /// none, which is the tier `default`. Keys that are made with such a token keep its tier, and last no longer than
+    /// [`Settings::max_tiered_key_ttl`](super::Settings::max_tiered_key_ttl).
     pub tier_claim: Option<String>,
     /// The claim that lists scopes of ours (text with spaces, or a list of texts). Default: none.
     pub scope_claim: Option<String>,

@@ -91,7 +91,7 @@ const TLS_OFF: &str = "TLS cannot be switched off while the relay runs; restart 
 
 /// Reads the file and takes it over, if it is another one and a good one. `asked`: by somebody who means the certificate,
 /// too.
-async fn look(shared: &Shared, mut watch: FileWatch, path: &Path, asked: bool) -> FileWatch {
+async fn look(shared: &Arc<Shared>, mut watch: FileWatch, path: &Path, asked: bool) -> FileWatch {
     let path = path.to_owned();
     let (watch, loaded) = on_disk(move || {
         watch.aim(std::slice::from_ref(&path));
@@ -116,7 +116,9 @@ async fn look(shared: &Shared, mut watch: FileWatch, path: &Path, asked: bool) -
             }
         }
         Ok(settings) => {
-            shared.take_over(settings);
+            // Where an issuer's keys are a file, it is read.
+            let taking = Arc::clone(shared);
+            on_disk(move || taking.take_over(settings)).await;
             shared.metrics.reloaded(true);
             info!("settings reloaded");
             shared.settings().log_warnings();

@@ -29,6 +29,7 @@ impl Settings {
         page.key("device_wait_s", self.device_wait.as_secs())?;
         page.key("replay_window_bytes", self.replay_window_bytes)?;
         page.key("max_key_ttl_s", self.max_key_ttl.as_secs())?;
+        page.key("max_tiered_key_ttl_s", self.max_tiered_key_ttl.as_secs())?;
         self.edge.write(page)?;
         self.address.write(page)?;
         page.table("tiers.default")?;

@@ -55,7 +55,7 @@ fn keys_of_the_first_version_are_taken() {
 
 #[test]
 fn each_table_is_taken() {
-    let text = "max_key_ttl_s = 86400\ndevice_wait_s = 7\n\
+    let text = "max_key_ttl_s = 86400\nmax_tiered_key_ttl_s = 3600\ndevice_wait_s = 7\n\
         [edge]\ntrusted_proxies = [\"10.0.0.0/8\", \"::1\"]\nproxy_header = \"Forwarded\"\nallowed_origins = [\"https://chat.example.org\"]\n\
         hsts_max_age_s = 0\ntls_handshake_timeout_s = 2\nheader_read_timeout_s = 3\nkeep_alive_timeout_s = 4\n\
         min_upload_bytes_per_second = 0\nunread_timeout_s = 6\n\
@@ -70,6 +70,7 @@ fn each_table_is_taken() {
     let n = NonZeroU32::new;
     let wanted = Settings {
         max_key_ttl: Duration::from_secs(86_400),
+        max_tiered_key_ttl: Duration::from_secs(3_600),
         device_wait: Duration::from_secs(7),
         edge: EdgeSettings {
             tls: Some(TlsSettings::Files {

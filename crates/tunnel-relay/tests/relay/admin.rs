@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use tunnel_relay::Settings;
 use tunnel_transport::CloseCode;
 
-use crate::harness::{PATIENCE, TestRelay, eventually, read};
+use crate::harness::{Desk, PATIENCE, TestRelay, eventually, now, read, read_and};
 
 /// Sends a request to the admin address with these headers besides `Host`.
 async fn send(
@@ -156,6 +156,55 @@ async fn a_drain_ends_the_relay_and_is_in_the_audit_log() {
     let log = fs::read_to_string(relay.data_dir().join("audit.jsonl")).unwrap();
     assert!(log.contains("\"event\":\"admin\",\"action\":\"drain\""), "{log}");
     assert!(log.lines().last().unwrap().contains("\"event\":\"stopped\""), "{log}");
+}
+
+#[tokio::test]
+async fn an_operator_revokes_a_token_or_all_that_a_subject_has() {
+    let relay = TestRelay::start().await;
+    let token = bearer(&relay);
+    let revoke = async |order: Value| {
+        let path = "/admin/v1/revocations";
+        send(&relay, Method::POST, path, &[("authorization", &token)], &order.to_string()).await
+    };
+    let status = async |token: &str| {
+        let request = Request::get("/v1/models").header("authorization", format!("Bearer {token}"));
+        relay.send(request, Bytes::new()).await.status().as_u16()
+    };
+    // Issued a moment ago: those of this very second are taken for earlier, too.
+    let issued = |ago: u64| relay.token_for("alice", "inference tunnel", None, now() - ago, 3_600);
+    let (first, second, bobs) = (issued(60), issued(50), relay.token("bob", "inference"));
+    let connector = relay.connector(&second, "desk");
+    let mut desk = Desk::new(&relay, connector.dial().await.unwrap()).await;
+    let id = relay.issuer.verifier().verify(&first, now()).unwrap().token_id.clone();
+    let (done, answer) = revoke(json!({"subject": "alice", "token_id": id})).await;
+    let kept_until: jiff::Timestamp = answer["kept_until"].as_str().unwrap().parse().unwrap();
+    assert!(done == 200 && (0..=3_600).contains(&(kept_until.as_second() - now() as i64)), "{answer}");
+    assert_eq!((status(&first).await, status(&second).await), (401, 200));
+
+    let streaming = read_and(
+        relay
+            .send(Request::get("/sse/hang").header("authorization", format!("Bearer {second}")), Bytes::new())
+            .await,
+        || {},
+    );
+    let cutoff = jiff::Timestamp::now();
+    let order = revoke(json!({"subject": "alice", "issued_before": cutoff}));
+    let (cut, (done, _)) = tokio::join!(streaming, order);
+    assert!(done == 200 && cut.unwrap_err().contains("data: one"), "its stream breaks off");
+    assert_eq!(desk.closed().await.code, CloseCode::Token);
+    assert_eq!((status(&second).await, status(&bobs).await), (401, 404));
+    eventually("the next second's tokens are good", async || now() as i64 > cutoff.as_second()).await;
+    assert_ne!(status(&issued(0)).await, 401);
+
+    // One of another kind, which does not say when it ends.
+    let (_, answer) =
+        revoke(json!({"subject": "idp:ann", "token_id": "x", "expires_at": "2999-01-01T00:00:00Z"})).await;
+    assert_eq!(answer["kept_until"], "2999-01-01T00:00:00Z");
+    let (done, _) =
+        revoke(json!({"subject": "idp:ann", "token_id": "x", "expires_at": "1999-01-01T00:00:00Z"})).await;
+    assert_eq!(done, 400);
+    let log = fs::read_to_string(relay.data_dir().join("audit.jsonl")).unwrap();
+    assert!(log.contains("\"action\":\"revoke_all\"") && !log.contains("alice"), "{log}");
 }
 
 #[tokio::test]

@@ -72,6 +72,31 @@ async fn a_login_token_dials_calls_and_makes_keys_of_its_own_tenant() {
 }
 
 #[tokio::test]
+async fn a_key_whose_tier_an_issuer_names_lasts_no_longer_than_such_keys_may() {
+    let key = SigningKey::p256("k1");
+    let provider = IdentityProvider::start(&[&key]).await;
+    let mut settings = settings(&provider);
+    settings.max_tiered_key_ttl = Duration::from_secs(1_000);
+    let login = token(&provider, &key, "login", 600);
+    for (tier_claim, expires_in, status) in [
+        (None, Some(1_001), 201),
+        (Some("tier"), Some(1_001), 400),
+        (Some("tier"), Some(1_000), 201),
+        (Some("tier"), None, 201),
+    ] {
+        settings.issuers[0].tier_claim = tier_claim.map(str::to_owned);
+        let relay = TestRelay::with(settings.clone(), Duration::from_secs(20)).await;
+        let request = Request::post("/_tunnel/v1/tokens").header("authorization", format!("Bearer {login}"));
+        let response = relay.send(request, Bytes::from(json!({"expires_in": expires_in}).to_string())).await;
+        assert_eq!(response.status(), status, "{tier_claim:?} {expires_in:?}");
+        // What the operator hands out has the tier that the operator says.
+        let own = relay.token("ann", "account inference");
+        let request = Request::post("/_tunnel/v1/tokens").header("authorization", format!("Bearer {own}"));
+        assert_eq!(relay.send(request, Bytes::from_static(b"{\"expires_in\":1001}")).await.status(), 201);
+    }
+}
+
+#[tokio::test]
 async fn an_open_session_ends_with_its_token_or_lives_on_with_a_refreshed_one() {
     let key = SigningKey::p256("k1");
     let provider = IdentityProvider::start(&[&key]).await;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tunnel_relay::Settings;
 use tunnel_transport::CloseCode;
 
-use crate::harness::{Desk, TestRelay, json_of, now, read, read_and};
+use crate::harness::{Desk, TestRelay, eventually, json_of, now, read, read_and};
 
 const TOKENS: &str = "/_tunnel/v1/tokens";
 
@@ -89,7 +89,7 @@ async fn a_revoked_key_is_refused_and_its_stream_breaks_off() {
     let (token, id) = (key["token"].as_str().unwrap(), key["id"].as_str().unwrap());
 
     // Somebody else's word is worth nothing.
-    assert_eq!(revoke(&relay, &relay.token("mallory", "account"), id).await, 204);
+    assert_eq!(revoke(&relay, &relay.token("mallory", "account"), id).await, 400);
     assert_eq!(revoke(&relay, &relay.token("alice", "inference"), id).await, 403);
     let stream = ask(&relay, token, "/sse/hang").await;
     assert_eq!(stream.status(), 200);
@@ -120,6 +120,34 @@ async fn a_revoked_key_is_refused_and_its_stream_breaks_off() {
 }
 
 #[tokio::test]
+async fn the_list_of_what_is_revoked_takes_only_ids_of_ones_own_tokens() {
+    let relay = TestRelay::start().await;
+    let owner = relay.token("alice", "account inference");
+    for made_up in
+        ["made-up", "0123456789abcdef0123456789abcdef", "taaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"]
+    {
+        let request =
+            Request::delete(format!("{TOKENS}/{made_up}")).header("authorization", format!("Bearer {owner}"));
+        let refused = json_of(relay.send(request, Bytes::new()).await).await;
+        assert_eq!(refused["code"], "bad_request", "{made_up}");
+        assert!(refused["detail"].as_str().unwrap().contains("tunnel-relay admin revoke"), "{refused}");
+    }
+    let list = relay.data_dir().join("revoked");
+    assert!(!list.exists());
+
+    let key = make(&relay, &owner, &json!({"expires_in": 600})).await.1;
+    assert_eq!(revoke(&relay, &owner, key["id"].as_str().unwrap()).await, 204);
+    let text = std::fs::read_to_string(&list).unwrap();
+    let until: u64 = text.lines().last().unwrap().rsplit(' ').next().unwrap().parse().unwrap();
+    assert!((now() + 500..=now() + 600).contains(&until), "as long as the key itself: {text}");
+
+    // The token that asks may be given up, too.
+    let principal = relay.issuer.verifier().verify(&owner, now()).unwrap();
+    assert_eq!(revoke(&relay, &owner, &principal.token_id).await, 204);
+    assert_eq!(revoke(&relay, &owner, &principal.token_id).await, 401);
+}
+
+#[tokio::test]
 async fn a_session_whose_token_is_revoked_ends() {
     let relay = TestRelay::start().await;
     let owner = relay.token("alice", "account tunnel");
@@ -131,6 +159,18 @@ async fn a_session_whose_token_is_revoked_ends() {
     let closed = desk.closed().await;
     assert_eq!((closed.code, closed.reason.as_ref()), (CloseCode::Token, "the token was revoked"));
     assert!(relay.connector(token, "desk").dial().await.is_err());
+}
+
+#[tokio::test]
+async fn a_token_that_health_finds_bad_is_counted_and_noted_like_any_other() {
+    let relay = TestRelay::start().await;
+    assert_eq!(json_of(ask(&relay, "guessed", "/health").await).await["token"], "invalid");
+    assert_eq!(relay.metric("tunnel_relay_refused_tokens_total{code=\"token_invalid\"}").await, 1);
+    let log = relay.data_dir().join("audit.jsonl");
+    eventually("it is noted", async || {
+        std::fs::read_to_string(&log).is_ok_and(|log| log.contains("\"code\":\"token_invalid\""))
+    })
+    .await;
 }
 
 #[tokio::test]

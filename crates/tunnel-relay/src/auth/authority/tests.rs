@@ -21,6 +21,7 @@ use identity::{IdentityProvider, SigningKey};
 
 const NOW: u64 = 1_800_000_000;
 const AUDIENCE: &str = "https://relay.example";
+const SOMEWHERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 
 /// An authority with a data directory of its own.
 struct Bench {
@@ -53,19 +54,26 @@ impl Bench {
     }
 
     async fn verify(&self, token: &str) -> Result<Arc<Principal>, TokenError> {
-        self.authority.verify_at(token, NOW).await
+        self.verify_from(token, SOMEWHERE).await
+    }
+
+    async fn verify_from(&self, token: &str, from: IpAddr) -> Result<Arc<Principal>, TokenError> {
+        self.authority.verify_at(token, from, NOW).await
     }
 
     fn local_token(&self, subject: &str) -> String {
-        let grant = Grant {
+        self.local.issue(&Self::grant(subject), NOW).unwrap()
+    }
+
+    fn grant(subject: &str) -> Grant {
+        Grant {
             subject: subject.into(),
             scopes: Scopes::parse("inference"),
             device: None,
             models: None,
             tier: None,
             ttl: Duration::from_secs(60),
-        };
-        self.local.issue(&grant, NOW).unwrap()
+        }
     }
 }
 
@@ -124,7 +132,7 @@ async fn the_memory_of_verified_tokens_is_bounded_and_holds_no_token() {
     }
     assert!(bench.authority.verified.len() <= VerifiedCache::MAX);
     assert!(bench.verify(&token).await.is_ok(), "a forgotten token is verified again");
-    let late = bench.authority.verify_at(&token, NOW + 60).await;
+    let late = bench.authority.verify_at(&token, SOMEWHERE, NOW + 60).await;
     assert_eq!(late.unwrap_err(), TokenError::Expired, "also one that is remembered");
 }
 
@@ -152,4 +160,51 @@ async fn an_issuer_that_leaves_the_settings_takes_its_tokens_along() {
 
     bench.authority.reload(&settings(vec![IssuerSettings { audiences: vec!["another".into()], ..ours }]));
     assert_eq!(bench.verify(&token).await.unwrap_err(), TokenError::Invalid, "the audience is another");
+}
+
+#[tokio::test]
+async fn a_key_falls_with_the_issuer_through_which_it_was_made() {
+    const ISS: &str = "https://idp.example";
+    let idp = issuer("idp", ISS, KeySource::SecretFile("/nonexistent/secret".into()));
+    let bench = Bench::new(vec![idp.clone()]);
+    let key = |subject: &str| bench.local.sign(&Bench::grant(subject), Some(ISS), NOW).unwrap().token;
+    let (ann, odd) = (key("idp:ann"), key("idpann"));
+    let principal = bench.verify(&ann).await.unwrap();
+    assert_eq!(principal.issuer.as_deref(), Some(ISS));
+    assert_eq!(bench.verify(&odd).await.unwrap_err(), TokenError::Invalid, "not one of its tenants");
+    let by_operator = bench.local_token("idp:ann");
+    let holder = bench.authority.holder(&principal);
+
+    let stricter = IssuerSettings { audiences: vec!["another".into()], ..idp.clone() };
+    bench.authority.reload(&settings(vec![stricter]));
+    assert!(!holder.is_over() && bench.verify(&ann).await.is_ok(), "it is the same issuer still");
+
+    let other = IssuerSettings { issuer: "https://other.example".into(), ..idp.clone() };
+    let renamed = IssuerSettings { name: "idp2".into(), ..idp.clone() };
+    for gone in [vec![], vec![other], vec![renamed]] {
+        bench.authority.reload(&settings(vec![idp.clone()]));
+        let principal = bench.verify(&ann).await.unwrap();
+        let mut holder = bench.authority.holder(&principal);
+        let waiting = std::future::poll_fn(|cx| holder.poll_over(cx));
+        let leaving = async { bench.authority.reload(&settings(gone)) };
+        tokio::join!(waiting, leaving);
+        assert_eq!(bench.verify(&ann).await.unwrap_err(), TokenError::Invalid);
+        bench.verify(&by_operator).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_fetch_does_not_outlive_the_relay() {
+    let key = SigningKey::p256("k1");
+    let provider = IdentityProvider::start(&[&key]).await;
+    provider.change(|behaviour| behaviour.delay = Duration::from_secs(9));
+    let bench = Bench::new(vec![issuer("idp", &provider.issuer(), KeySource::Discovery)]);
+    let token = key.token(&claims(&provider.issuer()));
+    tokio::time::timeout(Duration::from_millis(50), bench.verify(&token)).await.unwrap_err();
+    assert_eq!(bench.authority.means.tasks.len(), 1);
+    let over = CancellationToken::new();
+    over.cancel();
+    let ending = Arc::clone(&bench.authority).run(over);
+    tokio::time::timeout(Duration::from_secs(5), ending).await.expect("it does not wait for the issuer");
+    assert!(bench.authority.means.tasks.is_empty());
 }

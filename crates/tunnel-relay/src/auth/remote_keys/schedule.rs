@@ -1,15 +1,21 @@
 //! When an issuer is asked for its keys. Time comes in; nothing here waits.
 
-use std::collections::HashSet;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::address_key::AddressKey;
 
 /// Least time between two fetches that only keep fresh what is known, where the last one failed.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
 
 /// Most requests that wait for a key of one issuer at once. Beyond, they are told to come again.
 const WAITING_MAX: usize = 4_096;
+
+/// Most of those from one address: nobody can fill the room alone.
+const WAITING_MAX_OF_ADDRESS: usize = 64;
 
 /// Most ids that are remembered as not the issuer's. Beyond, such a token waits for the next fetch like a new one.
 const ABSENT_MAX: usize = 1_024;
@@ -29,6 +35,14 @@ pub(super) enum Step {
     Away,
 }
 
+/// Why a request cannot wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoRoom {
+    /// As many of its address do.
+    OfAddress,
+    AtAll,
+}
+
 #[derive(Debug)]
 pub(super) struct Schedule {
     /// Least time from the end of a fetch to the beginning of the next, whatever comes.
@@ -41,6 +55,8 @@ pub(super) struct Schedule {
     /// When the last fetch ended, if it failed.
     failed: Option<Instant>,
     waiting: usize,
+    /// How many of them each address has; none that has none.
+    of_address: HashMap<AddressKey, usize>,
     /// Ids that the last good fetch did not bring.
     absent: HashSet<Box<str>>,
 }
@@ -54,6 +70,7 @@ impl Schedule {
             good: None,
             failed: None,
             waiting: 0,
+            of_address: HashMap::new(),
             absent: HashSet::new(),
         }
     }
@@ -123,16 +140,28 @@ impl Schedule {
         self.good.is_some() && self.failed.is_none()
     }
 
-    pub(super) fn join(&mut self) -> bool {
-        let room = self.waiting < WAITING_MAX;
-        if room {
-            self.waiting += 1;
+    /// Lets one from an address wait. Before any key is known, all of an address have to, for a moment.
+    pub(super) fn join(&mut self, from: AddressKey, have_keys: bool) -> Result<(), NoRoom> {
+        if self.waiting >= WAITING_MAX {
+            return Err(NoRoom::AtAll);
         }
-        room
+        let of_address = self.of_address.entry(from).or_default();
+        if have_keys && *of_address >= WAITING_MAX_OF_ADDRESS {
+            return Err(NoRoom::OfAddress);
+        }
+        *of_address += 1;
+        self.waiting += 1;
+        Ok(())
     }
 
-    pub(super) fn leave(&mut self) {
+    pub(super) fn leave(&mut self, from: AddressKey) {
         self.waiting -= 1;
+        if let Entry::Occupied(mut of_address) = self.of_address.entry(from) {
+            *of_address.get_mut() -= 1;
+            if *of_address.get() == 0 {
+                of_address.remove();
+            }
+        }
     }
 }
 
@@ -198,11 +227,30 @@ mod tests {
     #[test]
     fn the_crowd_that_waits_is_bounded() {
         let mut schedule = Schedule::new(COOL_DOWN);
-        for _ in 0..WAITING_MAX {
-            assert!(schedule.join());
+        let address = |n: usize| {
+            let n = u32::try_from(n).unwrap();
+            AddressKey::of(std::net::Ipv4Addr::from(0x0a00_0000 + n).into())
+        };
+        let n_addresses = WAITING_MAX / WAITING_MAX_OF_ADDRESS;
+        for from in (0..n_addresses - 1).map(address) {
+            for _ in 0..WAITING_MAX_OF_ADDRESS {
+                schedule.join(from, true).unwrap();
+            }
+            assert_eq!(schedule.join(from, true), Err(NoRoom::OfAddress), "there is room for others");
         }
-        assert!(!schedule.join());
-        schedule.leave();
-        assert!(schedule.join());
+        for from in (0..WAITING_MAX_OF_ADDRESS).map(|n| address(n_addresses + n)) {
+            schedule.join(from, true).unwrap();
+        }
+        assert_eq!(schedule.join(address(1_000_000), false), Err(NoRoom::AtAll));
+        assert_eq!(schedule.of_address.len(), n_addresses - 1 + WAITING_MAX_OF_ADDRESS);
+        schedule.leave(address(n_addresses));
+        schedule.leave(address(0));
+        schedule.join(address(0), true).unwrap();
+        schedule.join(address(0), false).unwrap();
+        schedule.leave(address(0));
+        for _ in 0..WAITING_MAX_OF_ADDRESS {
+            schedule.leave(address(0));
+        }
+        assert!(!schedule.of_address.contains_key(&address(0)), "nothing is kept of who has left");
     }
 }

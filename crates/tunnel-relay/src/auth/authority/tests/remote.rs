@@ -3,6 +3,7 @@
 use futures_util::future::join_all;
 use tunnel_runtime::metrics::Exposition;
 
+use super::super::super::remote_keys::{Place, RemoteKeys, may_name};
 use super::*;
 use crate::registry::Counts;
 use crate::tls::TlsStatus;
@@ -52,13 +53,57 @@ async fn unknown_keys_wait_for_one_fetch_together_and_their_crowd_is_bounded() {
             key.token_with(&json!({"alg": "ES256", "kid": format!("x{n}")}), &claims(&provider.issuer()))
         })
         .collect();
-    let judged = join_all(random.iter().map(|token| bench.verify(token))).await;
+    // No address has more than it may.
+    let from = |n: u8| IpAddr::from([198, 51, 100, n]);
+    let sent = random.iter().enumerate().map(|(n, token)| bench.verify_from(token, from((n / 64) as u8)));
+    let judged = join_all(sent).await;
     let n_invalid = judged.iter().filter(|judged| matches!(judged, Err(TokenError::Invalid))).count();
     let n_away = judged.iter().filter(|judged| matches!(judged, Err(TokenError::IssuerAway))).count();
     assert_eq!((n_invalid, n_away), (4_096, 6_000 - 4_096), "those that find no room may come again");
     let fetches = provider.fetches();
     assert!(fetches.windows(2).all(|pair| pair[1] - pair[0] >= Duration::from_millis(490)), "{fetches:?}");
     assert!(fetches.len() <= 3, "{fetches:?}");
+}
+
+#[tokio::test]
+async fn one_address_cannot_keep_others_from_waiting() {
+    let (key, newer) = (SigningKey::p256("k1"), SigningKey::p256("k2"));
+    let provider = IdentityProvider::start(&[&key]).await;
+    let bench = Bench::with_cool_down(one(&provider), Duration::from_millis(500));
+    bench.verify(&key.token(&claims(&provider.issuer()))).await.unwrap();
+    provider.publish(&[&key, &newer]);
+    let random: Vec<_> = (0..5_000)
+        .map(|n| {
+            key.token_with(&json!({"alg": "ES256", "kid": format!("x{n}")}), &claims(&provider.issuer()))
+        })
+        .collect();
+    let flood = join_all(random.iter().map(|token| bench.verify(token)));
+    let good = newer.token(&claims(&provider.issuer()));
+    let (judged, good) = tokio::join!(flood, bench.verify_from(&good, [198, 51, 100, 1].into()));
+    good.unwrap();
+    let n_crowded = judged.iter().filter(|judged| matches!(judged, Err(TokenError::Crowded))).count();
+    assert_eq!(n_crowded, 5_000 - 64);
+    assert!(TokenError::Crowded.is_of_the_token(), "the address is charged for it");
+}
+
+#[tokio::test]
+async fn what_another_issuer_calls_itself_cannot_write_into_the_log() {
+    let provider = IdentityProvider::start(&[&SigningKey::p256("k1")]).await;
+    provider.change(|behaviour| behaviour.says_issuer = Some("https://a\nERROR \u{1b}[2J".into()));
+    let bench = Bench::new(Vec::new());
+    let place = Place::Discovery { issuer: provider.issuer() };
+    let keys = RemoteKeys::new("idp", place, &bench.authority.means);
+    let error = keys.discover(&provider.issuer()).await.unwrap_err().to_string();
+    assert!(error.contains("https://aERROR [2J") && !error.contains(char::is_control), "{error:?}");
+}
+
+#[test]
+fn keys_on_this_machine_are_named_by_an_issuer_on_this_machine_only() {
+    let at = |text: &str| text.parse::<url::Url>().unwrap();
+    let told = |by: &str, keys: &str| may_name(&at(by), &at(keys));
+    assert!(told("https://id.example/.well-known/openid-configuration", "https://keys.example/jwks"));
+    assert!(told("http://127.0.0.1:1/.well-known/openid-configuration", "http://localhost:2/jwks"));
+    assert!(!told("https://id.example/.well-known/openid-configuration", "http://localhost:2/jwks"));
 }
 
 #[tokio::test]
