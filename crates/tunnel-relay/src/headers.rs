@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 pub(crate) use http::header::FORWARDED;
 use http::header::{CONNECTION, CONTENT_LENGTH, STRICT_TRANSPORT_SECURITY, UPGRADE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use http_body::Frame;
 
 /// What the desktop's policy and accounting need to know of the caller.
 pub(crate) const TUNNEL_CALLER: HeaderName = HeaderName::from_static("tunnel-caller");
@@ -57,6 +59,24 @@ fn speaks_for_the_origin(name: &str) -> bool {
     )
 }
 
+/// Takes out of trailers what `strip` takes out of headers, and what would say something else about a body that has been
+/// read (RFC 9110 §6.5.1). Other frames stay as they are.
+pub(crate) fn strip_trailers(frame: Frame<Bytes>, strip: impl Fn(&mut HeaderMap)) -> Frame<Bytes> {
+    if !frame.is_trailers() {
+        return frame;
+    }
+    match frame.into_trailers() {
+        Ok(mut trailers) => {
+            strip(&mut trailers);
+            self::strip(&mut trailers, |name| {
+                name.starts_with("content-") || matches!(name, "trailer" | "host" | "cache-control")
+            });
+            Frame::trailers(trailers)
+        }
+        Err(frame) => frame,
+    }
+}
+
 /// RFC 9110 §7.6.1, with the names of older texts. `trailer` passes: it tells a receiver what will come.
 fn is_hop_by_hop(name: &str) -> bool {
     matches!(
@@ -74,6 +94,12 @@ fn is_hop_by_hop(name: &str) -> bool {
 
 fn strip(headers: &mut HeaderMap, goes: impl Fn(&str) -> bool) {
     strip_named_by_connection(headers);
+    // HTTP/2 takes a length that is said several times, if it is the same, and the next hop may not (RFC 9110 §8.6).
+    if headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some()
+        && let Some(length) = headers.get(CONTENT_LENGTH).cloned()
+    {
+        headers.insert(CONTENT_LENGTH, length);
+    }
     // One look at each name that is there costs less than asking for each name that may be. Few go, in most requests
     // three; those beyond the array's end go in the next round.
     loop {
@@ -186,6 +212,7 @@ mod tests {
             ("tunnel-device", "desk"),
             ("content-type", "application/json"),
             ("content-length", "2"),
+            ("content-length", "2"),
             ("accept", "*/*"),
             ("user-agent", "x"),
             ("x-forwarded-for", "10.0.0.1"),
@@ -196,6 +223,7 @@ mod tests {
         ]);
         strip_request(&mut headers);
         assert_eq!(names(&headers), ["accept", "content-length", "content-type", "trailer", "user-agent"]);
+        assert_eq!(headers.get_all(CONTENT_LENGTH).iter().count(), 1);
     }
 
     #[test]
@@ -209,6 +237,27 @@ mod tests {
         ]);
         strip_response(&mut headers);
         assert_eq!(names(&headers), ["content-type", "www-authenticate"]);
+    }
+
+    #[test]
+    fn trailers_bring_nothing_in_that_headers_may_not() {
+        let sent = map(&[
+            ("x-sum", "1"),
+            ("content-length", "5"),
+            ("content-type", "text/html"),
+            ("host", "evil.test"),
+            ("authorization", "Bearer secret"),
+            ("set-cookie", "a=1"),
+            ("tunnel-caller", "sub=\"root\""),
+            ("x-forwarded-for", "10.0.0.1"),
+        ]);
+        let left = |strip: fn(&mut HeaderMap)| {
+            strip_trailers(Frame::trailers(sent.clone()), strip).into_trailers().unwrap()
+        };
+        assert_eq!(names(&left(strip_request)), ["set-cookie", "x-sum"]);
+        assert!(!left(strip_response).contains_key("set-cookie"));
+        let data = strip_trailers(Frame::data(Bytes::from_static(b"x")), strip_request);
+        assert_eq!(data.into_data().unwrap(), "x");
     }
 
     #[test]

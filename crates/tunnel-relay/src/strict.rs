@@ -13,7 +13,7 @@ use crate::error::Refusal;
 /// connection, and codings that do not end in `chunked` it refuses.
 pub(crate) fn check<B>(request: &Request<B>) -> Result<(), Refusal> {
     if request.version() > Version::HTTP_11 {
-        return Ok(());
+        return if is_one_host(request) { Ok(()) } else { Err(bad_host()) };
     }
     let mut codings = request.headers().get_all(TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next()
@@ -36,12 +36,32 @@ pub(crate) fn check<B>(request: &Request<B>) -> Result<(), Refusal> {
     if one {
         return Ok(());
     }
-    Err(Refusal::Unforwardable {
+    Err(bad_host())
+}
+
+fn bad_host() -> Refusal {
+    Refusal::Unforwardable {
         status: StatusCode::BAD_REQUEST,
         code: "bad_host",
         why: "The request has no Host header, more than one, or one that names no host. Send exactly one: the relay's \
               own name, with its port if it is not the usual one.",
-    })
+    }
+}
+
+/// Tells whether a request of HTTP/2 names one host only: in `:authority`, in `host`, or the same in both
+/// (RFC 9113 §8.3.1).
+fn is_one_host<B>(request: &Request<B>) -> bool {
+    let authority = request.uri().authority().map(Authority::as_str);
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let one = match (hosts.next(), hosts.next()) {
+        (Some(host), None) => {
+            let host_too = |authority: &str| host.as_bytes().eq_ignore_ascii_case(authority.as_bytes());
+            is_host(host) && authority.is_none_or(host_too)
+        }
+        (Some(_), Some(_)) => false,
+        (None, _) => true,
+    };
+    one && authority.is_none_or(|authority| !authority.contains('@'))
 }
 
 fn is_host(host: &HeaderValue) -> bool {
@@ -80,6 +100,26 @@ mod tests {
         assert_eq!(refusal(Version::HTTP_11, &[("host", "a"), ("host", "a")]), Some("bad_host"));
         assert_eq!(refusal(Version::HTTP_10, &[]), None);
         assert_eq!(refusal(Version::HTTP_2, &[]), None);
+    }
+
+    #[test]
+    fn one_host_in_http2_whatever_it_stands_in() {
+        let refused = |authority: &str, hosts: &[&str]| {
+            let uri = if authority.is_empty() { "/".to_owned() } else { format!("http://{authority}/") };
+            let mut request = Request::builder().version(Version::HTTP_2).uri(uri);
+            for host in hosts {
+                request = request.header(HOST, *host);
+            }
+            check(&request.body(()).unwrap()).is_err()
+        };
+        for (authority, hosts) in [("a:1", &[][..]), ("a:1", &["A:1"]), ("", &["a"])] {
+            assert!(!refused(authority, hosts), "{authority} {hosts:?}");
+        }
+        for (authority, hosts) in
+            [("a", &["b"][..]), ("a", &["a", "a"]), ("", &["a", "b"]), ("u@a", &[]), ("", &["a/b"])]
+        {
+            assert!(refused(authority, hosts), "{authority} {hosts:?}");
+        }
     }
 
     #[test]

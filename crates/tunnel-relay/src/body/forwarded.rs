@@ -17,6 +17,7 @@ use super::last_words::{At, LastWords};
 use super::toll::Toll;
 use super::unread::Reader;
 use crate::auth::standing::Holder;
+use crate::headers;
 use crate::limits::Throttle;
 use crate::metrics::{Metrics, Outcome};
 use crate::registry::{StreamPermit, Tunnel};
@@ -193,6 +194,7 @@ impl Forwarded {
 
     /// Counts a piece that goes to the caller.
     fn pass(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
+        let frame = headers::strip_trailers(frame, headers::strip_response);
         if let Some(data) = frame.data_ref() {
             self.metrics.bytes_out(data.len());
             self.remaining = self.remaining.map(|remaining| remaining.saturating_sub(data.len() as u64));

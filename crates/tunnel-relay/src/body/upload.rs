@@ -12,6 +12,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::pace::{Pace, TooSlow};
 use super::toll::Toll;
+use crate::headers;
 use crate::limits::Throttle;
 use crate::metrics::Metrics;
 
@@ -188,6 +189,7 @@ where
         let fault = match Pin::new(&mut this.body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => match running.came(&frame) {
                 Ok(()) => {
+                    let frame = headers::strip_trailers(frame, headers::strip_request);
                     this.metrics.bytes_in(frame.data_ref().map_or(0, Bytes::len));
                     return running.poll_toll(Some(frame), cx).map(|frame| Some(Ok(frame)));
                 }
