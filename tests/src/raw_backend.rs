@@ -28,6 +28,8 @@ pub struct RawRequest {
     pub head: String,
     /// The body, out of its chunks.
     pub body: Vec<u8>,
+    /// What came behind the last chunk, a line each.
+    pub trailers: String,
 }
 
 impl RawRequest {
@@ -96,14 +98,21 @@ impl Shared {
     async fn serve(&self, mut stream: TcpStream) -> Result<()> {
         let mut buffer = Vec::new();
         loop {
-            let Some((head, body)) = read_request(&mut stream, &mut buffer).await? else { return Ok(()) };
+            let Some((head, (body, trailers))) = read_request(&mut stream, &mut buffer).await? else {
+                return Ok(());
+            };
             let case = values(&head, CASE).first().map(|case| (*case).to_owned());
             let reply = values(&head, REPLY).first().and_then(|number| number.parse::<usize>().ok());
             let Some(case) = case else {
                 stream.write_all(&own_answer(&head)).await?;
                 continue;
             };
-            self.seen.lock().unwrap_or_else(PoisonError::into_inner).push(RawRequest { case, head, body });
+            self.seen.lock().unwrap_or_else(PoisonError::into_inner).push(RawRequest {
+                case,
+                head,
+                body,
+                trailers,
+            });
             match reply.and_then(|number| self.replies.get(number)) {
                 Some(reply) => {
                     stream.write_all(reply).await?;
@@ -138,8 +147,11 @@ fn values<'a>(head: &'a str, name: &str) -> Vec<&'a str> {
     lines.filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim()).collect()
 }
 
+/// A body and its trailers.
+type Content = (Vec<u8>, String);
+
 /// Reads one request as strictly as can be: what it cannot make out fails.
-async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<Option<(String, Vec<u8>)>> {
+async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<Option<(String, Content)>> {
     let end = loop {
         if let Some(at) = find(buffer, b"\r\n\r\n") {
             break at;
@@ -151,23 +163,28 @@ async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<Op
     let head = String::from_utf8(buffer[..end].to_vec()).context("the head is no text")?;
     buffer.drain(..end + 4);
     let (lengths, codings) = (values(&head, "content-length"), values(&head, "transfer-encoding"));
-    let body = match (&lengths[..], &codings[..]) {
-        ([], []) => Vec::new(),
-        ([len], []) => take(stream, buffer, len.parse()?).await?,
+    let content = match (&lengths[..], &codings[..]) {
+        ([], []) => Content::default(),
+        ([len], []) => (take(stream, buffer, len.parse()?).await?, String::new()),
         ([], ["chunked"]) => read_chunks(stream, buffer).await?,
         _ => bail!("a head that can be read in two ways: {head}"),
     };
-    Ok(Some((head, body)))
+    Ok(Some((head, content)))
 }
 
-async fn read_chunks(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<Vec<u8>> {
+async fn read_chunks(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<Content> {
     let mut body = Vec::new();
     loop {
         let size = read_line(stream, buffer).await?;
         let size = usize::from_str_radix(&size, 16).context("the size of a chunk")?;
         if size == 0 {
-            while !read_line(stream, buffer).await?.is_empty() {}
-            return Ok(body);
+            let mut trailers = String::new();
+            loop {
+                match read_line(stream, buffer).await?.as_str() {
+                    "" => return Ok((body, trailers)),
+                    line => trailers.extend([line, "\r\n"]),
+                }
+            }
         }
         body.extend(take(stream, buffer, size).await?);
         take(stream, buffer, 2).await?;

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use e2e::RawRequest;
 
-use super::{World, exchange};
+use super::{Told, World, http1, http2};
 
 /// A body that names the model, so that the daemon knows where it belongs.
 pub(super) const BODY: &str = r#"{"model":"scripted:1b","stream":false}"#;
@@ -15,12 +15,30 @@ const HIDDEN: &str =
 pub(super) struct Case {
     pub(super) name: &'static str,
     /// `{token}` and `{case}` are filled in.
-    bytes: Vec<u8>,
+    sends: Sends,
     expected: Expected,
 }
 
-enum Expected {
-    /// Nothing arrives, the answer is an error, and the connection ends.
+/// What a caller sends.
+pub(super) enum Sends {
+    Bytes(Vec<u8>),
+    Frames(Vec<http2::Piece>),
+}
+
+impl From<Vec<u8>> for Sends {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::Bytes(bytes)
+    }
+}
+
+impl From<Vec<http2::Piece>> for Sends {
+    fn from(pieces: Vec<http2::Piece>) -> Self {
+        Self::Frames(pieces)
+    }
+}
+
+pub(super) enum Expected {
+    /// Nothing arrives, the answer is an error, and the connection ends; of HTTP/2, the stream.
     Refused,
     /// Nothing arrives, the answer is this, and the connection may go on: the request was understood.
     Answered(u16),
@@ -32,14 +50,14 @@ enum Expected {
 
 /// What the backend sees of each request.
 #[derive(Default)]
-struct Seen {
-    line: Option<&'static str>,
-    body: Option<String>,
+pub(super) struct Seen {
+    pub(super) line: Option<&'static str>,
+    pub(super) body: Option<String>,
     /// Headers with their only value.
-    has: &'static [(&'static str, &'static str)],
-    lacks: &'static [&'static str],
-    /// Text that is nowhere in the head.
-    nowhere: &'static str,
+    pub(super) has: &'static [(&'static str, &'static str)],
+    pub(super) lacks: &'static [&'static str],
+    /// Text that is nowhere in the head or the trailers.
+    pub(super) nowhere: &'static str,
 }
 
 impl Case {
@@ -47,21 +65,31 @@ impl Case {
         matches!(self.expected, Expected::Refused | Expected::Answered(_))
     }
 
+    pub(super) fn is_http2(&self) -> bool {
+        matches!(self.sends, Sends::Frames(_))
+    }
+
     /// Plays the caller.
     pub(super) async fn check(&self, world: &World, case: &str) -> Result<()> {
-        let fill = |bytes: &[u8]| -> Vec<u8> {
-            // The bytes need not be text.
-            replace(&replace(bytes, b"{token}", world.token.as_bytes()), b"{case}", case.as_bytes())
+        let addr = world.relay.listen();
+        let Told { statuses, over, text, .. } = match &self.sends {
+            Sends::Bytes(bytes) => {
+                // The bytes need not be text.
+                let bytes = replace(bytes, b"{token}", world.token.as_bytes());
+                http1::exchange(addr, &replace(&bytes, b"{case}", case.as_bytes())).await?
+            }
+            Sends::Frames(pieces) => {
+                let fill = |text: &str| text.replace("{token}", &world.token).replace("{case}", case);
+                http2::exchange(addr, pieces, fill).await?
+            }
         };
-        let answer = exchange(world.relay.listen(), &fill(&self.bytes)).await?;
         let seen = world.backend.seen(case);
-        let (statuses, text) = (answer.statuses(), answer.text());
         match &self.expected {
             Expected::Refused => {
                 ensure!(seen.is_empty(), "the backend saw {seen:?}\n{text}");
                 ensure!(statuses.iter().all(|status| (400..600).contains(status)), "answered {text}");
                 ensure!(statuses.len() <= 1, "answered more than once: {text}");
-                ensure!(answer.closed, "the connection goes on after {text}");
+                ensure!(over, "it goes on after {text}");
             }
             Expected::Answered(status) => {
                 ensure!(seen.is_empty(), "the backend saw {seen:?}\n{text}");
@@ -77,7 +105,7 @@ impl Case {
             }
             Expected::PassedAndClosed(wanted) => {
                 ensure!(seen.len() == 1, "the backend saw {} requests: {seen:#?}\n{text}", seen.len());
-                ensure!(statuses == [200] && answer.closed, "answered {text}");
+                ensure!(statuses == [200] && over, "answered {text}");
                 wanted.check(&seen[0])?;
             }
         }
@@ -99,12 +127,8 @@ impl Seen {
         for name in self.lacks {
             ensure!(request.header(name).is_empty(), "{name}: {:?}", request.header(name));
         }
-        ensure!(
-            self.nowhere.is_empty() || !request.head.contains(self.nowhere),
-            "{:?} is in {}",
-            self.nowhere,
-            request.head
-        );
+        let told = [&*request.head, &*request.trailers].concat();
+        ensure!(self.nowhere.is_empty() || !told.contains(self.nowhere), "{:?} is in {told}", self.nowhere);
         Ok(())
     }
 }
@@ -153,26 +177,35 @@ fn sized() -> String {
     format!("Content-Length: {}\r\n", BODY.len())
 }
 
-fn refused(name: &'static str, bytes: Vec<u8>) -> Case {
-    Case { name, bytes, expected: Expected::Refused }
+fn case(name: &'static str, sends: impl Into<Sends>, expected: Expected) -> Case {
+    Case { name, sends: sends.into(), expected }
 }
 
-fn answered(name: &'static str, status: u16, bytes: Vec<u8>) -> Case {
-    Case { name, bytes, expected: Expected::Answered(status) }
+pub(super) fn refused(name: &'static str, sends: impl Into<Sends>) -> Case {
+    case(name, sends, Expected::Refused)
 }
 
-fn passed(name: &'static str, bytes: Vec<u8>, seen: Seen) -> Case {
-    Case { name, bytes, expected: Expected::Passed(1, seen) }
+pub(super) fn answered(name: &'static str, status: u16, sends: impl Into<Sends>) -> Case {
+    case(name, sends, Expected::Answered(status))
+}
+
+pub(super) fn passed(name: &'static str, sends: impl Into<Sends>, seen: Seen) -> Case {
+    passed_as(name, sends, 1, seen)
+}
+
+/// It arrives as so many requests.
+pub(super) fn passed_as(name: &'static str, sends: impl Into<Sends>, n: usize, seen: Seen) -> Case {
+    case(name, sends, Expected::Passed(n, seen))
 }
 
 /// RFC 9112 §6.1: read by its coding alone, passed on with one length, and the connection ends, so that nothing behind it
 /// is taken for a request.
 fn by_coding(name: &'static str, bytes: Vec<u8>) -> Case {
     let seen = Seen { has: &[("content-length", "38")], lacks: &["transfer-encoding"], ..whole_body() };
-    Case { name, bytes, expected: Expected::PassedAndClosed(seen) }
+    case(name, bytes, Expected::PassedAndClosed(seen))
 }
 
-fn whole_body() -> Seen {
+pub(super) fn whole_body() -> Seen {
     Seen { body: Some(BODY.to_owned()), line: Some("POST /api/chat HTTP/1.1"), ..Seen::default() }
 }
 
@@ -311,6 +344,16 @@ fn chunks() -> Vec<Case> {
             with(format!(
                 "{n:x}\r\n{BODY}\r\n0\r\nContent-Length: 5\r\nHost: evil\r\nAuthorization: Bearer x\r\nTransfer-Encoding: x\r\n\r\n"
             )),
+            Seen { nowhere: "evil", ..whole_body() },
+        ),
+        passed(
+            "announced trailers that are not the caller's to set",
+            post(
+                "Transfer-Encoding: chunked\r\nTrailer: X-Sum, Tunnel-Caller, Cookie, X-Forwarded-For\r\n",
+                &format!(
+                    "{n:x}\r\n{BODY}\r\n0\r\nX-Sum: 1\r\nTunnel-Caller: evil\r\nCookie: evil\r\nX-Forwarded-For: evil\r\n\r\n"
+                ),
+            ),
             Seen { nowhere: "evil", ..whole_body() },
         ),
     ]
@@ -499,6 +542,13 @@ fn spoofed() -> Vec<Case> {
             with("Forwarded: for=192.0.2.66\r\n"),
             Seen { nowhere: "192.0.2.66", ..Seen::default() },
         ),
+        passed(
+            "what proxies say",
+            with(
+                "X-Forwarded-For: 192.0.2.66\r\nX-Forwarded-Host: 192.0.2.66\r\nX-Real-IP: 192.0.2.66\r\nVia: 192.0.2.66\r\n",
+            ),
+            Seen { nowhere: "192.0.2.66", ..Seen::default() },
+        ),
         passed("X-Tunnel-*", with("X-Tunnel-Model: other\r\n"), Seen { nowhere: "other", ..Seen::default() }),
         passed(
             "credentials and cookies",
@@ -518,16 +568,7 @@ fn sequences() -> Vec<Case> {
     let good = String::from_utf8_lossy(&with("")).into_owned();
     let n = BODY.len();
     vec![
-        Case {
-            name: "two requests in one piece",
-            bytes: (good.clone() + &good).into_bytes(),
-            expected: Expected::Passed(2, Seen::default()),
-        },
-        Case {
-            name: "a request behind a body",
-            bytes: (String::from_utf8_lossy(&post(&sized(), BODY)).into_owned() + &good).into_bytes(),
-            expected: Expected::Passed(2, Seen::default()),
-        },
+        passed_as("two requests in one piece", (good.clone() + &good).into_bytes(), 2, whole_body()),
         refused(
             "a request behind one that cannot be read",
             (head("POST /api/chat HTTP/1.1", "Content-Length: x\r\n") + &good).into_bytes(),
@@ -537,15 +578,11 @@ fn sequences() -> Vec<Case> {
             (head("POST /api/chat HTTP/1.1", "Transfer-Encoding: chunked\r\n") + "zz\r\n" + &good)
                 .into_bytes(),
         ),
-        Case {
-            name: "a request as the body of another",
-            bytes: post(&format!("Content-Length: {}\r\n", n + HIDDEN.len()), &format!("{BODY}{HIDDEN}")),
-            expected: Expected::Passed(1, Seen { line: Some("POST /api/chat HTTP/1.1"), ..Seen::default() }),
-        },
-        Case {
-            name: "empty lines before a request",
-            bytes: format!("\r\n\r\n{good}").into_bytes(),
-            expected: Expected::Passed(1, Seen::default()),
-        },
+        passed(
+            "a request as the body of another",
+            post(&format!("Content-Length: {}\r\n", n + HIDDEN.len()), &format!("{BODY}{HIDDEN}")),
+            Seen { line: Some("POST /api/chat HTTP/1.1"), ..Seen::default() },
+        ),
+        passed("empty lines before a request", format!("\r\n\r\n{good}").into_bytes(), whole_body()),
     ]
 }

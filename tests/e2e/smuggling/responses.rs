@@ -2,12 +2,14 @@
 
 use anyhow::{Result, ensure};
 
-use super::Answer;
+use super::{Told, World, http1, http2, http2::Piece, requests::BODY};
 
 /// What a backend says, and what a caller is to see of it.
 pub(super) struct Case {
     pub(super) name: &'static str,
     pub(super) reply: Vec<u8>,
+    /// Whether the caller asks with HEAD.
+    is_head: bool,
     expected: Expected,
 }
 
@@ -19,61 +21,63 @@ enum Expected {
 }
 
 impl Case {
-    pub(super) fn check(&self, answer: &Answer) -> Result<()> {
-        let text = answer.text();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
-        ensure!(answer.statuses().len() <= 1, "more than one response");
+    /// Asks for it over both versions of HTTP.
+    pub(super) async fn ask(&self, world: &World, number: usize) -> Result<[(&'static str, Told); 2]> {
+        let (addr, token) = (world.relay.listen(), &world.token);
+        let (path, body) =
+            if self.is_head { ("HEAD /api/blobs/sha256:00", "") } else { ("POST /api/chat", BODY) };
+        let head = format!(
+            "{path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nX-Case: r{number}\r\nX-Reply: {number}\r\n\
+             Connection: close\r\n"
+        );
+        let length = if self.is_head { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+        let first = http1::exchange(addr, format!("{head}{length}\r\n{body}").as_bytes()).await?;
+        let (method, path) = path.split_once(' ').unwrap_or_default();
+        let fields = [
+            (":method", method),
+            (":scheme", "http"),
+            (":path", path),
+            (":authority", "x"),
+            ("authorization", "Bearer {token}"),
+            ("x-case", "r"),
+            ("x-reply", "{number}"),
+        ];
+        let fields = fields.map(|(name, value)| (name, value.to_owned())).into();
+        let pieces = [Piece::Fields(1, fields, self.is_head), Piece::Data(1, body.to_owned(), true)];
+        let pieces = if self.is_head { &pieces[..1] } else { &pieces };
+        let fill = |text: &str| text.replace("{token}", token).replace("{number}", &number.to_string());
+        Ok([("HTTP/1.1", first), ("HTTP/2", http2::exchange(addr, pieces, fill).await?)])
+    }
+
+    pub(super) fn check(&self, told: &Told) -> Result<()> {
+        ensure!(told.statuses.len() <= 1, "more than one response");
         match self.expected {
             Expected::Whole(status, wanted, nowhere) => {
-                ensure!(answer.statuses() == [status], "status");
-                ensure!(is_whole(head, body), "the answer breaks off");
-                ensure!(plain(head, body) == wanted, "body {:?}", plain(head, body));
+                ensure!(told.statuses == [status], "status {:?}", told.statuses);
+                ensure!(told.whole, "the answer breaks off");
+                ensure!(told.body == wanted, "body {:?}", told.body);
                 for word in nowhere {
-                    ensure!(!text.contains(word), "{word:?} came through");
+                    ensure!(!told.text.contains(word), "{word:?} came through");
                 }
             }
             Expected::Broken => {
-                let refused = answer.statuses().iter().all(|status| *status >= 500);
+                let refused = told.statuses.iter().all(|status| *status >= 500);
                 // Where the response had begun, its end is missing or says what happened.
-                let told = body.contains("error");
-                ensure!(refused || told || !is_whole(head, body), "taken for a whole answer");
+                ensure!(refused || told.body.contains("error") || !told.whole, "taken for a whole answer");
             }
         }
-        ensure!(answer.closed, "the connection goes on");
+        ensure!(told.over, "it goes on");
         Ok(())
     }
 }
 
-fn is_chunked(head: &str) -> bool {
-    head.to_ascii_lowercase().contains("transfer-encoding: chunked")
-}
-
-/// Tells whether a body is complete by its own framing.
-fn is_whole(head: &str, body: &str) -> bool {
-    if is_chunked(head) {
-        return body.ends_with("0\r\n\r\n");
-    }
-    let lower = head.to_ascii_lowercase();
-    let len = lower.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
-    len.is_none_or(|len| body.len() == len || body.is_empty())
-}
-
-fn plain(head: &str, body: &str) -> String {
-    if !is_chunked(head) {
-        return body.to_owned();
-    }
-    let (mut rest, mut plain) = (body, String::new());
-    while let Some((size, after)) = rest.split_once("\r\n") {
-        let Ok(size) = usize::from_str_radix(size, 16) else { break };
-        let Some(chunk) = after.get(..size) else { break };
-        plain.push_str(chunk);
-        rest = after.get(size + 2..).unwrap_or_default();
-    }
-    plain
-}
-
 fn case(name: &'static str, head: &str, body: &str, expected: Expected) -> Case {
-    Case { name, reply: format!("HTTP/1.1 {head}\r\n{body}").into_bytes(), expected }
+    Case { name, reply: format!("HTTP/1.1 {head}\r\n{body}").into_bytes(), is_head: false, expected }
+}
+
+/// An answer to HEAD, of which the caller sees its status and no body, whatever comes.
+fn to_head(name: &'static str, head: &str, body: &str, status: u16) -> Case {
+    Case { is_head: true, ..case(name, head, body, Expected::Whole(status, "", &["evil"])) }
 }
 
 fn whole(body: &'static str) -> Expected {
@@ -159,8 +163,62 @@ pub(super) fn cases() -> Vec<Case> {
             "ok",
             Whole(200, "ok", &["evil"]),
         ),
-        Case { name: "no status", reply: b"ok ok ok ok\r\n\r\n".to_vec(), expected: Broken },
-        Case { name: "nothing at all", reply: Vec::new(), expected: Broken },
+        case(
+            "200 of 1xx first",
+            &("103 Early Hints\r\nlink: evil\r\n\r\nHTTP/1.1 ".repeat(200) + sized),
+            "ok",
+            whole("ok"),
+        ),
+        case("1xx and nothing else", &"100 Continue\r\n\r\nHTTP/1.1 ".repeat(20_000), "", Broken),
+        case(
+            "204 with chunks",
+            "204 No Content\r\ntransfer-encoding: chunked\r\n",
+            "4\r\nevil\r\n0\r\n\r\n",
+            Whole(204, "", &["evil"]),
+        ),
+        case(
+            "304 with chunks",
+            "304 Not Modified\r\ntransfer-encoding: chunked\r\n",
+            "4\r\nevil\r\n0\r\n\r\n",
+            Whole(304, "", &["evil"]),
+        ),
+        case("205 with a body", "205 Reset Content\r\ncontent-length: 2\r\n", "ok", Whole(205, "ok", &[])),
+        case(
+            "what would speak for the relay's name",
+            "200 OK\r\ncontent-length: 2\r\nalt-svc: evil\r\nclear-site-data: evil\r\nnel: evil\r\nreport-to: evil\r\n",
+            "ok",
+            Whole(200, "ok", &["evil"]),
+        ),
+        to_head("HEAD, a length and no body", "200 OK\r\ncontent-length: 9\r\n", "", 200),
+        to_head("HEAD, with a body", "200 OK\r\ncontent-length: 4\r\n", "evil", 200),
+        to_head("HEAD, with a longer body", "200 OK\r\ncontent-length: 2\r\n", "evilevil", 200),
+        to_head("HEAD, with a body and no length", "200 OK\r\n", "evil", 200),
+        to_head(
+            "HEAD, with chunks",
+            "200 OK\r\ntransfer-encoding: chunked\r\n",
+            "4\r\nevil\r\n0\r\n\r\n",
+            200,
+        ),
+        to_head(
+            "HEAD, with another response as its body",
+            "200 OK\r\ncontent-length: 44\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil!!",
+            200,
+        ),
+        to_head("HEAD, 204 with a body", "204 No Content\r\ncontent-length: 4\r\n", "evil", 204),
+        to_head("HEAD, 304 with a body", "304 Not Modified\r\ncontent-length: 4\r\n", "evil", 304),
+        to_head(
+            "HEAD, some 1xx first",
+            &("103 Early Hints\r\nlink: evil\r\n\r\nHTTP/1.1 ".repeat(50) + sized),
+            "",
+            200,
+        ),
+        Case {
+            is_head: true,
+            ..case("HEAD, two lengths", "200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n", "", Broken)
+        },
+        Case { reply: b"ok ok ok ok\r\n\r\n".to_vec(), ..case("no status", "", "", Broken) },
+        Case { reply: Vec::new(), ..case("nothing at all", "", "", Broken) },
         case(
             "a head of 200,000 bytes",
             &format!("200 OK\r\nx-long: {}\r\ncontent-length: 2\r\n", "a".repeat(200_000)),
