@@ -94,6 +94,12 @@ fn is_hop_by_hop(name: &str) -> bool {
 
 fn strip(headers: &mut HeaderMap, goes: impl Fn(&str) -> bool) {
     strip_named_by_connection(headers);
+    // HTTP/2 takes a length that is said several times, if it is the same, and the next hop may not (RFC 9110 §8.6).
+    if headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some()
+        && let Some(length) = headers.get(CONTENT_LENGTH).cloned()
+    {
+        headers.insert(CONTENT_LENGTH, length);
+    }
     // One look at each name that is there costs less than asking for each name that may be. Few go, in most requests
     // three; those beyond the array's end go in the next round.
     loop {
@@ -206,6 +212,7 @@ mod tests {
             ("tunnel-device", "desk"),
             ("content-type", "application/json"),
             ("content-length", "2"),
+            ("content-length", "2"),
             ("accept", "*/*"),
             ("user-agent", "x"),
             ("x-forwarded-for", "10.0.0.1"),
@@ -216,6 +223,7 @@ mod tests {
         ]);
         strip_request(&mut headers);
         assert_eq!(names(&headers), ["accept", "content-length", "content-type", "trailer", "user-agent"]);
+        assert_eq!(headers.get_all(CONTENT_LENGTH).iter().count(), 1);
     }
 
     #[test]

@@ -24,7 +24,8 @@ impl Case {
     /// Asks for it over both versions of HTTP.
     pub(super) async fn ask(&self, world: &World, number: usize) -> Result<[(&'static str, Told); 2]> {
         let (addr, token) = (world.relay.listen(), &world.token);
-        let (path, body) = if self.is_head { ("HEAD /api/version", "") } else { ("POST /api/chat", BODY) };
+        let (path, body) =
+            if self.is_head { ("HEAD /api/blobs/sha256:00", "") } else { ("POST /api/chat", BODY) };
         let head = format!(
             "{path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nX-Case: r{number}\r\nX-Reply: {number}\r\n\
              Connection: close\r\n"
