@@ -43,6 +43,10 @@ pub(super) struct Throttle {
 
 /// What is to be done with an event.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "handed on at once, and a box would be an allocation for each event"
+)]
 pub(super) enum Verdict {
     /// Written. It says how many like it before were not.
     Write(Record),
