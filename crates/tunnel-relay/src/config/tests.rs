@@ -379,5 +379,6 @@ fn the_example_of_tiers_is_valid() {
     let settings = parse(include_str!("../../../../dist/relay.tiers.example.toml")).unwrap();
     let (free, premium) = (settings.tier(Some("free")), settings.tier(Some("premium")));
     assert_eq!(free, &settings.default_tier);
+    assert_eq!(settings.warnings(), [""; 0]);
     assert!(premium.requests_per_minute > free.requests_per_minute && premium.bytes_per_second.is_none());
 }
