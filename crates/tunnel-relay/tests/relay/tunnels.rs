@@ -2,8 +2,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tunnel_transport::{CloseCode, DialError};
 
 use crate::harness::{Desk, TestRelay, eventually, is_replaced, json_of, now};
@@ -136,21 +135,14 @@ async fn desktops_that_hang_up_after_the_answer_leave_few_sessions() {
     let relay = TestRelay::start().await;
     let serving = relay.desk("alice", "desk").await;
     let connector = relay.connector(&relay.token("alice", "tunnel"), "desk");
-    let dial = format!(
-        "GET {} HTTP/1.1\r\nhost: r\r\nauthorization: Bearer {}\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
-         sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n\
-         sec-websocket-protocol: tunnel.v1\r\ntunnel-device: desk\r\n\r\n",
-        tunnel_transport::CONNECT_PATH,
-        relay.token("alice", "tunnel"),
-    );
-    let mut most = 0;
+    let mut dials = JoinSet::new();
     for _ in 0..50 {
-        let mut socket = TcpStream::connect(relay.addr).await.unwrap();
-        socket.write_all(dial.as_bytes()).await.unwrap();
-        let mut status = [0; 12];
-        socket.read_exact(&mut status).await.unwrap();
-        assert_eq!(&status, b"HTTP/1.1 101");
-        drop(socket);
+        let connector = relay.connector(&relay.token("alice", "tunnel"), "desk");
+        dials.spawn(async move { drop(connector.dial().await.unwrap()) });
+    }
+    let mut most = 0;
+    while let Some(hung_up) = dials.join_next().await {
+        hung_up.unwrap();
         most = most.max(relay.relay().sessions());
     }
     assert!(most <= 3, "{most} sessions");
