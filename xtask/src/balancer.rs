@@ -5,14 +5,16 @@ use std::fs;
 use std::path::Path;
 
 use crate::apt::{self, Suite};
-use crate::{talk, workspace};
+use crate::{run, talk, workspace};
 
 const PROGRAM: &str = "haproxy";
 
 /// Unpacks it below `.cache/haproxy`, unless the system has it or it is there.
 pub(crate) fn install() -> anyhow::Result<()> {
     let root = workspace::cache("haproxy");
-    if apt::find(Path::new("/"), PROGRAM).is_some() || root.join("run").join(PROGRAM).exists() {
+    // Not only there: the wrapper knows its folder, and is void when that has moved.
+    if apt::find(Path::new("/"), PROGRAM).is_some() || run::succeeds(root.join("run").join(PROGRAM), &["-v"])
+    {
         return Ok(());
     }
     talk::step("unpacking from Debian: haproxy");

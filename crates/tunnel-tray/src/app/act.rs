@@ -143,7 +143,10 @@ async fn log_in(client: Client, surroundings: Surroundings, paste: Vec<OsString>
         }
         Err(error) => return Err(error.to_string()),
     };
-    let opened = browser::open(&surroundings, begun.authorization_url.unwrap_or_default()).await;
+    let opened = match begun.authorization_url {
+        Some(url) => browser::open(&surroundings, url).await,
+        None => Err("tunneld named no address to log in at".to_owned()),
+    };
     if opened.is_err()
         && let Err(error) = client.cancel_login().await
     {

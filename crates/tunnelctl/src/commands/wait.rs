@@ -42,6 +42,8 @@ pub(super) async fn wait(
     let deadline = Instant::now() + timeout;
     let mut client = client.clone();
     let mut told = false;
+    // What another command has just changed may be on its way through the daemon: one look is not enough to give up.
+    let mut was_hopeless = false;
     let (code, why) = loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let seen = match tokio::time::timeout(left.max(LEAST), look(&client, goal)).await {
@@ -49,9 +51,10 @@ pub(super) async fn wait(
             Err(_) => Seen::NotYet(format!("tunneld at {} does not answer", client.door())),
         };
         let over = Instant::now() + PAUSE > deadline;
+        let is_hopeless = matches!(seen, Seen::Hopeless(_));
         match seen {
             Seen::Reached => break (exit::OK, None),
-            Seen::Hopeless(why) => break (exit::NOT_READY, Some(why)),
+            Seen::Hopeless(why) if was_hopeless || over => break (exit::NOT_READY, Some(why)),
             Seen::Unknown(why) => break (exit::NOT_FOUND, Some(why)),
             Seen::NotYet(why) if over && timeout.is_zero() => break (exit::NOT_READY, Some(why)),
             Seen::NotYet(why) if over => break (exit::TIMEOUT, Some(after(timeout, &why))),
@@ -60,8 +63,9 @@ pub(super) async fn wait(
                 output.talk(&format!("waiting: {why}"));
                 told = true;
             }
-            Seen::NotYet(_) | Seen::NoDaemon(_) => {}
+            Seen::NotYet(_) | Seen::NoDaemon(_) | Seen::Hopeless(_) => {}
         }
+        was_hopeless = is_hopeless;
         tokio::time::sleep(PAUSE).await;
         // The daemon brings its socket with it.
         if let Some(found) = client.found_anew(|name| std::env::var_os(name))? {
@@ -104,9 +108,9 @@ fn tunnel(status: &Status) -> Seen {
     match tunnel.state {
         TunnelState::Connected => Seen::Reached,
         TunnelState::Refused => Seen::Hopeless(why),
-        TunnelState::Disconnected | TunnelState::Connecting | TunnelState::Backoff | TunnelState::Unknown => {
-            not_dialled(status, why)
-        }
+        // Whatever kept it from being dialled is over.
+        TunnelState::Connecting => Seen::NotYet(why),
+        TunnelState::Disconnected | TunnelState::Backoff | TunnelState::Unknown => not_dialled(status, why),
     }
 }
 
@@ -222,6 +226,9 @@ mod tests {
         let missing = |step: &str| vec![Warning::new(NO_TOKEN, "there is no token yet", step)];
         off.warnings = missing("store one: tunnelctl login --token-stdin");
         assert!(told(&off).contains("tunnelctl login --token-stdin"));
+        off.tunnel.state = TunnelState::Connecting;
+        assert!(matches!(tunnel(&off), Seen::NotYet(_)), "it is dialled with the token that has just come");
+        off.tunnel.state = TunnelState::Disconnected;
         off.warnings = missing("nothing: tunneld dials as soon as it has one");
         assert!(matches!(tunnel(&off), Seen::NotYet(_)));
     }

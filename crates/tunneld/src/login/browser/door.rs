@@ -101,7 +101,11 @@ impl Door {
     /// Tells once of other users, who may come as often as they like.
     fn refuse(&mut self) {
         if !std::mem::replace(&mut self.refused, true) {
-            warn!("another user of this machine came to the login's port, and was not heard");
+            warn!(
+                next_step =
+                    "if it was your own browser, in a container or under WSL: tunnelctl login --device-code",
+                "another user of this machine came to the login's port, and was not heard"
+            );
         }
     }
 
