@@ -43,7 +43,8 @@ pub struct Principal {
     pub tier: Option<String>,
     /// The token's own id (`jti`), for audit and revocation.
     pub token_id: String,
-    /// When the token was issued, in seconds since 1970; 0 where it does not say.
+    /// When the token was issued or, where it does not say, from when it is good, in seconds since 1970; 0 where it says
+    /// neither.
     pub issued_at: u64,
     /// When the token ends, in seconds since 1970.
     pub expires_at: u64,
