@@ -32,6 +32,9 @@ enum Arrival {
     Beside,
 }
 
+/// Wait before a refreshed token is tried again that could not be checked.
+const UNDECIDED_PAUSE: Duration = Duration::from_secs(3);
+
 /// Answers a dial. The upgrade completes after the answer has been written. `subject` becomes whose it is, once that is
 /// known.
 pub(crate) async fn connect(
@@ -136,7 +139,7 @@ fn resume(
         // resumed since. A session that nobody can resume ends with its grace time.
         return Err(Refusal::SessionGone);
     };
-    tunnel.extend(principal);
+    tunnel.set_bearer(principal);
     shared.sessions.spawn(resumption.run());
     Ok(response)
 }
@@ -175,6 +178,7 @@ impl Watch {
         let session = &self.tunnel.session;
         let mut link = session.link();
         let mut presence = Follower::default();
+        let mut bearers = self.tunnel.bearers();
         loop {
             let state = link.borrow_and_update().clone();
             match state {
@@ -188,7 +192,7 @@ impl Watch {
                 LinkState::Closed(closed) => return closed,
             }
             loop {
-                let bearer = self.tunnel.bearer();
+                let bearer = Arc::clone(&bearers.borrow_and_update());
                 let mut holder = self.shared.authority.holder(&bearer);
                 let reason = tokio::select! {
                     // The sender lives in the session, which `self` holds.
@@ -197,6 +201,8 @@ impl Watch {
                         Err(_) => return session.closed().await,
                     },
                     () = presence.run() => continue,
+                    // The sender is the tunnel's, which `self` holds.
+                    _changed = bearers.changed() => continue,
                     () = std::future::poll_fn(|cx| holder.poll_over(cx)) => "the token was revoked",
                     () = tokio::time::sleep(time_left(bearer.expires_at)) => "the token has expired",
                 };
@@ -240,14 +246,27 @@ impl Watch {
         self.shared.waiting.arrived(&self.tunnel.subject);
     }
 
-    /// Takes refreshed tokens as they come.
+    /// Takes refreshed tokens as they come. One of which nothing can be said yet is tried again until there is a newer one: the
+    /// desktop will not send it twice.
     async fn take_refreshed(&self, mut tokens: Option<mpsc::Receiver<SecretString>>) -> Infallible {
+        let mut undecided = None;
         loop {
-            let token = next(&mut tokens).await;
+            let (token, is_new) = match undecided.take() {
+                None => (next(&mut tokens).await, true),
+                Some(token) => tokio::select! {
+                    newer = next(&mut tokens) => (newer, true),
+                    () = tokio::time::sleep(UNDECIDED_PAUSE) => (token, false),
+                },
+            };
             match self.refreshed(&token).await {
-                Ok(Some(bearer)) => self.tunnel.extend(&bearer),
-                // The session lives on with the token that it has, and the desktop refreshes again before that ends.
-                Ok(None) => warn!("a refreshed token cannot be checked: its issuer is away"),
+                Ok(Some(bearer)) => self.tunnel.set_bearer(&bearer),
+                // The session lives on with the token that it has.
+                Ok(None) => {
+                    if is_new {
+                        warn!("a refreshed token cannot be checked yet: its issuer is away");
+                    }
+                    undecided = Some(token);
+                }
                 Err(reason) => self.tunnel.session.close(Closed::new(CloseCode::Token, reason)),
             }
         }

@@ -43,7 +43,8 @@ pub struct Principal {
     pub tier: Option<String>,
     /// The token's own id (`jti`), for audit and revocation.
     pub token_id: String,
-    /// When the token was issued, in seconds since 1970; 0 where it does not say.
+    /// When the token was issued or, where it does not say, from when it is good, in seconds since 1970; 0 where it says
+    /// neither.
     pub issued_at: u64,
     /// When the token ends, in seconds since 1970.
     pub expires_at: u64,
@@ -166,17 +167,18 @@ pub enum TokenError {
     /// The issuer's keys are not known yet, and cannot be had now: nothing can be said of the token.
     #[error("the issuer of the token cannot be asked for its keys now")]
     IssuerAway,
-    /// The same, and so many tokens of this address wait for keys already that it may be guessing.
-    #[error("too many tokens of this address wait for their issuer's keys")]
+    /// The same, and tokens of this address wait for so many different keys already that most must be made up.
+    #[error("tokens of this address wait for too many different keys")]
     Crowded,
 }
 
 impl TokenError {
-    /// Tells whether there was a token and it was found bad, or one too many to be looked at: whoever sends many of those may be guessing.
+    /// Tells whether there was a token and it was found bad: whoever sends many of those may be guessing. One that was not
+    /// looked at says nothing of who sent it.
     pub(crate) fn is_of_the_token(self) -> bool {
         match self {
-            Self::Invalid | Self::Expired | Self::Revoked | Self::Crowded => true,
-            Self::Missing | Self::IssuerAway => false,
+            Self::Invalid | Self::Expired | Self::Revoked => true,
+            Self::Missing | Self::IssuerAway | Self::Crowded => false,
         }
     }
 }

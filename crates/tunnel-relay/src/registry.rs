@@ -29,6 +29,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use http::HeaderValue;
 use jiff::Timestamp;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tunnel_transport::{CloseCode, Closed, DeviceName, RelaySession, SessionId};
@@ -64,8 +65,8 @@ pub(crate) struct Tunnel {
     retiring: AtomicBool,
     /// The desktop tried to move away from this relay and came back to it: there is nowhere else.
     stays: CancellationToken,
-    /// Of the tokens that the session was opened, resumed or refreshed with, the one that ends last.
-    bearer: Mutex<Arc<Principal>>,
+    /// Of the tokens that the session was opened, resumed or refreshed with, the newest: the one that the desktop has now.
+    bearer: watch::Sender<Arc<Principal>>,
     /// When the link was last attached, in milliseconds after `epoch`.
     attached_ms: AtomicU64,
     epoch: Instant,
@@ -261,7 +262,7 @@ impl Registry {
                 streams: AtomicUsize::new(0),
                 retiring: AtomicBool::new(false),
                 stays: CancellationToken::new(),
-                bearer: Mutex::new(Arc::clone(principal)),
+                bearer: watch::Sender::new(Arc::clone(principal)),
                 attached_ms: AtomicU64::new(0),
                 epoch: now,
             })
@@ -397,18 +398,20 @@ impl Tunnel {
         self.stays.cancelled().await;
     }
 
-    /// Notes a token that the session may live on with. A shorter one takes nothing away: tokens may arrive out of
-    /// order, and whoever has the longer one could dial anew with it.
-    pub(crate) fn extend(&self, token: &Arc<Principal>) {
-        let mut bearer = self.bearer.lock().unwrap_or_else(PoisonError::into_inner);
-        if token.expires_at > bearer.expires_at {
-            *bearer = Arc::clone(token);
-        }
+    /// Notes the token that the desktop has now, which the session lives on with, even where it ends sooner: the one before
+    /// may be about to be revoked.
+    pub(crate) fn set_bearer(&self, token: &Arc<Principal>) {
+        self.bearer.send_replace(Arc::clone(token));
     }
 
     /// Returns whose token the session lives on, and with that until when.
     pub(crate) fn bearer(&self) -> Arc<Principal> {
-        Arc::clone(&self.bearer.lock().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.bearer.borrow())
+    }
+
+    /// Returns what tells of each new one.
+    pub(crate) fn bearers(&self) -> watch::Receiver<Arc<Principal>> {
+        self.bearer.subscribe()
     }
 
     /// Notes that the link has a socket again.

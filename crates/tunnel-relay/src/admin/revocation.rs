@@ -1,7 +1,7 @@
 //! An operator's order that tokens are not to be taken any more.
 
 use axum::http::StatusCode;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
 use crate::admin::problem::Problem;
@@ -20,8 +20,45 @@ pub(super) struct Revocation {
 #[derive(Debug)]
 enum What {
     Token { id: String, expires_at: Option<Timestamp> },
-    IssuedBefore(Timestamp),
+    IssuedBefore(When),
 }
+
+/// A time by the relay's clock, which judges tokens: another one may be ahead or behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+enum When {
+    /// When the order is carried out.
+    Now,
+    At(Timestamp),
+}
+
+impl TryFrom<String> for When {
+    type Error = jiff::Error;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        if text == "now" { Ok(Self::Now) } else { text.parse().map(Self::At) }
+    }
+}
+
+impl When {
+    /// Returns the time, in whole seconds since 1970.
+    fn seconds(self, now: Timestamp) -> Result<u64, Problem> {
+        let at = match self {
+            Self::Now => now,
+            Self::At(at) if at.duration_since(now) > AHEAD_MAX => {
+                return Err(bad(
+                    "issued_before is in the future by the relay's clock: nobody could log in until then, and it could not be \
+                     taken back. Send \"now\" for all that were issued so far.",
+                ));
+            }
+            Self::At(at) => at,
+        };
+        Ok(seconds(at).unwrap_or_default())
+    }
+}
+
+/// How far ahead of the relay's clock an order may be: clocks differ by as much.
+const AHEAD_MAX: SignedDuration = SignedDuration::from_secs(60);
 
 /// The order as it is sent.
 #[derive(Debug, Deserialize)]
@@ -32,8 +69,9 @@ struct Sent {
     /// When the token ends, where its id does not say: one of another issuer, or of an earlier version of the relay. Default:
     /// when the longest-lived token that the relay could make now would.
     expires_at: Option<Timestamp>,
-    /// All tokens of the subject that were issued earlier. A token that does not say when it was issued is one of them.
-    issued_before: Option<Timestamp>,
+    /// All tokens of the subject that were issued earlier than a time, or `now`. A token that says neither when it was issued
+    /// nor from when it is good is one of them, whenever its issuer makes it.
+    issued_before: Option<When>,
 }
 
 impl Revocation {
@@ -49,7 +87,7 @@ impl Revocation {
         });
         order.ok_or_else(|| {
             bad("Send JSON with subject (whose tokens) and either token_id (the token's jti; with expires_at, where that is known) \
-                 or issued_before (all that were issued earlier). Times are like 2030-01-31T12:00:00Z.")
+                 or issued_before (all that were issued earlier; \"now\": all so far). Times are like 2030-01-31T12:00:00Z.")
         })
     }
 
@@ -67,13 +105,13 @@ impl Revocation {
                 until
             }
             What::IssuedBefore(before) => {
-                let detail = before.to_string();
+                let before = before.seconds(Timestamp::now())?;
+                let detail = timestamp(before).map(|at| at.to_string()).unwrap_or_default();
                 shared.audit.note(&Event::Admin { action: "revoke_all", subject, detail: &detail });
-                let before = seconds(*before).unwrap_or_default();
                 shared.authority.revoke_issued_before(&self.subject, before).await.map_err(problem)?
             }
         };
-        Ok(i64::try_from(until).ok().and_then(|until| Timestamp::from_second(until).ok()))
+        Ok(timestamp(until))
     }
 }
 
@@ -87,6 +125,10 @@ fn end_of(shared: &Shared, subject: &str, token_id: &str, said: Option<Timestamp
     seconds(said)
         .filter(|end| *end > unix_now())
         .ok_or_else(|| bad("expires_at is over: a token that has expired need not be revoked."))
+}
+
+fn timestamp(seconds: u64) -> Option<Timestamp> {
+    i64::try_from(seconds).ok().and_then(|seconds| Timestamp::from_second(seconds).ok())
 }
 
 /// Whole seconds since 1970, rounded up: a token says no more than in which second it was issued, and one of the same second
@@ -123,11 +165,24 @@ mod tests {
     }
 
     #[test]
+    fn the_relays_own_clock_says_what_is_now_and_what_is_not_yet() {
+        let now: Timestamp = "2030-01-31T12:00:00.5Z".parse().unwrap();
+        let at = |text: &str| When::try_from(text.to_owned()).unwrap().seconds(now).ok();
+        let up = now.as_second() as u64 + 1;
+        assert_eq!(at("now"), Some(up));
+        assert_eq!(at("2030-01-31T11:59:00Z"), Some(up - 61));
+        assert_eq!(at("2030-01-31T12:01:00Z"), Some(up + 59));
+        assert_eq!(at("2030-01-31T12:01:01Z"), None);
+        assert_eq!(at("3030-01-31T12:00:00Z"), None);
+    }
+
+    #[test]
     fn an_order_is_about_one_token_or_about_all() {
         let read = |text: &str| Revocation::read(text.as_bytes()).is_ok();
         assert!(read(r#"{"subject":"a","token_id":"t"}"#));
         assert!(read(r#"{"subject":"a","token_id":"t","expires_at":"2030-01-01T00:00:00Z"}"#));
         assert!(read(r#"{"subject":"a","issued_before":"2030-01-01T00:00:00Z"}"#));
+        assert!(read(r#"{"subject":"a","issued_before":"now"}"#));
         for bad in [
             "",
             "{}",
@@ -136,7 +191,7 @@ mod tests {
             r#"{"token_id":"t"}"#,
             r#"{"subject":"a","token_id":"t","issued_before":"2030-01-01T00:00:00Z"}"#,
             r#"{"subject":"a","issued_before":"2030-01-01T00:00:00Z","expires_at":"2030-01-01T00:00:00Z"}"#,
-            r#"{"subject":"a","issued_before":"now"}"#,
+            r#"{"subject":"a","issued_before":"then"}"#,
             r#"{"subject":"a","token_id":"t","until":1}"#,
         ] {
             assert!(!read(bad), "{bad}");

@@ -28,7 +28,7 @@ const ISSUED_AHEAD_MAX: u64 = 300;
 pub(super) struct Times {
     /// Up to when it is good, leeway included.
     pub(super) until: u64,
-    /// When it was issued; 0 where it does not say.
+    /// When it was issued or, where it does not say, from when it is good; 0 where it says neither.
     pub(super) issued: u64,
 }
 
@@ -40,10 +40,12 @@ impl Times {
             Some(value) => numeric_date(value).map(Some).ok_or(TokenError::Invalid),
         };
         let until = time("exp")?.ok_or(TokenError::Invalid)?.saturating_add(leeway);
-        if time("nbf")?.is_some_and(|from| from > now.saturating_add(leeway)) {
+        let from = time("nbf")?;
+        if from.is_some_and(|from| from > now.saturating_add(leeway)) {
             return Err(TokenError::Invalid);
         }
-        let issued = time("iat")?.unwrap_or(0);
+        // Not when it was first seen here: that would be forgotten, and the token good again.
+        let issued = time("iat")?.or(from).unwrap_or(0);
         if issued > now.saturating_add(leeway + ISSUED_AHEAD_MAX) {
             return Err(TokenError::Invalid);
         }
@@ -182,6 +184,15 @@ mod tests {
         assert_eq!(text("app_metadata.plan.none"), None);
         assert_eq!(text("app_metadata.tier.name"), None);
         assert_eq!(text(""), None);
+    }
+
+    #[test]
+    fn a_token_was_issued_when_it_says_or_else_when_it_begins() {
+        let issued =
+            |claims: Value| Times::check(claims.as_object().unwrap(), 0, 100).map(|times| times.issued);
+        assert_eq!(issued(json!({"exp": 200, "iat": 90, "nbf": 80})), Ok(90));
+        assert_eq!(issued(json!({"exp": 200, "nbf": 80})), Ok(80));
+        assert_eq!(issued(json!({"exp": 200})), Ok(0));
     }
 
     #[test]

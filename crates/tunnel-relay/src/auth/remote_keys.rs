@@ -155,7 +155,7 @@ impl RemoteKeys {
                 Step::WaitForFetch | Step::WaitUntil(_) => {}
             }
             if waiting.is_none() {
-                waiting = Some(Waiting::join(self, from, have_keys)?);
+                waiting = Some(Waiting::join(self, from, jwt.key_id.as_deref(), have_keys)?);
             }
             let until = match step {
                 Step::WaitUntil(until) => until,
@@ -294,22 +294,28 @@ impl Drop for Attempt<'_> {
 struct Waiting<'a> {
     keys: &'a RemoteKeys,
     from: AddressKey,
+    key_id: Option<&'a str>,
 }
 
 impl<'a> Waiting<'a> {
-    fn join(keys: &'a RemoteKeys, from: AddressKey, have_keys: bool) -> Result<Self, TokenError> {
+    fn join(
+        keys: &'a RemoteKeys,
+        from: AddressKey,
+        key_id: Option<&'a str>,
+        have_keys: bool,
+    ) -> Result<Self, TokenError> {
         // Not made before it is known that there is room: dropped, it would give back what it never had.
-        match keys.schedule().join(from, have_keys) {
-            Ok(()) => Ok(Self { keys, from }),
-            Err(NoRoom::OfAddress) => Err(TokenError::Crowded),
-            Err(NoRoom::AtAll) => Err(TokenError::IssuerAway),
+        match keys.schedule().join(from, key_id, have_keys) {
+            Ok(()) => Ok(Self { keys, from, key_id }),
+            Err(NoRoom::Keys) => Err(TokenError::Crowded),
+            Err(NoRoom::Places) => Err(TokenError::IssuerAway),
         }
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.keys.schedule().leave(self.from);
+        self.keys.schedule().leave(self.from, self.key_id);
     }
 }
 

@@ -3,7 +3,7 @@
 mod list;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -37,7 +37,7 @@ const FILE_MAX_BYTES: u64 = 32 * 1024 * 1024;
 /// Least time between two searches of a full list for what is over.
 const SWEEP_PAUSE: Duration = Duration::from_secs(60);
 
-/// How many may wait for the disk at once. Each subject always has the same of these places: whoever asks for much waits
+/// How many tenants may wait for the disk at once; operators wait for none of them. Each subject always has the same of these places: whoever asks for much waits
 /// for itself, and for few others.
 const PLACES: usize = 16;
 
@@ -55,6 +55,9 @@ pub(crate) struct Revocations {
     path: PathBuf,
     /// Held while the file is read or written, by threads that may wait.
     file: Mutex<FileState>,
+    /// Whether the file says less than is in memory: it is gone, was cut off, or could not be written. It is made good once
+    /// nobody changes it any more: an editor may be about to put a new one there. Written by whoever holds `file` only.
+    lacks: AtomicBool,
     places: [Arc<Semaphore>; PLACES],
 }
 
@@ -62,9 +65,6 @@ pub(crate) struct Revocations {
 struct FileState {
     /// Of what is in memory.
     stamp: Option<Stamp>,
-    /// Whether the file says less than is in memory: it is gone, or was cut off. It is made good once nobody changes it any
-    /// more: an editor may be about to put a new one there.
-    lacks: bool,
     /// Whether there are lines that make no sense. A person has to look at them, so they stay.
     has_bad_lines: bool,
     /// Whether the next entry needs a line break before it.
@@ -118,6 +118,7 @@ impl Revocations {
             subject_key: key,
             path,
             file: Mutex::new(state),
+            lacks: AtomicBool::new(false),
             places: std::array::from_fn(|_| Arc::new(Semaphore::new(1))),
         })
     }
@@ -189,11 +190,16 @@ impl Revocations {
     }
 
     async fn carry_out(self: &Arc<Self>, tag: Tag, order: Order) -> Result<(), RevokeError> {
-        if self.list.read().unwrap_or_else(PoisonError::into_inner).has(&order) {
+        if !self.lacks() && self.list.read().unwrap_or_else(PoisonError::into_inner).has(&order) {
             return Ok(());
         }
-        let place = &self.places[usize::from(tag[0]) % PLACES];
-        let place = Arc::clone(place).acquire_owned().await.expect("the places are never closed");
+        let place = match order.by() {
+            By::Tenant => {
+                let place = Arc::clone(&self.places[usize::from(tag[0]) % PLACES]);
+                Some(place.acquire_owned().await.expect("the places are never closed"))
+            }
+            By::Operator => None,
+        };
         let this = Arc::clone(self);
         // To the end even if the caller hangs up.
         let added = tokio::task::spawn_blocking(move || {
@@ -214,15 +220,17 @@ impl Revocations {
             added => added,
         };
         if !added? {
-            return Ok(());
+            // Perhaps it could not be saved when it was first asked for.
+            return if self.lacks() {
+                self.make_good(&mut state).map_err(RevokeError::Unsaved)
+            } else {
+                Ok(())
+            };
         }
         self.changed();
-        self.append(&mut state, &format!("{}\n", order.line())).map_err(RevokeError::Unsaved).inspect_err(
-            |_| {
-                // The next look tries again.
-                state.lacks = true;
-            },
-        )
+        let appended = self.append(&mut state, &format!("{}\n", order.line()));
+        // The next look tries again.
+        appended.map_err(RevokeError::Unsaved).inspect_err(|_| self.set_lacks(true))
     }
 
     /// Adds lines to the file.
@@ -251,7 +259,7 @@ impl Revocations {
         // Beside those who verify tokens; nobody else writes meanwhile.
         let swept = self.list.read().unwrap_or_else(PoisonError::into_inner).swept(unix_now());
         if !state.has_bad_lines
-            && !state.lacks
+            && !self.lacks()
             && let Err(error) = rewrite(&self.path, &swept, state)
         {
             warn!(%error, "the file of revoked tokens keeps what is over");
@@ -288,7 +296,7 @@ impl Revocations {
 
     fn read_anew(&self, state: &mut FileState) -> Result<(), PrivateFileError> {
         if private_file::stamp(&self.path)? == state.stamp {
-            return if state.lacks { self.make_good(state) } else { Ok(()) };
+            return if self.lacks() { self.make_good(state) } else { Ok(()) };
         }
         let (text, stamp) = match private_file::read(&self.path, FILE_MAX_BYTES)? {
             Some((text, stamp)) => (text, Some(stamp)),
@@ -304,7 +312,7 @@ impl Revocations {
             // Perhaps half a file, or none for a moment: what was revoked stays so.
             read.add_all(&self.list.read().unwrap_or_else(PoisonError::into_inner), now);
         }
-        state.lacks = read.len() > n_said;
+        self.set_lacks(read.len() > n_said);
         let n_tokens = read.len();
         let before = self.replace(read);
         info!(n_before = before.len(), n_tokens, "revoked tokens read anew");
@@ -331,8 +339,16 @@ impl Revocations {
                  # complete"
             );
         }
-        state.lacks = false;
+        self.set_lacks(false);
         Ok(())
+    }
+
+    fn lacks(&self) -> bool {
+        self.lacks.load(Ordering::Acquire)
+    }
+
+    fn set_lacks(&self, lacks: bool) {
+        self.lacks.store(lacks, Ordering::Release);
     }
 
     /// Returns how many tokens are revoked.

@@ -90,10 +90,12 @@ pub struct Revoke {
 }
 
 impl Revoke {
-    fn order(&self, now: Timestamp) -> Value {
-        match &self.token {
-            Some(id) => json!({ "subject": self.subject, "token_id": id, "expires_at": self.expires }),
-            None => json!({ "subject": self.subject, "issued_before": self.issued_before.unwrap_or(now) }),
+    fn order(&self) -> Value {
+        match (&self.token, self.issued_before) {
+            (Some(id), _) => json!({ "subject": self.subject, "token_id": id, "expires_at": self.expires }),
+            (None, Some(before)) => json!({ "subject": self.subject, "issued_before": before }),
+            // By the relay's clock, not by this machine's.
+            (None, None) => json!({ "subject": self.subject, "issued_before": "now" }),
         }
     }
 }
@@ -161,9 +163,7 @@ impl AdminCommand {
             Self::Limits => get("/admin/v1/limits".to_owned()),
             Self::Config => get("/admin/v1/config".to_owned()),
             Self::Drain => (Method::POST, "/admin/v1/drain".to_owned(), None),
-            Self::Revoke(revoke) => {
-                (Method::POST, "/admin/v1/revocations".to_owned(), Some(revoke.order(Timestamp::now())))
-            }
+            Self::Revoke(revoke) => (Method::POST, "/admin/v1/revocations".to_owned(), Some(revoke.order())),
             Self::Audit { n } => get(format!("/admin/v1/audit/tail?n={n}")),
         }
     }
@@ -301,19 +301,20 @@ mod tests {
 
     #[test]
     fn without_a_token_all_that_were_issued_until_now_are_meant() {
-        let now: Timestamp = "2030-01-31T12:00:00.5Z".parse().unwrap();
-        let revoke = |token: Option<&str>| Revoke {
-            subject: "alice".to_owned(),
-            token: token.map(str::to_owned),
-            expires: None,
-            issued_before: None,
+        let revoke = |token: Option<&str>, issued_before: Option<&str>| {
+            let revoke = Revoke {
+                subject: "alice".to_owned(),
+                token: token.map(str::to_owned),
+                expires: None,
+                issued_before: issued_before.map(|at| at.parse().unwrap()),
+            };
+            revoke.order()
         };
-        assert_eq!(
-            revoke(None).order(now),
-            json!({"subject": "alice", "issued_before": "2030-01-31T12:00:00.5Z"})
-        );
+        assert_eq!(revoke(None, None), json!({"subject": "alice", "issued_before": "now"}));
+        let then = "2030-01-31T12:00:00.5Z";
+        assert_eq!(revoke(None, Some(then)), json!({"subject": "alice", "issued_before": then}));
         let one = json!({"subject": "alice", "token_id": "t1", "expires_at": null});
-        assert_eq!(revoke(Some("t1")).order(now), one);
+        assert_eq!(revoke(Some("t1"), None), one);
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! Keys for apps: made, bound, revoked while they are in use.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Request;
 use serde_json::{Value, json};
-use tunnel_relay::Settings;
+use tunnel_relay::auth::Scopes;
+use tunnel_relay::{IssuerSettings, KeySource, Settings};
 use tunnel_transport::CloseCode;
 
 use crate::harness::{Desk, TestRelay, eventually, json_of, now, read, read_and};
@@ -159,6 +161,71 @@ async fn a_session_whose_token_is_revoked_ends() {
     let closed = desk.closed().await;
     assert_eq!((closed.code, closed.reason.as_ref()), (CloseCode::Token, "the token was revoked"));
     assert!(relay.connector(token, "desk").dial().await.is_err());
+}
+
+#[tokio::test]
+async fn a_session_stands_on_the_newest_token_even_where_that_ends_sooner() {
+    let relay = TestRelay::start().await;
+    let owner = relay.token("alice", "account tunnel");
+    let wanted = json!({"scopes": ["tunnel"], "expires_in": 3_600});
+    let pasted = make(&relay, &owner, &wanted).await.1;
+    let connector = relay.connector(pasted["token"].as_str().unwrap(), "desk");
+    let mut desk = Desk::new(&relay, connector.dial().await.unwrap()).await;
+    let wanted = json!({"scopes": ["tunnel"], "expires_in": 60});
+    let login = make(&relay, &owner, &wanted).await.1;
+    desk.session.refresh_token(&login["token"].as_str().unwrap().into());
+    eventually("the relay has taken it", async || lives_for(&relay).await <= 60).await;
+    assert_eq!(revoke(&relay, &owner, pasted["id"].as_str().unwrap()).await, 204);
+    assert_eq!(relay.call("alice", Request::get("/v1/models")).await.status(), 200);
+
+    // Nor does another that ends later hide that the newest was revoked.
+    assert_eq!(revoke(&relay, &owner, login["id"].as_str().unwrap()).await, 204);
+    assert_eq!(&*desk.closed().await.reason, "the token was revoked");
+
+    let connector = relay.connector(&relay.token("alice", "tunnel"), "desk");
+    let mut desk = Desk::new(&relay, connector.dial().await.unwrap()).await;
+    desk.session.refresh_token(&relay.token_for("alice", "tunnel", None, now(), 2).into());
+    assert_eq!(&*desk.closed().await.reason, "the token has expired");
+}
+
+#[tokio::test]
+async fn a_refreshed_token_that_cannot_be_judged_yet_is_judged_once_it_can() {
+    const SECRET: &str = "a secret of the issuer that is long enough to sign";
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("secret");
+    let issuer = IssuerSettings {
+        name: "idp".into(),
+        issuer: "https://id.example".into(),
+        keys: KeySource::SecretFile(file.clone()),
+        algorithms: Vec::new(),
+        audiences: vec!["relay".into()],
+        tenant_claim: "sub".into(),
+        tier_claim: None,
+        scope_claim: None,
+        scopes: Scopes::parse("tunnel"),
+        leeway: Duration::ZERO,
+    };
+    let settings = Settings { issuers: vec![issuer], ..Settings::default() };
+    let relay = TestRelay::with(settings, Duration::from_secs(20)).await;
+    let connector = relay.connector(&relay.token_for("idp:ann", "tunnel", None, now(), 600), "desk");
+    let desk = Desk::new(&relay, connector.dial().await.unwrap()).await;
+    let claims = json!({"iss": "https://id.example", "sub": "ann", "aud": "relay", "exp": now() + 3_600});
+    let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes());
+    let header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::HS256);
+    desk.session.refresh_token(&jsonwebtoken::encode(&header, &claims, &key).unwrap().into());
+    // Only to have it tried once.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(lives_for(&relay).await <= 600);
+    std::fs::write(&file, SECRET).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    eventually("it is taken", async || lives_for(&relay).await > 600).await;
+}
+
+/// Returns for how long the token of the only session is good, in seconds.
+async fn lives_for(relay: &TestRelay) -> i64 {
+    let sessions = super::admin::get(relay, "/admin/v1/sessions").await;
+    let ends: jiff::Timestamp = sessions["sessions"][0]["expires_at"].as_str().unwrap().parse().unwrap();
+    ends.as_second() - i64::try_from(now()).unwrap()
 }
 
 #[tokio::test]

@@ -19,8 +19,10 @@ use crate::secrets::Token;
 pub(super) struct Kept {
     pub(super) session: Session,
     pub(super) dialler: Dialler,
-    /// The version of the token that the relay has for it.
-    pub(super) token: u64,
+    /// The version of the token that it was dialled with, which the relay has found good.
+    pub(super) opened_with: u64,
+    /// The version of the token that the relay was told of last. Whether it could judge that one is not known.
+    token: u64,
     pub(super) progress: watch::Receiver<Progress>,
     nudge: Arc<Notify>,
     wake: Arc<Notify>,
@@ -94,7 +96,7 @@ impl Kept {
             nudge: Arc::clone(&nudge),
             wake: Arc::clone(&wake),
         };
-        (Self { session, dialler, token, progress, nudge, wake }, keeper.keep(serving))
+        (Self { session, dialler, opened_with: token, token, progress, nudge, wake }, keeper.keep(serving))
     }
 
     pub(super) fn id(&self) -> SessionId {

@@ -451,8 +451,11 @@ impl Supervisor {
         info!(session = %kept.id(), error = %closed, "session ended");
         match closed.code {
             CloseCode::Replaced => State::Refused { reason, token: TokenRule::Ignored },
-            // There may be a newer one by now.
-            CloseCode::Token => State::Refused { reason, token: TokenRule::OtherThan(Some(kept.token)) },
+            // There may be a newer one by now, or one that the relay was told of and could not judge, since its issuer was
+            // away. A dial shows that, and that at most once: what it is refused with is not shown again.
+            CloseCode::Token => {
+                State::Refused { reason, token: TokenRule::OtherThan(Some(kept.opened_with)) }
+            }
             CloseCode::Restarting => {
                 let asked = closed
                     .reason

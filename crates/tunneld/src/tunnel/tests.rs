@@ -382,6 +382,24 @@ async fn new_token_is_told_to_the_open_session() {
 }
 
 #[tokio::test]
+async fn token_that_the_relay_was_told_of_and_may_not_have_judged_is_shown_once_more() {
+    let relay = Relay::start().await;
+    let desktop = Desktop::start(&relay);
+    desktop.until_state(TunnelState::Connected).await;
+    let mut tokens = relay.session(0).tokens().unwrap();
+    desktop.write_token("second.token.x");
+    tokio::time::timeout(LIMIT, tokens.recv()).await.unwrap().unwrap();
+    relay.session(0).close(Closed::new(CloseCode::Token, "the token has expired"));
+    eventually("a second session", || relay.n_sessions() == 2).await;
+    assert_eq!(relay.dials()[1].2, "Bearer second.token.x");
+    desktop.until_state(TunnelState::Connected).await;
+    // That one it has judged.
+    relay.session(1).close(Closed::new(CloseCode::Token, "the token was revoked"));
+    desktop.until_state(TunnelState::Refused).await;
+    assert_eq!(relay.dials().len(), 2);
+}
+
+#[tokio::test]
 async fn token_that_is_stored_opens_the_tunnel_and_removed_closes_it() {
     let relay = Relay::start().await;
     let desktop = Desktop::start_without_token_file(relay.address);

@@ -14,8 +14,19 @@ const RETRY_AFTER: Duration = Duration::from_secs(30);
 /// Most requests that wait for a key of one issuer at once. Beyond, they are told to come again.
 const WAITING_MAX: usize = 4_096;
 
-/// Most of those from one address: nobody can fill the room alone.
-const WAITING_MAX_OF_ADDRESS: usize = 64;
+/// Most of those from one address. It may be an app's server with all its users, or a whole network: at 200 requests a second
+/// that is the ten seconds between two fetches.
+const WAITING_MAX_OF_ADDRESS: usize = 2_048;
+
+/// Most different keys that those from one address wait for. An issuer has one or two that are new; more are made up, or come
+/// from many users at once who hold old tokens.
+const KEYS_MAX_OF_ADDRESS: usize = 8;
+
+/// The last places are for addresses that have few: those that have many cannot fill the room.
+const WAITING_RESERVED: usize = 512;
+
+/// How many of an address are few.
+const WAITING_FEW: usize = 64;
 
 /// Most ids that are remembered as not the issuer's. Beyond, such a token waits for the next fetch like a new one.
 const ABSENT_MAX: usize = 1_024;
@@ -38,9 +49,18 @@ pub(super) enum Step {
 /// Why a request cannot wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoRoom {
-    /// As many of its address do.
-    OfAddress,
-    AtAll,
+    /// Its address waits for too many different keys.
+    Keys,
+    /// As many wait as may, in all or of its address.
+    Places,
+}
+
+/// Those of one address that wait.
+#[derive(Debug, Default)]
+struct Crowd {
+    waiting: usize,
+    /// How many wait for each key that has a name.
+    of_key: HashMap<Box<str>, usize>,
 }
 
 #[derive(Debug)]
@@ -55,8 +75,8 @@ pub(super) struct Schedule {
     /// When the last fetch ended, if it failed.
     failed: Option<Instant>,
     waiting: usize,
-    /// How many of them each address has; none that has none.
-    of_address: HashMap<AddressKey, usize>,
+    /// Those that each address has; none that has none.
+    of_address: HashMap<AddressKey, Crowd>,
     /// Ids that the last good fetch did not bring.
     absent: HashSet<Box<str>>,
 }
@@ -140,27 +160,51 @@ impl Schedule {
         self.good.is_some() && self.failed.is_none()
     }
 
-    /// Lets one from an address wait. Before any key is known, all of an address have to, for a moment.
-    pub(super) fn join(&mut self, from: AddressKey, have_keys: bool) -> Result<(), NoRoom> {
-        if self.waiting >= WAITING_MAX {
-            return Err(NoRoom::AtAll);
+    /// Lets one from an address wait for a key. Before any key is known, all have to, for a moment, and the names of keys do
+    /// not matter.
+    pub(super) fn join(
+        &mut self,
+        from: AddressKey,
+        key_id: Option<&str>,
+        have_keys: bool,
+    ) -> Result<(), NoRoom> {
+        let (waiting, n_keys, is_new) = match self.of_address.get(&from) {
+            Some(crowd) => {
+                (crowd.waiting, crowd.of_key.len(), key_id.is_some_and(|id| !crowd.of_key.contains_key(id)))
+            }
+            None => (0, 0, key_id.is_some()),
+        };
+        if have_keys && is_new && n_keys >= KEYS_MAX_OF_ADDRESS {
+            return Err(NoRoom::Keys);
         }
-        let of_address = self.of_address.entry(from).or_default();
-        if have_keys && *of_address >= WAITING_MAX_OF_ADDRESS {
-            return Err(NoRoom::OfAddress);
+        let room = if waiting < WAITING_FEW { WAITING_MAX } else { WAITING_MAX - WAITING_RESERVED };
+        if self.waiting >= room || waiting >= WAITING_MAX_OF_ADDRESS {
+            return Err(NoRoom::Places);
         }
-        *of_address += 1;
+        let crowd = self.of_address.entry(from).or_default();
+        crowd.waiting += 1;
+        if let Some(id) = key_id {
+            *crowd.of_key.entry(id.into()).or_default() += 1;
+        }
         self.waiting += 1;
         Ok(())
     }
 
-    pub(super) fn leave(&mut self, from: AddressKey) {
+    pub(super) fn leave(&mut self, from: AddressKey, key_id: Option<&str>) {
         self.waiting -= 1;
-        if let Entry::Occupied(mut of_address) = self.of_address.entry(from) {
-            *of_address.get_mut() -= 1;
-            if *of_address.get() == 0 {
-                of_address.remove();
+        let Entry::Occupied(mut of_address) = self.of_address.entry(from) else { return };
+        let crowd = of_address.get_mut();
+        crowd.waiting -= 1;
+        if let Some(id) = key_id
+            && let Some(of_key) = crowd.of_key.get_mut(id)
+        {
+            *of_key -= 1;
+            if *of_key == 0 {
+                crowd.of_key.remove(id);
             }
+        }
+        if crowd.waiting == 0 {
+            of_address.remove();
         }
     }
 }
@@ -224,33 +268,52 @@ mod tests {
         assert!(schedule.begin_in_background(start + RETRY_AFTER));
     }
 
+    fn address(n: usize) -> AddressKey {
+        AddressKey::of(std::net::Ipv4Addr::from(0x0a00_0000 + u32::try_from(n).unwrap()).into())
+    }
+
+    #[test]
+    fn many_of_one_address_wait_for_one_key_beside_a_flood_of_made_up_ones() {
+        let mut schedule = Schedule::new(COOL_DOWN);
+        for n in 0..10_000 {
+            let room = schedule.join(address(n % 10), Some(&format!("x{n}")), true);
+            assert_eq!(room, if n < 80 { Ok(()) } else { Err(NoRoom::Keys) });
+        }
+        for _ in 0..2_000 {
+            schedule.join(address(10), Some("new"), true).unwrap();
+        }
+        // Another name finds no room only where there are many.
+        schedule.join(address(10), Some("old"), true).unwrap();
+        assert_eq!(schedule.join(address(0), Some("new"), true), Err(NoRoom::Keys));
+        schedule.leave(address(0), Some("x0"));
+        schedule.join(address(0), Some("new"), true).unwrap();
+        for n in 0..100 {
+            schedule.join(address(11), Some(&format!("x{n}")), false).unwrap();
+        }
+    }
+
     #[test]
     fn the_crowd_that_waits_is_bounded() {
         let mut schedule = Schedule::new(COOL_DOWN);
-        let address = |n: usize| {
-            let n = u32::try_from(n).unwrap();
-            AddressKey::of(std::net::Ipv4Addr::from(0x0a00_0000 + n).into())
+        let mut fill = |n: usize, most: usize| {
+            let joined = (0..most).take_while(|_| schedule.join(address(n), Some("a"), true).is_ok());
+            joined.count()
         };
-        let n_addresses = WAITING_MAX / WAITING_MAX_OF_ADDRESS;
-        for from in (0..n_addresses - 1).map(address) {
-            for _ in 0..WAITING_MAX_OF_ADDRESS {
-                schedule.join(from, true).unwrap();
-            }
-            assert_eq!(schedule.join(from, true), Err(NoRoom::OfAddress), "there is room for others");
+        assert_eq!(fill(0, 5_000), WAITING_MAX_OF_ADDRESS);
+        assert_eq!(fill(1, 5_000), WAITING_MAX - WAITING_RESERVED - WAITING_MAX_OF_ADDRESS);
+        for n in 0..WAITING_RESERVED / WAITING_FEW {
+            assert_eq!(fill(2 + n, 5_000), WAITING_FEW, "there is room for others");
         }
-        for from in (0..WAITING_MAX_OF_ADDRESS).map(|n| address(n_addresses + n)) {
-            schedule.join(from, true).unwrap();
-        }
-        assert_eq!(schedule.join(address(1_000_000), false), Err(NoRoom::AtAll));
-        assert_eq!(schedule.of_address.len(), n_addresses - 1 + WAITING_MAX_OF_ADDRESS);
-        schedule.leave(address(n_addresses));
-        schedule.leave(address(0));
-        schedule.join(address(0), true).unwrap();
-        schedule.join(address(0), false).unwrap();
-        schedule.leave(address(0));
+        assert_eq!(fill(100, 1), 0);
+        assert_eq!(schedule.join(address(100), None, false), Err(NoRoom::Places));
+        schedule.leave(address(2), Some("a"));
+        schedule.join(address(100), None, false).unwrap();
+        schedule.leave(address(100), None);
         for _ in 0..WAITING_MAX_OF_ADDRESS {
-            schedule.leave(address(0));
+            schedule.leave(address(0), Some("a"));
         }
-        assert!(!schedule.of_address.contains_key(&address(0)), "nothing is kept of who has left");
+        for gone in [0, 100] {
+            assert!(!schedule.of_address.contains_key(&address(gone)), "nothing is kept of who has left");
+        }
     }
 }

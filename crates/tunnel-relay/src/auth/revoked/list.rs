@@ -65,6 +65,14 @@ pub(super) enum Order {
 }
 
 impl Order {
+    /// Returns who revokes.
+    pub(super) fn by(&self) -> By {
+        match self {
+            Self::Token { by, .. } => *by,
+            Self::IssuedBefore { .. } => By::Operator,
+        }
+    }
+
     /// Writes the order as a line, without its end.
     pub(super) fn line(&self) -> String {
         match self {

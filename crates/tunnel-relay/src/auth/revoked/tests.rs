@@ -188,10 +188,30 @@ async fn an_entry_that_cannot_be_saved_is_in_force_and_said() {
     let revoked = bench.revocations.revoke("alice", &alice.token_id, LATER, By::Tenant).await;
     assert!(matches!(revoked, Err(RevokeError::Unsaved(_))), "{revoked:?}");
     assert_eq!(bench.revocations.check(&alice), Err(TokenError::Revoked));
+    let again = bench.revocations.revoke("alice", &alice.token_id, LATER, By::Tenant).await;
+    assert!(matches!(again, Err(RevokeError::Unsaved(_))), "it is still not saved: {again:?}");
     fs::remove_dir(bench.file()).unwrap();
+    bench.revocations.revoke("alice", &alice.token_id, LATER, By::Tenant).await.unwrap();
+    assert_eq!(bench.opened_again().len(), 1, "saved when it is said so");
+    fs::remove_file(bench.file()).unwrap();
     bench.revocations.look();
     bench.revocations.look();
     assert_eq!(bench.opened_again().len(), 1, "saved once that can be done");
+}
+
+#[tokio::test]
+async fn an_operator_does_not_wait_for_tenants() {
+    let bench = Bench::new();
+    let mut taken = Vec::new();
+    for place in &bench.revocations.places {
+        taken.push(Arc::clone(place).acquire_owned().await.unwrap());
+    }
+    let orders = async {
+        bench.revocations.revoke("alice", "a1", LATER, By::Operator).await.unwrap();
+        bench.revocations.revoke_issued_before("alice", 5).await.unwrap();
+    };
+    tokio::time::timeout(Duration::from_secs(5), orders).await.expect("there is nobody to wait for");
+    assert_eq!(bench.opened_again().len(), 2);
 }
 
 #[tokio::test]
