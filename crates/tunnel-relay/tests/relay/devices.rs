@@ -322,12 +322,15 @@ async fn what_was_read_of_bodies_counts_until_it_is_sent() {
         let (relay, body, token) = (Arc::clone(&relay), body.clone(), token.clone());
         sending.spawn(async move {
             let request = Request::post("/never").header("authorization", format!("Bearer {token}"));
-            relay.send(request, body).await.status()
+            relay.send(request, body).await
         });
         let arrived = async || desk_a.seen.paths.lock().unwrap().len() == n;
         tokio::select! {
             answered = sending.join_next() => {
-                assert_eq!(answered.unwrap().unwrap(), 400, "nobody looks for the model any more");
+                let answer = answered.unwrap().unwrap();
+                assert_eq!(answer.status(), 429);
+                assert_eq!(answer.headers()["tunnel-error"], "too_much_waiting");
+                assert!(answer.headers().contains_key("retry-after"));
                 assert!(n > 32, "{n}");
                 return;
             }
