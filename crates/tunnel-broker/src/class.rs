@@ -24,14 +24,20 @@ impl EndpointClass {
             return None;
         }
         match path {
-            "/api/chat" | "/v1/chat/completions" | "/chat/completions" | "/v1/messages" => Some(Self::Chat),
-            "/api/generate" | "/v1/completions" | "/completions" | "/completion" | "/infill" => {
-                Some(Self::Completion)
-            }
+            "/api/chat"
+            | "/v1/chat/completions"
+            | "/api/v0/chat/completions"
+            | "/chat/completions"
+            | "/v1/messages" => Some(Self::Chat),
+            "/api/generate"
+            | "/v1/completions"
+            | "/api/v0/completions"
+            | "/completions"
+            | "/completion"
+            | "/infill" => Some(Self::Completion),
             "/v1/responses" => Some(Self::Responses),
-            "/api/embed" | "/api/embeddings" | "/v1/embeddings" | "/embeddings" | "/embedding" => {
-                Some(Self::Embedding)
-            }
+            "/api/embed" | "/api/embeddings" | "/v1/embeddings" | "/api/v0/embeddings" | "/embeddings"
+            | "/embedding" => Some(Self::Embedding),
             "/v1/rerank"
             | "/v1/reranking"
             | "/rerank"

@@ -72,8 +72,15 @@ fn is_callers_own(name: &str) -> bool {
             | "x-api-key"
             | "api-key"
             | "forwarded"
-            | "x-real-ip"
             | "via"
+            | "x-real-ip"
+            | "x-client-ip"
+            | "x-cluster-client-ip"
+            | "x-original-forwarded-for"
+            | "x-original-host"
+            | "true-client-ip"
+            | "cf-connecting-ip"
+            | "fastly-client-ip"
     ) || name.starts_with("x-forwarded-")
         || name.starts_with("access-control-request-")
         || name.starts_with("tunnel-")
@@ -154,6 +161,13 @@ mod tests {
             ("x-forwarded-for", "f"),
             ("x-forwarded-proto", "f"),
             ("x-real-ip", "f"),
+            ("x-client-ip", "f"),
+            ("x-cluster-client-ip", "f"),
+            ("x-original-forwarded-for", "f"),
+            ("x-original-host", "f"),
+            ("true-client-ip", "f"),
+            ("cf-connecting-ip", "f"),
+            ("fastly-client-ip", "f"),
             ("via", "f"),
             ("tunnel-caller", "t"),
             ("tunnel-device", "t"),

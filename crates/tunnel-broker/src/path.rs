@@ -11,7 +11,7 @@ use crate::policy::model_id;
 pub(crate) enum Dialect {
     /// `/api/*`, and the root, which Ollama's clients ask.
     Ollama,
-    /// `/v1/*`.
+    /// `/v1/*`, and LM Studio's `/api/v0/*`.
     OpenAi,
     /// Any other path.
     Other,
@@ -19,10 +19,10 @@ pub(crate) enum Dialect {
 
 impl Dialect {
     pub(crate) fn of(path: &str) -> Self {
-        if path == "/" || path == "/api" || path.starts_with("/api/") {
-            Self::Ollama
-        } else if path == "/v1" || path.starts_with("/v1/") {
+        if path == "/v1" || path.starts_with("/v1/") || path.starts_with("/api/v0/") {
             Self::OpenAi
+        } else if path == "/" || path == "/api" || path.starts_with("/api/") {
+            Self::Ollama
         } else {
             Self::Other
         }
@@ -86,6 +86,8 @@ mod tests {
             ("/", Dialect::Ollama),
             ("/api/chat", Dialect::Ollama),
             ("/apis", Dialect::Other),
+            ("/api/v0/chat/completions", Dialect::OpenAi),
+            ("/api/v0x", Dialect::Ollama),
             ("/v1/models", Dialect::OpenAi),
             ("/v1beta/x", Dialect::Other),
             ("//api/chat", Dialect::Other),

@@ -6,13 +6,14 @@
 use std::borrow::Cow;
 
 use http::Method;
+use tunnel_sniff::asks_a_model;
 
 use crate::rule::PathRule;
 
 /// The paths that are open to callers from the tunnel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum RemotePaths {
-    /// Inference and listing: chat, generate, embeddings, responses, models, version.
+    /// Inference and listing: what [`asks_a_model`] knows, and models, version.
     #[default]
     Inference,
     /// Every path, as long as its spelling has one meaning only.
@@ -58,24 +59,13 @@ impl RemotePaths {
 }
 
 const READS: &[&str] = &["/", "/api/tags", "/api/ps", "/api/version"];
-const POSTS: &[&str] = &[
-    "/api/chat",
-    "/api/generate",
-    "/api/embed",
-    "/api/embeddings",
-    "/api/show",
-    "/v1/chat/completions",
-    "/v1/completions",
-    "/v1/embeddings",
-    "/v1/responses",
-];
 const MODELS: &str = "/v1/models";
 
 fn inference(method: &Method, path: &str) -> Result<(), Denied> {
     let open = match *method {
         Method::GET => READS.contains(&path) || path == MODELS || is_model_path(path),
         Method::HEAD => READS.contains(&path),
-        Method::POST => POSTS.contains(&path),
+        Method::POST => asks_a_model(path),
         _ => false,
     };
     if open {

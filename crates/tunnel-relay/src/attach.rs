@@ -60,11 +60,12 @@ pub(crate) async fn connect(
         return Err(Refusal::OtherDevice { asked: dial.device.to_string(), bound: bound.to_string() });
     }
     refuse_while_draining(shared, &principal, &dial)?;
-    shared.limits.allow_dial(&principal, &dial.kind)?;
+    let charge = || shared.limits.allow_dial(&principal, &dial.kind);
     // A resume is cheap, and streams wait for it.
-    if !matches!(dial.kind, DialKind::Resume { .. }) {
-        let turn = shared.dial_pace.turn(&principal.subject).await;
-        turn.map_err(|retry_after| Refusal::Busy { retry_after })?;
+    if matches!(dial.kind, DialKind::Resume { .. }) {
+        charge()?;
+    } else {
+        shared.dial_pace.turn(&principal.subject, charge).await?;
         // It may have begun meanwhile, and whoever comes after that is not asked to move.
         refuse_while_draining(shared, &principal, &dial)?;
     }

@@ -54,9 +54,9 @@ impl RelayBody {
         Self::Own(Some(bytes))
     }
 
-    /// One that `reader` is to read.
-    pub(crate) fn gathered(bytes: Bytes, reader: Arc<Reader>) -> Self {
-        Self::Gathered(Gathered::new(bytes, reader))
+    /// One that `reader` is to read; `cost` is given up when it is gone.
+    pub(crate) fn gathered<T: Send + 'static>(bytes: Bytes, cost: T, reader: Arc<Reader>) -> Self {
+        Self::Gathered(Gathered::new(bytes, cost, reader))
     }
 }
 

@@ -86,6 +86,14 @@ impl Client {
     }
 }
 
+/// Returns the header's name.
+pub(crate) fn name_of(header: ProxyHeader) -> HeaderName {
+    match header {
+        ProxyHeader::Forwarded => FORWARDED,
+        ProxyHeader::XForwardedFor => X_FORWARDED_FOR,
+    }
+}
+
 /// Tells whether an address is one of the trusted proxies.
 pub(crate) fn is_trusted(proxies: &[IpNet], address: IpAddr) -> bool {
     // Most relays have none.

@@ -1,7 +1,8 @@
 //! How fast new sessions are opened: when a relay comes back, all its desktops come at once.
 //!
 //! The queue has one place for each subject, so a subject that dials without pause keeps nobody else waiting, and one
-//! with many desktops has them all back as fast as the relay opens sessions.
+//! with many desktops has them all back as fast as the relay opens sessions. A dial is charged to its subject only when
+//! the queue takes it: a fleet that is sent away has not used up what it needs to come back.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,6 +10,8 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
+
+use crate::error::Refusal;
 
 /// Time between two new sessions: 150 a second. A dial costs a signature, two tasks and some answers; at this rate it
 /// takes a tenth of a core, and a thousand desktops are back within seven seconds.
@@ -20,24 +23,37 @@ const BURST: u32 = 20;
 const WAIT_MAX: Duration = Duration::from_secs(2);
 /// Nobody is sent away for longer.
 const AWAY_MAX: Duration = Duration::from_secs(30);
+/// Most dials of one subject that wait: a whole fleet.
+const LINE_MAX: usize = 256;
+/// Those that the line sends away come back over a time that is longer by this for each dial in it.
+const APART: Duration = Duration::from_millis(20);
+/// A dial that the queue sends away keeps its place in the line for so long. It was promised another in the queue and
+/// was charged for nothing, so a subject that comes back at once must not collect promises, which keep all others away.
+const AWAY_HOLDS_LINE: Duration = Duration::from_millis(50);
 
 /// Spreads dials over time.
 #[derive(Debug)]
 pub(crate) struct DialPace {
     pace: Mutex<Pace>,
-    /// The place of each subject that has a dial waiting. As many as there are waiting dials at most, and of one subject
-    /// no more wait than its tier lets dial at once.
-    places: Mutex<Places>,
+    /// The line of each subject that has a dial waiting. As many as there are waiting dials at most.
+    lines: Mutex<Lines>,
 }
 
-type Places = HashMap<Arc<str>, Arc<Semaphore>>;
+type Lines = HashMap<Arc<str>, Line>;
+
+/// The dials of one subject that wait.
+#[derive(Debug)]
+struct Line {
+    /// One permit, which the dial has that is in the queue.
+    first: Arc<Semaphore>,
+    n: usize,
+}
 
 /// A dial of a subject, first in the line of its own and then in the queue of all.
 struct Place<'a> {
-    places: &'a Mutex<Places>,
+    lines: &'a Mutex<Lines>,
     subject: &'a Arc<str>,
-    /// The line: one permit, which the dial has that is in the queue.
-    line: Arc<Semaphore>,
+    first: Arc<Semaphore>,
 }
 
 /// When a dial is taken.
@@ -60,16 +76,30 @@ struct Pace {
 impl Default for DialPace {
     fn default() -> Self {
         let now = Instant::now();
-        Self { pace: Mutex::new(Pace { next: now, promised: now }), places: Mutex::default() }
+        Self { pace: Mutex::new(Pace { next: now, promised: now }), lines: Mutex::default() }
     }
 }
 
 impl DialPace {
-    /// Waits for the turn of a subject's new dial; fails with the time after which it may come again.
-    pub(crate) async fn turn(&self, subject: &Arc<str>) -> Result<(), Duration> {
-        let place = Place::of(subject, &self.places);
-        let Ok(_first) = timeout(WAIT_MAX, place.line.acquire()).await else { return Err(WAIT_MAX) };
-        let turn = self.pace.lock().unwrap_or_else(PoisonError::into_inner).turn(Instant::now());
+    /// Waits for the turn of a subject's new dial. `charge` takes the dial from what the subject may dial, once it is
+    /// certain that the queue takes it.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Busy`], or what `charge` says: then the dial has had no place in the queue.
+    pub(crate) async fn turn(
+        &self,
+        subject: &Arc<str>,
+        charge: impl FnOnce() -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
+        let place = Place::of(subject, &self.lines)?;
+        let Ok(_first) = timeout(WAIT_MAX, place.first.acquire()).await else {
+            return Err(sent_away(place.n_in_line()));
+        };
+        let turn = {
+            let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+            pace.turn(Instant::now(), charge)?
+        };
         match turn {
             Turn::In(wait) => {
                 if !wait.is_zero() {
@@ -77,49 +107,73 @@ impl DialPace {
                 }
                 Ok(())
             }
-            Turn::ComeBack(after) => Err(after),
+            Turn::ComeBack(after) => {
+                tokio::time::sleep(AWAY_HOLDS_LINE).await;
+                Err(Refusal::Busy { retry_after: after })
+            }
         }
     }
 }
 
+/// What a dial is told for which the line of its subject is too long.
+fn sent_away(n_in_line: usize) -> Refusal {
+    let within = APART * u32::try_from(n_in_line).unwrap_or(u32::MAX);
+    Refusal::Busy { retry_after: (WAIT_MAX + within.mul_f64(rand::random_range(0.0..=1.0))).min(AWAY_MAX) }
+}
+
 impl<'a> Place<'a> {
-    fn of(subject: &'a Arc<str>, places: &'a Mutex<Places>) -> Self {
-        let new = || Arc::new(Semaphore::new(1));
-        let line = Arc::clone(lock(places).entry(Arc::clone(subject)).or_insert_with(new));
-        Self { places, subject, line }
+    /// Joins the line of a subject, unless that is too long.
+    fn of(subject: &'a Arc<str>, lines: &'a Mutex<Lines>) -> Result<Self, Refusal> {
+        let new = || Line { first: Arc::new(Semaphore::new(1)), n: 0 };
+        let mut locked = lock(lines);
+        let line = locked.entry(Arc::clone(subject)).or_insert_with(new);
+        if line.n >= LINE_MAX {
+            return Err(sent_away(line.n));
+        }
+        line.n += 1;
+        Ok(Self { lines, subject, first: Arc::clone(&line.first) })
+    }
+
+    fn n_in_line(&self) -> usize {
+        lock(self.lines).get(self.subject).map_or(0, |line| line.n)
     }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        let mut places = lock(self.places);
-        // The map has one, too. Nobody joins while it is locked.
-        if Arc::strong_count(&self.line) == 2 {
-            places.remove(self.subject);
+        let mut lines = lock(self.lines);
+        // Counted under the lock, so that the last one to leave knows that it is.
+        if let Some(line) = lines.get_mut(self.subject) {
+            line.n -= 1;
+            if line.n == 0 {
+                lines.remove(self.subject);
+            }
         }
         // A crowd that has gone leaves no table behind.
-        if places.is_empty() {
-            places.shrink_to_fit();
+        if lines.is_empty() {
+            lines.shrink_to_fit();
         }
     }
 }
 
-fn lock(places: &Mutex<Places>) -> MutexGuard<'_, Places> {
-    places.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(lines: &Mutex<Lines>) -> MutexGuard<'_, Lines> {
+    lines.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Pace {
-    fn turn(&mut self, now: Instant) -> Turn {
+    /// Returns when a dial is taken; nothing has changed where it cannot be charged.
+    fn turn(&mut self, now: Instant, charge: impl FnOnce() -> Result<(), Refusal>) -> Result<Turn, Refusal> {
         let due = self.next.max(now);
         let wait = due.duration_since(now).saturating_sub(STEP * BURST);
         if wait <= WAIT_MAX {
+            charge()?;
             self.next = due + STEP;
-            return Turn::In(wait);
+            return Ok(Turn::In(wait));
         }
         self.promised = self.promised.max(due).min(now + AWAY_MAX) + STEP;
         // A little early: who comes too early waits here, and nothing waits for who comes late.
         let after = self.promised.duration_since(now).saturating_sub(WAIT_MAX / 2);
-        Turn::ComeBack(after.max(Duration::from_secs(1)))
+        Ok(Turn::ComeBack(after.max(Duration::from_secs(1))))
     }
 }
 
@@ -127,6 +181,7 @@ impl Pace {
 mod tests {
     use std::cmp::Reverse;
     use std::collections::BinaryHeap;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use tokio::task::JoinSet;
 
@@ -135,9 +190,8 @@ mod tests {
     /// Dials until it is let in, and tells how long that took.
     async fn dial(pace: Arc<DialPace>, subject: Arc<str>) -> Duration {
         let start = Instant::now();
-        while let Err(after) = pace.turn(&subject).await {
-            // `Retry-After` is in whole seconds.
-            tokio::time::sleep(Duration::from_secs(after.as_secs_f64().ceil() as u64)).await;
+        while let Err(refusal) = pace.turn(&subject, || Ok(())).await {
+            tokio::time::sleep(refusal.retry_after().unwrap()).await;
         }
         start.elapsed()
     }
@@ -150,7 +204,7 @@ mod tests {
             let (pace, mallory) = (Arc::clone(&pace), Arc::<str>::from("mallory"));
             flood.spawn(async move {
                 loop {
-                    if pace.turn(&mallory).await.is_err() {
+                    if pace.turn(&mallory, || Ok(())).await.is_err() {
                         tokio::time::sleep(Duration::from_millis(10)).await;
                     }
                 }
@@ -162,7 +216,7 @@ mod tests {
             assert!(waited <= STEP * (BURST + 2), "{waited:?}");
         }
         flood.shutdown().await;
-        assert!(lock(&pace.places).is_empty(), "nobody waits, nothing is kept");
+        assert!(lock(&pace.lines).is_empty(), "nobody waits, nothing is kept");
     }
 
     #[tokio::test(start_paused = true)]
@@ -181,14 +235,93 @@ mod tests {
         }
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_fleet_that_is_sent_away_has_its_allowance_left() {
+        let pace = Arc::new(DialPace::default());
+        let mut others = JoinSet::new();
+        for n in 0..3_000 {
+            others.spawn(dial(Arc::clone(&pace), format!("tenant {n}").into()));
+        }
+        // As many as are needed once, and not one more for those that were sent away.
+        let allowance = Arc::new(AtomicUsize::new(256));
+        let n_sent_away = Arc::new(AtomicUsize::new(0));
+        let mut fleet = JoinSet::new();
+        for _ in 0..256 {
+            let (pace, allowance, n_sent_away) =
+                (Arc::clone(&pace), Arc::clone(&allowance), Arc::clone(&n_sent_away));
+            fleet.spawn(async move {
+                let charge = || {
+                    let less = |left: usize| left.checked_sub(1);
+                    let left = allowance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+                    left.map(drop).map_err(|_| Refusal::SessionGone)
+                };
+                while let Err(refusal) = pace.turn(&"fleet".into(), charge).await {
+                    n_sent_away.fetch_add(1, Ordering::Relaxed);
+                    tokio::time::sleep(refusal.retry_after().expect("it was charged for nothing")).await;
+                }
+            });
+        }
+        let start = Instant::now();
+        fleet.join_all().await;
+        assert!(n_sent_away.load(Ordering::Relaxed) > 256, "{n_sent_away:?}");
+        assert!(start.elapsed() < Duration::from_secs(45), "{:?}", start.elapsed());
+        others.shutdown().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_subject_without_allowance_takes_nothing_of_the_queue() {
+        let pace = DialPace::default();
+        for _ in 0..10_000 {
+            assert!(pace.turn(&"mallory".into(), || Err(Refusal::SessionGone)).await.is_err());
+        }
+        let start = Instant::now();
+        pace.turn(&"alice".into(), || Ok(())).await.unwrap();
+        assert_eq!(start.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_stay_away_collects_no_promises() {
+        let pace = Arc::new(DialPace::default());
+        pace.pace.lock().unwrap().next += Duration::from_secs(6);
+        let mut flood = JoinSet::new();
+        for _ in 0..LINE_MAX {
+            let pace = Arc::clone(&pace);
+            flood.spawn(async move {
+                loop {
+                    if pace.turn(&"mallory".into(), || Ok(())).await.is_err() {
+                        tokio::time::sleep(Duration::from_millis(1)).await;
+                    }
+                }
+            });
+        }
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let refused = pace.turn(&"alice".into(), || Ok(())).await.expect_err("the queue is full");
+        let away = refused.retry_after().unwrap();
+        assert!(away < Duration::from_secs(5), "{away:?}");
+        flood.shutdown().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_line_is_bounded_and_leaves_nothing() {
+        let (lines, subject) = (Mutex::default(), Arc::<str>::from("fleet"));
+        let places: Vec<_> = (0..LINE_MAX).map(|_| Place::of(&subject, &lines).ok().unwrap()).collect();
+        assert!(Place::of(&subject, &lines).is_err());
+        std::thread::scope(|scope| {
+            for place in places {
+                scope.spawn(move || drop(place));
+            }
+        });
+        assert!(lock(&lines).is_empty());
+    }
+
     #[test]
     fn a_few_dials_do_not_wait() {
         let now = Instant::now();
         let mut pace = Pace { next: now, promised: now };
         for _ in 0..=BURST {
-            assert_eq!(pace.turn(now), Turn::In(Duration::ZERO));
+            assert_eq!(pace.turn(now, || Ok(())).unwrap(), Turn::In(Duration::ZERO));
         }
-        assert_ne!(pace.turn(now), Turn::In(Duration::ZERO));
+        assert_ne!(pace.turn(now, || Ok(())).unwrap(), Turn::In(Duration::ZERO));
     }
 
     #[test]
@@ -198,7 +331,7 @@ mod tests {
         let mut dials: BinaryHeap<Reverse<Instant>> = (0..1000).map(|_| Reverse(start)).collect();
         let (mut taken, mut n_refused) = (Vec::new(), 0);
         while let Some(Reverse(now)) = dials.pop() {
-            match pace.turn(now) {
+            match pace.turn(now, || Ok(())).unwrap() {
                 Turn::In(wait) => taken.push(now + wait),
                 Turn::ComeBack(after) => {
                     n_refused += 1;
@@ -223,7 +356,7 @@ mod tests {
         let now = Instant::now();
         let mut pace = Pace { next: now, promised: now };
         for _ in 0..100_000 {
-            if let Turn::ComeBack(after) = pace.turn(now) {
+            if let Turn::ComeBack(after) = pace.turn(now, || Ok(())).unwrap() {
                 assert!(after <= AWAY_MAX + STEP, "{after:?}");
             }
         }

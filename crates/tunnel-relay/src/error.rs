@@ -31,7 +31,8 @@ impl Dialect {
     pub(crate) fn of(path: &str) -> Self {
         let under =
             |root: &str| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        if under("/v1") {
+        // LM Studio's own paths answer as OpenAI's do.
+        if under("/v1") || under("/api/v0") {
             Self::OpenAi
         } else if under("/api") {
             Self::Ollama
@@ -76,6 +77,8 @@ pub(crate) enum Refusal {
     LoginUnavailable,
     /// The subject has too many requests under way.
     TooManyStreams { limit: usize },
+    /// What the relay holds for the subject's requests is as much as it may be.
+    TooMuchWaiting,
     /// The subject has too many devices.
     TooManyDevices { limit: usize },
     /// The session ended before the response began.
@@ -130,9 +133,10 @@ impl Refusal {
             | Self::Draining { .. }
             | Self::Busy { .. }
             | Self::NotRevoked { .. } => StatusCode::SERVICE_UNAVAILABLE,
-            Self::TooManyStreams { .. } | Self::TooManyDevices { .. } | Self::RateLimited { .. } => {
-                StatusCode::TOO_MANY_REQUESTS
-            }
+            Self::TooManyStreams { .. }
+            | Self::TooMuchWaiting
+            | Self::TooManyDevices { .. }
+            | Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::TunnelLost { .. } | Self::StreamReset { .. } => StatusCode::BAD_GATEWAY,
             Self::FirstByteTimeout { .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::Unforwardable { status, .. } | Self::BadDial { status, .. } => *status,
@@ -163,6 +167,7 @@ impl Refusal {
             Self::DeviceRequired { .. } => "device_required",
             Self::DeviceOffline { .. } => "device_offline",
             Self::TooManyStreams { .. } => "too_many_streams",
+            Self::TooMuchWaiting => "too_much_waiting",
             Self::TooManyDevices { .. } => "too_many_devices",
             Self::TunnelLost { .. } => "tunnel_lost",
             Self::StreamReset { .. } => "backend_unreachable",
@@ -275,6 +280,10 @@ impl Refusal {
                  some are done and send it again."
             )
             .into(),
+            Self::TooMuchWaiting => "The relay holds as many bytes for your account's requests as it may: long bodies \
+                whose model it looks for, and lists of models that are not read. Send the request again when others are \
+                done; where you have one device, or name it with /d/<device>, and a token for all models, nothing is held."
+                .into(),
             Self::TooManyDevices { limit } => format!(
                 "This account has {limit} devices connected, the most that this relay allows. Stop one that is not \
                  needed."
@@ -315,7 +324,7 @@ impl Refusal {
         }
     }
 
-    fn retry_after(&self) -> Option<Duration> {
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::DeviceOffline { retry_after, .. }
             | Self::Draining { retry_after }
@@ -323,6 +332,7 @@ impl Refusal {
             Self::RateLimited { retry_after, .. } => Some(*retry_after),
             Self::Token(TokenError::IssuerAway | TokenError::Crowded) => Some(Duration::from_secs(5)),
             Self::TooManyStreams { .. } => Some(Duration::from_secs(1)),
+            Self::TooMuchWaiting => Some(Duration::from_secs(2)),
             Self::TooManyDevices { .. } => Some(Duration::from_secs(60)),
             Self::Token(_)
             | Self::BodyTooLarge { .. }
@@ -487,6 +497,7 @@ mod tests {
         assert_eq!(Dialect::of("/v10/models"), Dialect::Plain);
         assert_eq!(Dialect::of("/api/tags"), Dialect::Ollama);
         assert_eq!(Dialect::of("/apis"), Dialect::Plain);
+        assert_eq!(Dialect::of("/api/v0/embeddings"), Dialect::OpenAi);
         assert_eq!(Dialect::of("/"), Dialect::Plain);
     }
 }

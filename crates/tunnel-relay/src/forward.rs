@@ -86,6 +86,7 @@ pub(crate) fn note(connection: &Connection, client: &Client, subject: Option<&st
         }
         Refusal::RateLimited { .. }
         | Refusal::TooManyStreams { .. }
+        | Refusal::TooMuchWaiting
         | Refusal::TooManyDevices { .. }
         | Refusal::BodyTooLarge { .. }
         | Refusal::UploadTooSlow { .. } => {

@@ -40,7 +40,19 @@ pub(crate) fn strip_response(headers: &mut HeaderMap) {
 /// What proxies write about those before them. The relay says it anew in `forwarded`; a caller could write the others,
 /// and a backend may believe them.
 fn says_who_calls(name: &str) -> bool {
-    matches!(name, "forwarded" | "x-real-ip" | "via") || name.starts_with("x-forwarded-")
+    matches!(
+        name,
+        "forwarded"
+            | "via"
+            | "x-real-ip"
+            | "x-client-ip"
+            | "x-cluster-client-ip"
+            | "x-original-forwarded-for"
+            | "x-original-host"
+            | "true-client-ip"
+            | "cf-connecting-ip"
+            | "fastly-client-ip"
+    ) || name.starts_with("x-forwarded-")
 }
 
 /// What a browser would remember of, or do to, the relay's own name: all desktops of all tenants share that.
@@ -218,6 +230,13 @@ mod tests {
             ("x-forwarded-for", "10.0.0.1"),
             ("x-forwarded-something-new", "1"),
             ("x-real-ip", "10.0.0.1"),
+            ("x-client-ip", "10.0.0.1"),
+            ("x-cluster-client-ip", "10.0.0.1"),
+            ("x-original-forwarded-for", "10.0.0.1"),
+            ("x-original-host", "x"),
+            ("true-client-ip", "10.0.0.1"),
+            ("cf-connecting-ip", "10.0.0.1"),
+            ("fastly-client-ip", "10.0.0.1"),
             ("via", "1.1 x"),
             ("trailer", "x-sum"),
         ]);

@@ -5,20 +5,19 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, ORIGIN};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde_json::json;
 
 use crate::auth::{self, TokenError};
 use crate::body::RelayBody;
-use crate::client::Client;
+use crate::client::{self, Client};
+use crate::config::ProxyHeader;
 use crate::cors::{self, AllowedOrigin};
 use crate::error::{Dialect, Refusal, X_REQUEST_ID};
 use crate::listener::Connection;
 use crate::target::{Target, target};
 use crate::{account, attach, forward, headers, strict};
-
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Answers one request.
 ///
@@ -69,10 +68,10 @@ async fn answer(
     }
     let shared = &connection.shared;
     let known = |token: &str| shared.authority.remembers(token);
-    let arrived = shared.limits.arrive(&shared.settings(), client, request.headers(), known);
-    if !connection.is_proxy && request.headers().contains_key(X_FORWARDED_FOR) {
-        shared.limits.unnamed_proxy(connection.direct.address, arrived.is_err());
-    }
+    let settings = shared.settings();
+    let arrived = shared.limits.arrive(&settings, client, request.headers(), known);
+    note_proxy(connection, settings.edge.proxy_header, &request, arrived.is_err());
+    drop(settings);
     let arrived = match arrived {
         Ok(arrived) => arrived,
         Err(refusal) => {
@@ -97,6 +96,23 @@ async fn answer(
     };
     arrived.tell(response.headers_mut());
     response
+}
+
+/// Notes what does not fit together: who is trusted to say for whom requests come, and who says it in which header.
+fn note_proxy(connection: &Connection, configured: ProxyHeader, request: &Request<Incoming>, over: bool) {
+    let (limits, peer) = (&connection.shared.limits, connection.direct.address);
+    let has = |header: ProxyHeader| request.headers().contains_key(client::name_of(header));
+    match (connection.is_proxy, has(configured)) {
+        (true, true) => {}
+        // Whoever asks this is mostly the proxy itself, for nobody.
+        (true, false) if target(request.uri().path()) == Target::Health => {}
+        (true, false) => limits.silent_proxy(peer, configured, has(configured.other())),
+        (false, true) => limits.unnamed_proxy(peer, configured, configured, over),
+        (false, false) if has(configured.other()) => {
+            limits.unnamed_proxy(peer, configured, configured.other(), over);
+        }
+        (false, false) => {}
+    }
 }
 
 /// Draws an id for a request: 128 random bits in hexadecimal.

@@ -1,10 +1,10 @@
 //! How much a tenant and an address may ask for.
 
 mod bounded;
+mod proxies;
 mod rate;
 mod throttle;
 mod tier;
-mod unnamed_proxy;
 
 use std::hash::Hash;
 use std::net::IpAddr;
@@ -19,12 +19,13 @@ use tokio::time::Instant;
 use tunnel_transport::DialKind;
 
 use self::bounded::Bounded;
+use self::proxies::Proxies;
 use self::rate::{Rate, Terms, Wait};
 use self::tier::Tiers;
 use crate::address_key::AddressKey;
 use crate::auth::{self, Principal};
 use crate::client::Client;
-use crate::config::Settings;
+use crate::config::{ProxyHeader, Settings};
 use crate::error::Refusal;
 use crate::relay::Shared;
 
@@ -32,14 +33,13 @@ use crate::relay::Shared;
 pub(crate) use self::rate::{RATELIMIT, RATELIMIT_POLICY};
 pub(crate) use self::throttle::Throttle;
 pub(crate) use self::tier::Throttles;
-use self::unnamed_proxy::UnnamedProxy;
 
 /// Counts what is asked for.
 #[derive(Debug)]
 pub(crate) struct Limits {
     in_force: ArcSwap<InForce>,
     closed: Closed,
-    unnamed_proxy: UnnamedProxy,
+    proxies: Proxies,
 }
 
 /// The counters for the settings in force.
@@ -69,11 +69,8 @@ const SWEEP: Duration = Duration::from_secs(60);
 
 impl Limits {
     pub(crate) fn new(settings: &Settings) -> Self {
-        let limits = Self {
-            in_force: ArcSwap::default(),
-            closed: Closed::default(),
-            unnamed_proxy: UnnamedProxy::default(),
-        };
+        let limits =
+            Self { in_force: ArcSwap::default(), closed: Closed::default(), proxies: Proxies::default() };
         limits.reload(settings);
         limits
     }
@@ -127,10 +124,16 @@ impl Limits {
         Ok(allowed)
     }
 
-    /// Notes a request with `X-Forwarded-For` of a peer that is no trusted proxy; `over`: it was over a limit of its
-    /// address.
-    pub(crate) fn unnamed_proxy(&self, peer: IpAddr, over: bool) {
-        self.unnamed_proxy.noticed(peer, over, Instant::now());
+    /// Notes a request with a header that proxies write, of a peer that is no trusted proxy; `over`: it was over a limit
+    /// of its address. `configured` is the header that the settings name.
+    pub(crate) fn unnamed_proxy(&self, peer: IpAddr, configured: ProxyHeader, seen: ProxyHeader, over: bool) {
+        self.proxies.unnamed(peer, configured, seen, over, Instant::now());
+    }
+
+    /// Notes a request of a trusted proxy that does not say who calls in the header that the settings name; `other`: it
+    /// does in the other one.
+    pub(crate) fn silent_proxy(&self, proxy: IpAddr, configured: ProxyHeader, other: bool) {
+        self.proxies.silent(proxy, configured, other, Instant::now());
     }
 
     /// Lets a tenant's request in, or says how long to wait. Called once for each request, after its token was verified.

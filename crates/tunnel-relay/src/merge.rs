@@ -14,7 +14,7 @@ use tunnel_transport::SendError;
 mod list;
 
 use crate::auth::Principal;
-use crate::body::{Readers, RelayBody, kept};
+use crate::body::{Readers, RelayBody};
 use crate::choose::{Bounds, Listing};
 use crate::client::Client;
 use crate::error::{Refusal, X_REQUEST_ID};
@@ -78,7 +78,7 @@ pub(crate) async fn answer(
     let mut counting = None;
     while let Some((device, list, permit)) = asked.next().await {
         // The tenant's place for a request is taken until the answer is read, no device's.
-        counting = counting.or(permit.counts().then_some(permit));
+        counting = counting.or(permit.leave_device());
         match list {
             Ok(list) => {
                 lists.push(list);
@@ -95,8 +95,8 @@ pub(crate) async fn answer(
         return Err(refusal);
     }
     let (merged, held) = merge(asking, lists).await?;
-    let body = kept(Bytes::from(merged), (held, counting));
-    let mut response = Response::new(RelayBody::gathered(body, asking.readers.next()));
+    let body = RelayBody::gathered(Bytes::from(merged), (held, counting), asking.readers.next());
+    let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -152,8 +152,11 @@ async fn ask(asking: Asking<'_>, permit: &StreamPermit) -> Result<List, Refusal>
     let mut body = answer.into_body();
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(|_| unusable())?.into_data() else { continue };
-        if gather.len() + data.len() > LIST_MAX_BYTES || !held.grow(data.len()) {
+        if gather.len() + data.len() > LIST_MAX_BYTES {
             return Err(unusable());
+        }
+        if !held.grow(data.len()) {
+            return Err(Refusal::TooMuchWaiting);
         }
         gather.push(data);
     }

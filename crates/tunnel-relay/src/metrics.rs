@@ -180,7 +180,14 @@ impl Metrics {
             "limit_hits",
             "Requests over a limit, by the answer's code",
             "code",
-            &["rate_limited", "too_many_streams", "too_many_devices", "body_too_large", "upload_too_slow"],
+            &[
+                "rate_limited",
+                "too_many_streams",
+                "too_much_waiting",
+                "too_many_devices",
+                "body_too_large",
+                "upload_too_slow",
+            ],
         );
         let (audit_lines, audit_lost) = (Counter::default(), Counter::default());
         page.register("audit_lines", "Lines that the audit log got", audit_lines.clone());

@@ -449,9 +449,10 @@ impl StreamPermit {
         &self.tunnel
     }
 
-    /// Tells whether it is the one that counts against the tenant's limit.
-    pub(crate) fn counts(&self) -> bool {
-        self.counts
+    /// Leaves the device and keeps the tenant's place, if this has it.
+    pub(crate) fn leave_device(mut self) -> Option<Slot> {
+        let counts = std::mem::take(&mut self.counts);
+        counts.then(|| Slot::of_permit(&self.tunnel.load))
     }
 }
 

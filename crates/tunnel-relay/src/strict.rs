@@ -49,13 +49,22 @@ fn bad_host() -> Refusal {
 }
 
 /// Tells whether a request of HTTP/2 names one host only: in `:authority`, in `host`, or the same in both
-/// (RFC 9113 §8.3.1).
+/// (RFC 9113 §8.3.1). Either may have the port that its scheme means anyway.
 fn is_one_host<B>(request: &Request<B>) -> bool {
     let authority = request.uri().authority().map(Authority::as_str);
     let mut hosts = request.headers().get_all(HOST).iter();
     let one = match (hosts.next(), hosts.next()) {
         (Some(host), None) => {
-            let host_too = |authority: &str| host.as_bytes().eq_ignore_ascii_case(authority.as_bytes());
+            let usual: &[u8] = match request.uri().scheme_str() {
+                Some("https") => b":443",
+                Some("http") => b":80",
+                _ => b"",
+            };
+            let short = |host: &'_ [u8]| host.strip_suffix(usual).unwrap_or(host).to_ascii_lowercase();
+            let host_too = |authority: &str| {
+                let (host, authority) = (host.as_bytes(), authority.as_bytes());
+                host.eq_ignore_ascii_case(authority) || short(host) == short(authority)
+            };
             is_host(host) && authority.is_none_or(host_too)
         }
         (Some(_), Some(_)) => false,
@@ -118,19 +127,37 @@ mod tests {
     #[test]
     fn one_host_in_http2_whatever_it_stands_in() {
         let refused = |authority: &str, hosts: &[&str]| {
-            let uri = if authority.is_empty() { "/".to_owned() } else { format!("http://{authority}/") };
+            let uri = match authority {
+                "" => "/".to_owned(),
+                with_scheme if with_scheme.contains("//") => format!("{with_scheme}/"),
+                authority => format!("http://{authority}/"),
+            };
             let mut request = Request::builder().version(Version::HTTP_2).uri(uri);
             for host in hosts {
                 request = request.header(HOST, *host);
             }
             check(&request.body(()).unwrap()).is_err()
         };
-        for (authority, hosts) in [("a:1", &[][..]), ("a:1", &["A:1"]), ("", &["a"])] {
+        for (authority, hosts) in [
+            ("a:1", &[][..]),
+            ("a:1", &["A:1"]),
+            ("", &["a"]),
+            ("a:80", &["A"]),
+            ("a", &["a:80"]),
+            ("https://a:443", &["a"]),
+            ("https://[::1]", &["[::1]:443"]),
+        ] {
             assert!(!refused(authority, hosts), "{authority} {hosts:?}");
         }
-        for (authority, hosts) in
-            [("a", &["b"][..]), ("a", &["a", "a"]), ("", &["a", "b"]), ("u@a", &[]), ("", &["a/b"])]
-        {
+        for (authority, hosts) in [
+            ("a", &["b"][..]),
+            ("a", &["a", "a"]),
+            ("", &["a", "b"]),
+            ("u@a", &[]),
+            ("", &["a/b"]),
+            ("a", &["a:443"]),
+            ("https://a:80", &["a"]),
+        ] {
             assert!(refused(authority, hosts), "{authority} {hosts:?}");
         }
     }

@@ -4,6 +4,7 @@
 //! - [`StrictScan`] is for a caller that may ask for some models only: it takes nothing that two readers could
 //!   understand differently.
 //! - [`Gather`] holds the pieces of a body in one, copying nothing as long as there is one piece only.
+//! - [`asks_a_model`] knows the paths whose bodies name a model, to ask it something.
 //! - [`same_model`] and [`compare_models`] know that Ollama's `llama3` is `llama3:latest`.
 //!
 //! ```
@@ -19,10 +20,12 @@
 
 mod gather;
 mod name;
+mod path;
 mod scan;
 mod strict;
 
 pub use gather::Gather;
 pub use name::{compare_models, same_model, with_tag};
+pub use path::asks_a_model;
 pub use scan::{ModelScan, decode};
 pub use strict::{Fault, StrictScan};

@@ -22,8 +22,8 @@ const LIMIT: Often = Often { burst: 1, every: Duration::from_secs(60) };
 /// kinds of events make 50 lines a minute, which takes a month.
 const DEED: Often = Often { burst: 300, every: Duration::from_secs(6) };
 
-/// Most pairs of subject and event that are remembered, and as many of address and limit; events of those beyond are
-/// lost, which the log says.
+/// Most pairs of subject and event that are remembered, as many of subject and weighty event, and as many of address and
+/// limit; events of those beyond are lost, which the log says.
 const KNOWN_MAX: usize = 20_000;
 /// Time between two searches for those that need not be remembered any more.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -36,6 +36,9 @@ pub(super) struct Throttle {
     /// Refused tokens since the last line that have none.
     more: u64,
     subjects: Lines,
+    /// What subjects seldom do, and what matters afterwards: by itself, so that all the coming and going takes no room of
+    /// it.
+    weighty: Lines,
     /// By themselves, so that strangers take no room of subjects.
     addresses: Lines,
     hasher: RandomState,
@@ -102,13 +105,15 @@ impl Throttle {
                 let whose = self.hasher.hash_one((kind, code, network(client)));
                 self.addresses.pass(whose, LIMIT, record, now)
             }
-            Event::KeyCreated { subject, .. }
-            | Event::TokenRevoked { subject, .. }
-            | Event::TunnelUp { subject, .. }
-            | Event::TunnelDown { subject, .. }
-            | Event::Takeover { subject, .. } => {
+            Event::TunnelUp { subject, .. } | Event::TunnelDown { subject, .. } => {
                 let whose = self.hasher.hash_one((kind, subject));
                 self.subjects.pass(whose, DEED, record, now)
+            }
+            Event::KeyCreated { subject, .. }
+            | Event::TokenRevoked { subject, .. }
+            | Event::Takeover { subject, .. } => {
+                let whose = self.hasher.hash_one((kind, subject));
+                self.weighty.pass(whose, DEED, record, now)
             }
         }
     }
@@ -117,7 +122,7 @@ impl Throttle {
     pub(super) fn take_held(&mut self, all: bool, now: Instant) -> Vec<Record> {
         let more = std::mem::take(&mut self.more);
         let mut lines = Vec::from_iter((more > 0).then(|| Record::more_refused(more, Timestamp::now())));
-        for known in [&mut self.subjects, &mut self.addresses] {
+        for known in [&mut self.subjects, &mut self.weighty, &mut self.addresses] {
             known.take_held(all, now, &mut lines);
         }
         lines
@@ -331,6 +336,10 @@ mod tests {
         };
         let lines = (0..2 * KNOWN_MAX).filter(|n| hit(*n, 0)).count();
         assert_eq!(lines, KNOWN_MAX);
+        assert_eq!(throttle.line(&takeover("somebody new"), start), Some(0), "what matters has its own room");
+        let mut hit = |n: usize, at| {
+            throttle.line(&limit(Some(&n.to_string()), "rate_limited"), start + s(at)).is_some()
+        };
         assert!(hit(4 * KNOWN_MAX, 61), "those of a minute ago make room");
     }
 }

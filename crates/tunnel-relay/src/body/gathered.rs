@@ -18,16 +18,19 @@ pub(crate) struct Gathered {
 }
 
 impl Gathered {
-    pub(super) fn new(bytes: Bytes, reader: Arc<Reader>) -> Self {
-        Self { rest: bytes, reader }
+    /// `cost` is given up when the bytes are gone.
+    pub(super) fn new<T: Send + 'static>(bytes: Bytes, cost: T, reader: Arc<Reader>) -> Self {
+        let owed = Owed(Arc::clone(&reader));
+        Self { rest: kept(bytes, (cost, owed)), reader }
     }
 
     /// Takes the next piece. Who asks for one has room again.
     pub(super) fn next(&mut self) -> Option<Frame<Bytes>> {
-        self.reader.asked();
         if self.rest.is_empty() {
+            // The last piece may still wait.
             return None;
         }
+        self.reader.asked();
         let piece = self.rest.split_to(self.rest.len().min(PIECE_MAX_BYTES));
         self.reader.handed_out();
         Some(Frame::data(piece))
@@ -42,9 +45,13 @@ impl Gathered {
     }
 }
 
-impl Drop for Gathered {
+/// Nothing is owed any more when the last piece is gone. hyper drops the body when it has taken that piece, which then
+/// may wait for the caller for as long as the connection lives.
+struct Owed(Arc<Reader>);
+
+impl Drop for Owed {
     fn drop(&mut self) {
-        self.reader.asked();
+        self.0.asked();
     }
 }
 
@@ -74,7 +81,7 @@ mod tests {
         let reader = Arc::new(Reader::new());
         let cost = Arc::new(());
         let text = Bytes::from(vec![b'x'; 2 * PIECE_MAX_BYTES + 1]);
-        let mut answer = Gathered::new(kept(text, Arc::clone(&cost)), Arc::clone(&reader));
+        let mut answer = Gathered::new(text, Arc::clone(&cost), Arc::clone(&reader));
         let mut stalled = std::pin::pin!(reader.stalled(|| limit));
         assert!(tokio::time::timeout(2 * limit, stalled.as_mut()).await.is_err(), "nothing was handed out");
         let first = answer.next().unwrap().into_data().unwrap();
@@ -86,5 +93,24 @@ mod tests {
         assert_eq!(Arc::strong_count(&cost), 2, "a piece is still on its way");
         drop(first);
         assert_eq!(Arc::strong_count(&cost), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_piece_is_watched_after_the_body_is_gone() {
+        let limit = Duration::from_secs(10);
+        for dropped in [true, false] {
+            let reader = Arc::new(Reader::new());
+            let mut answer = Gathered::new(Bytes::from_static(b"[]"), (), Arc::clone(&reader));
+            let mut stalled = std::pin::pin!(reader.stalled(|| limit));
+            let last = answer.next().unwrap();
+            assert!(answer.is_end_stream() && answer.next().is_none());
+            drop(answer);
+            if dropped {
+                drop(last);
+                assert!(tokio::time::timeout(2 * limit, stalled.as_mut()).await.is_err(), "it was sent");
+            } else {
+                assert!(tokio::time::timeout(2 * limit, stalled.as_mut()).await.is_ok(), "it waits");
+            }
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use http::header::CONTENT_ENCODING;
 use http::{HeaderMap, Method};
-use tunnel_sniff::{Fault, with_tag};
+use tunnel_sniff::{Fault, asks_a_model, with_tag};
 
 use super::listing::Listing;
 use crate::error::Refusal;
@@ -82,38 +82,6 @@ impl Bounds<'_> {
             }),
         }
     }
-}
-
-/// Tells whether a path is one whose body names the model that is asked, and that does nothing but ask it. Those whose
-/// bodies are forms (`/v1/audio/transcriptions`, `/v1/images/edits`) are not among them: their models are not found.
-fn asks_a_model(path: &str) -> bool {
-    matches!(
-        path,
-        "/api/chat"
-            | "/api/generate"
-            | "/api/embed"
-            | "/api/embeddings"
-            | "/api/show"
-            | "/v1/chat/completions"
-            | "/v1/completions"
-            | "/v1/responses"
-            | "/v1/messages"
-            | "/v1/embeddings"
-            | "/v1/rerank"
-            | "/v1/reranking"
-            | "/v1/score"
-            | "/v1/moderations"
-            | "/v1/audio/speech"
-            | "/v1/images/generations"
-            | "/chat/completions"
-            | "/completions"
-            | "/completion"
-            | "/infill"
-            | "/embeddings"
-            | "/embedding"
-            | "/rerank"
-            | "/reranking"
-    )
 }
 
 /// Says why a body was not taken.
@@ -224,7 +192,15 @@ mod tests {
     #[test]
     fn models_are_asked_never_changed_and_bodies_not_compressed() {
         let post = |path| ask(&["llama3"], &Method::POST, path);
-        for path in ["/api/chat", "/api/show", "/v1/chat/completions", "/v1/embeddings"] {
+        for path in [
+            "/api/chat",
+            "/api/show",
+            "/v1/chat/completions",
+            "/v1/embeddings",
+            "/v1/messages/count_tokens",
+            "/api/v0/chat/completions",
+            "/tokenize",
+        ] {
             assert_eq!(post(path), Ok(Asks::Body), "{path}");
         }
         for (method, path) in [

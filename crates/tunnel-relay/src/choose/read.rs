@@ -37,7 +37,7 @@ impl Read {
 ///
 /// # Errors
 ///
-/// The caller's upload broke off.
+/// The caller's upload broke off; the tenant has too much held already.
 pub(super) async fn loose(body: Incoming, held: Held) -> Result<Read, Refusal> {
     let mut reader = Reader::new(body, held);
     let mut scan = ModelScan::default();
@@ -56,7 +56,8 @@ pub(super) async fn loose(body: Incoming, held: Held) -> Result<Read, Refusal> {
 ///
 /// # Errors
 ///
-/// The body names none of them, or is such that it could be read in several ways; the caller's upload broke off.
+/// The body names none of them, or is such that it could be read in several ways; the caller's upload broke off; the tenant has
+/// too much held already.
 pub(super) async fn strict(body: Incoming, held: Held, bounds: Bounds<'_>) -> Result<Read, Refusal> {
     let mut reader = Reader::new(body, held);
     let mut scan = StrictScan::default();
@@ -118,9 +119,11 @@ impl Reader {
         };
         match frame.into_data() {
             Ok(data) => {
-                let room = self.held.grow(data.len());
+                if !self.held.grow(data.len()) {
+                    return Err(Refusal::TooMuchWaiting);
+                }
                 self.gather.push(data);
-                Ok(if room { More::Piece } else { More::Enough })
+                Ok(More::Piece)
             }
             Err(frame) => {
                 self.trailers = frame.into_trailers().ok();

@@ -72,7 +72,15 @@ pub enum ProxyHeader {
 }
 
 impl ProxyHeader {
-    /// The name in the settings file.
+    /// The one that is not read.
+    pub fn other(self) -> Self {
+        match self {
+            Self::XForwardedFor => Self::Forwarded,
+            Self::Forwarded => Self::XForwardedFor,
+        }
+    }
+
+    /// The name in the settings file, and that of the header.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::XForwardedFor => "x-forwarded-for",

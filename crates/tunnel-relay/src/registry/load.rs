@@ -14,8 +14,8 @@ pub(crate) struct TenantLoad {
     held_bytes: AtomicUsize,
 }
 
-/// Most bytes that the relay holds for one tenant at once: 32 bodies of the longest kind. A body that would go beyond
-/// is not looked through any further.
+/// Most bytes that the relay holds for one tenant at once: 32 bodies of the longest kind. A request that needs more is
+/// refused for now.
 const HELD_MAX_BYTES: usize = 32 << 20;
 
 impl TenantLoad {
@@ -47,6 +47,11 @@ impl Slot {
     pub(super) fn claim(load: &Arc<TenantLoad>, max_streams: usize) -> Result<Self, Refusal> {
         load.claim(max_streams)?;
         Ok(Self { load: Some(Arc::clone(load)) })
+    }
+
+    /// Takes over the place that a permit has.
+    pub(super) fn of_permit(load: &Arc<TenantLoad>) -> Self {
+        Self { load: Some(Arc::clone(load)) }
     }
 
     /// Leaves the place to a permit, which gives it up in the end.

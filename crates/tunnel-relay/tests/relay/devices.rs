@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{Method, Request};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpSocket;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tunnel_relay::auth::{Grant, Scopes};
 use tunnel_relay::{EdgeSettings, Settings, Tier};
@@ -309,6 +309,35 @@ async fn a_list_that_nobody_reads_takes_its_place_until_it_is_given_up() {
 }
 
 #[tokio::test]
+async fn the_last_piece_of_a_list_that_nobody_reads_is_given_up_too() {
+    let edge = EdgeSettings { unread_timeout: Duration::from_secs(1), ..EdgeSettings::default() };
+    let default_tier = Tier { max_streams: 1, ..Tier::default() };
+    let relay =
+        TestRelay::with(Settings { edge, default_tier, ..Settings::default() }, Duration::from_secs(5)).await;
+    let tags = json!({ "models": [{ "name": "m" }] });
+    let _a = desk(&relay, "a", Some(says(&[], true)), &[("/api/tags", tags.clone())]).await;
+    let _b = desk(&relay, "b", Some(says(&[], false)), &[("/api/tags", tags)]).await;
+    told(&relay, 2).await;
+    let token = relay.token("alice", "inference");
+    let socket = TcpStream::connect(relay.addr).await.unwrap();
+    // Room for one byte: what is left of the only piece waits where nobody asks for more.
+    let (sender, connection) =
+        h2::client::Builder::new().initial_window_size(1).handshake::<_, Bytes>(socket).await.unwrap();
+    let mut connections = JoinSet::new();
+    connections.spawn(async move { drop(connection.await) });
+    let request = Request::get("http://r/api/tags").header("authorization", format!("Bearer {token}"));
+    let (answer, _) = sender.ready().await.unwrap().send_request(request.body(()).unwrap(), true).unwrap();
+    let unread = answer.await.unwrap();
+    assert_eq!(unread.status(), 200);
+    assert_eq!(relay.metric("tunnel_relay_streams").await, 0, "no device works on it");
+    let status = async || relay.call("alice", Request::get("/api/version")).await.status();
+    assert_eq!(status().await, 429, "the tenant's place is taken");
+    eventually("it is given up", async || status().await == 200).await;
+    assert_eq!(relay.metric("tunnel_relay_connections_cut_off_total{reason=\"unread\"}").await, 1);
+    drop(unread);
+}
+
+#[tokio::test]
 async fn what_was_read_of_bodies_counts_until_it_is_sent() {
     let relay = Arc::new(TestRelay::start().await);
     let desk_a = desk(&relay, "a", Some(says(&[("m", false)], false)), &[]).await;
@@ -322,12 +351,15 @@ async fn what_was_read_of_bodies_counts_until_it_is_sent() {
         let (relay, body, token) = (Arc::clone(&relay), body.clone(), token.clone());
         sending.spawn(async move {
             let request = Request::post("/never").header("authorization", format!("Bearer {token}"));
-            relay.send(request, body).await.status()
+            relay.send(request, body).await
         });
         let arrived = async || desk_a.seen.paths.lock().unwrap().len() == n;
         tokio::select! {
             answered = sending.join_next() => {
-                assert_eq!(answered.unwrap().unwrap(), 400, "nobody looks for the model any more");
+                let answer = answered.unwrap().unwrap();
+                assert_eq!(answer.status(), 429);
+                assert_eq!(answer.headers()["tunnel-error"], "too_much_waiting");
+                assert!(answer.headers().contains_key("retry-after"));
                 assert!(n > 32, "{n}");
                 return;
             }
