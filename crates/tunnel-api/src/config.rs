@@ -172,9 +172,9 @@ pub struct Config {
     /// What a request from the tunnel may reach: `"inference"`, `"all"`, or a list of patterns such as
     /// `"POST /api/chat"`, `"* /v1/*"`. Default `"inference"`; an empty list: nothing.
     ///
-    /// Inference is chat, generate, embeddings, model listing and showing, version. Creating, pulling, pushing,
-    /// copying and deleting models stays local unless allowed here. A list stands alone: it does not add to
-    /// inference.
+    /// Inference is chat, completions, embeddings, rerank and score, tokenizing, speech, images, moderation; and
+    /// listing and showing models, version. Creating, pulling, pushing, copying and deleting models stays local
+    /// unless allowed here. A list stands alone: it does not add to inference.
     #[cfg_attr(feature = "schema", schemars(schema_with = "schema::remote_paths"))]
     pub remote_paths: RemotePaths,
 
