@@ -18,6 +18,8 @@ use crate::streams;
 /// How soon an offender must be gone; on a busy machine everything takes longer, so CI is told twice that.
 const CLOSED_WITHIN: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Wait before an offender that was cut off comes again.
+const COMES_BACK_AFTER: Duration = Duration::from_millis(100);
 /// What all floods together may leave behind.
 const GROWTH_BAR: u64 = 50 << 20;
 /// The relay's limits in these scenarios.
@@ -180,15 +182,31 @@ fn beside_a_good_tenant(who: &str, attacks: impl Fn(&Mallory) -> Vec<(&'static s
         // Buffers and pools that any traffic brings are no cost of a flood.
         good_tenant(&world, 1).await?;
         let before = world.relay.memory()?.rss;
-        let alone = good_tenant(&world, 2).await?;
+        let mut alone = good_tenant(&world, 2).await?;
         let mut beside = Latencies::default();
         let mut slowest = Duration::ZERO;
-        for (kind, attack) in attacks(&mallory) {
+        for (number, (kind, attack)) in attacks(&mallory).into_iter().enumerate() {
+            let seconds = soak_count(1, 6) as u64;
+            if soak() {
+                // In turns, so that whatever else the machine does falls on both.
+                alone.merge(&good_tenant(&world, seconds).await?);
+            }
             let mut good = JoinSet::new();
-            let (remote, seconds) = (world.remote(), soak_count(1, 3));
-            good.spawn(async move { good_requests(&remote, seconds as u64).await });
+            let remote = world.remote();
+            good.spawn(async move { good_requests(&remote, seconds).await });
             let cut = attack.await.with_context(|| format!("{kind}: the flood was not stopped"))?;
-            let good = good.join_next().await.context("the good tenant is there")?;
+            let again = async {
+                loop {
+                    tokio::time::sleep(COMES_BACK_AFTER).await;
+                    let (_, attack) = attacks(&mallory).swap_remove(number);
+                    // Cut off as the first one; that is asked only once.
+                    drop(attack.await);
+                }
+            };
+            let good = tokio::select! {
+                good = good.join_next() => good.context("the good tenant is there")?,
+                () = again => unreachable!("it comes back for ever"),
+            };
             let good = good?.with_context(|| format!("{kind}: the good tenant was harmed"))?;
             let rss = world.relay.memory()?.rss;
             measured(

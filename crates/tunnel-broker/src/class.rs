@@ -13,7 +13,7 @@ pub enum EndpointClass {
     Responses,
     /// Embeddings.
     Embedding,
-    /// Ranking, speech, images, moderation.
+    /// Ranking, counting and applying what a model knows of words, speech, images, moderation.
     Other,
 }
 
@@ -43,6 +43,11 @@ impl EndpointClass {
             | "/rerank"
             | "/reranking"
             | "/v1/score"
+            | "/score"
+            | "/v1/messages/count_tokens"
+            | "/tokenize"
+            | "/detokenize"
+            | "/apply-template"
             | "/v1/moderations"
             | "/v1/audio/speech"
             | "/v1/audio/transcriptions"
@@ -90,6 +95,13 @@ mod tests {
             (Method::POST, "/api/chat/", None),
         ] {
             assert_eq!(EndpointClass::of(&method, path), class, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn whatever_asks_a_model_is_counted() {
+        for path in tunnel_sniff::PATHS_THAT_ASK.iter().filter(|path| **path != "/api/show") {
+            assert!(EndpointClass::of(&Method::POST, path).is_some(), "{path}");
         }
     }
 }

@@ -32,8 +32,8 @@ enum Arrival {
     Beside,
 }
 
-/// Wait before a refreshed token is tried again that could not be checked.
-const UNDECIDED_PAUSE: Duration = Duration::from_secs(3);
+/// Least and most wait before a refreshed token is tried again that could not be checked, in milliseconds.
+const UNDECIDED_PAUSE_MS: (u64, u64) = (3_000, 6_000);
 
 /// Answers a dial. The upgrade completes after the answer has been written. `subject` becomes whose it is, once that is
 /// known.
@@ -256,45 +256,62 @@ impl Watch {
                 None => (next(&mut tokens).await, true),
                 Some(token) => tokio::select! {
                     newer = next(&mut tokens) => (newer, true),
-                    () = tokio::time::sleep(UNDECIDED_PAUSE) => (token, false),
+                    () = tokio::time::sleep(jitter(UNDECIDED_PAUSE_MS.0, UNDECIDED_PAUSE_MS.1)) => (token, false),
                 },
             };
-            match self.refreshed(&token).await {
-                Ok(Some(bearer)) => self.tunnel.set_bearer(&bearer),
+            match self.judge(&token).await {
+                Judged::Good(bearer) => self.tunnel.set_bearer(&bearer),
                 // The session lives on with the token that it has.
-                Ok(None) => {
+                Judged::NotYet => {
                     if is_new {
                         warn!("a refreshed token cannot be checked yet: its issuer is away");
                     }
                     undecided = Some(token);
                 }
-                Err(reason) => self.tunnel.session.close(Closed::new(CloseCode::Token, reason)),
+                // It ended while it waited, and nobody had asked the session to stand on it alone.
+                Judged::Expired if !is_new => {}
+                Judged::Expired => self.close("the refreshed token has expired"),
+                Judged::Bad(reason) => self.close(reason),
             }
         }
     }
 
-    /// Checks a refreshed token: it must be as good as the one that the session was opened with. `None`: nothing can be
-    /// said of it now.
-    async fn refreshed(&self, token: &SecretString) -> Result<Option<Arc<Principal>>, &'static str> {
+    /// Checks a refreshed token: it must be as good as the one that the session was opened with.
+    async fn judge(&self, token: &SecretString) -> Judged {
         let new = match self.shared.authority.verify(token.expose_secret(), self.client).await {
             Ok(new) => new,
-            Err(TokenError::IssuerAway | TokenError::Crowded) => return Ok(None),
-            Err(TokenError::Revoked) => return Err("the refreshed token was revoked"),
-            Err(TokenError::Expired) => return Err("the refreshed token has expired"),
-            Err(TokenError::Invalid | TokenError::Missing) => return Err("the refreshed token is not valid"),
+            Err(TokenError::IssuerAway | TokenError::Crowded) => return Judged::NotYet,
+            Err(TokenError::Expired) => return Judged::Expired,
+            Err(TokenError::Revoked) => return Judged::Bad("the refreshed token was revoked"),
+            Err(TokenError::Invalid | TokenError::Missing) => {
+                return Judged::Bad("the refreshed token is not valid");
+            }
         };
         if new.subject != self.tunnel.subject {
-            return Err("the refreshed token belongs to another subject");
+            return Judged::Bad("the refreshed token belongs to another subject");
         }
         if !new.scopes.has(Scope::Tunnel) {
-            return Err("the refreshed token lacks the scope tunnel");
+            return Judged::Bad("the refreshed token lacks the scope tunnel");
         }
         if new.device.as_ref().is_some_and(|device| *device != self.tunnel.device) {
-            return Err("the refreshed token holds for another device");
+            return Judged::Bad("the refreshed token holds for another device");
         }
         debug!("token refreshed");
-        Ok(Some(new))
+        Judged::Good(new)
     }
+
+    fn close(&self, reason: &'static str) {
+        self.tunnel.session.close(Closed::new(CloseCode::Token, reason));
+    }
+}
+
+/// What a refreshed token is worth.
+enum Judged {
+    Good(Arc<Principal>),
+    /// Nothing can be said of it now.
+    NotYet,
+    Expired,
+    Bad(&'static str),
 }
 
 /// Takes a session off the registry however its task ends.

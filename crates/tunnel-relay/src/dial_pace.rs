@@ -1,6 +1,6 @@
 //! How fast new sessions are opened: when a relay comes back, all its desktops come at once.
 //!
-//! The queue has one place for each subject, so a subject that dials without pause keeps nobody else waiting, and one
+//! The queue has a few places for each subject, so a subject that dials without pause keeps nobody else waiting, and one
 //! with many desktops has them all back as fast as the relay opens sessions. A dial is charged to its subject only when
 //! the queue takes it: a fleet that is sent away has not used up what it needs to come back.
 
@@ -23,13 +23,16 @@ const BURST: u32 = 20;
 const WAIT_MAX: Duration = Duration::from_secs(2);
 /// Nobody is sent away for longer.
 const AWAY_MAX: Duration = Duration::from_secs(30);
+/// Places of one subject in the queue: who dials without pause keeps the others waiting for a tenth of a second, and the few
+/// desktops of a person need no line.
+const PLACES: usize = 16;
 /// Most dials of one subject that wait: a whole fleet.
 const LINE_MAX: usize = 256;
 /// Those that the line sends away come back over a time that is longer by this for each dial in it.
 const APART: Duration = Duration::from_millis(20);
-/// A dial that the queue sends away keeps its place in the line for so long. It was promised another in the queue and
-/// was charged for nothing, so a subject that comes back at once must not collect promises, which keep all others away.
-const AWAY_HOLDS_LINE: Duration = Duration::from_millis(50);
+/// Of one subject the queue sends away one dial in so long. It was promised a place later and was charged for nothing, so a
+/// subject that comes back at once must not collect promises, which keep all others away.
+const AWAY_APART: Duration = Duration::from_millis(50);
 
 /// Spreads dials over time.
 #[derive(Debug)]
@@ -44,16 +47,23 @@ type Lines = HashMap<Arc<str>, Line>;
 /// The dials of one subject that wait.
 #[derive(Debug)]
 struct Line {
-    /// One permit, which the dial has that is in the queue.
-    first: Arc<Semaphore>,
+    gates: Arc<Gates>,
     n: usize,
+}
+
+#[derive(Debug)]
+struct Gates {
+    /// Those who pass are in the queue.
+    queue: Semaphore,
+    /// The one who passes is sent away from there.
+    away: Semaphore,
 }
 
 /// A dial of a subject, first in the line of its own and then in the queue of all.
 struct Place<'a> {
     lines: &'a Mutex<Lines>,
     subject: &'a Arc<str>,
-    first: Arc<Semaphore>,
+    gates: Arc<Gates>,
 }
 
 /// When a dial is taken.
@@ -93,25 +103,29 @@ impl DialPace {
         charge: impl FnOnce() -> Result<(), Refusal>,
     ) -> Result<(), Refusal> {
         let place = Place::of(subject, &self.lines)?;
-        let Ok(_first) = timeout(WAIT_MAX, place.first.acquire()).await else {
+        let Ok(_queued) = timeout(WAIT_MAX, place.gates.queue.acquire()).await else {
             return Err(sent_away(place.n_in_line()));
         };
-        let turn = {
-            let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
-            pace.turn(Instant::now(), charge)?
-        };
+        let is_full = self.pace().is_full(Instant::now());
+        let leaving = if is_full { place.gates.away.acquire().await.ok() } else { None };
+        let turn = self.pace().turn(Instant::now(), charge)?;
         match turn {
             Turn::In(wait) => {
+                drop(leaving);
                 if !wait.is_zero() {
                     tokio::time::sleep(wait).await;
                 }
                 Ok(())
             }
             Turn::ComeBack(after) => {
-                tokio::time::sleep(AWAY_HOLDS_LINE).await;
+                tokio::time::sleep(AWAY_APART).await;
                 Err(Refusal::Busy { retry_after: after })
             }
         }
+    }
+
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -124,14 +138,15 @@ fn sent_away(n_in_line: usize) -> Refusal {
 impl<'a> Place<'a> {
     /// Joins the line of a subject, unless that is too long.
     fn of(subject: &'a Arc<str>, lines: &'a Mutex<Lines>) -> Result<Self, Refusal> {
-        let new = || Line { first: Arc::new(Semaphore::new(1)), n: 0 };
+        let gates = || Gates { queue: Semaphore::new(PLACES), away: Semaphore::new(1) };
+        let new = || Line { gates: Arc::new(gates()), n: 0 };
         let mut locked = lock(lines);
         let line = locked.entry(Arc::clone(subject)).or_insert_with(new);
         if line.n >= LINE_MAX {
             return Err(sent_away(line.n));
         }
         line.n += 1;
-        Ok(Self { lines, subject, first: Arc::clone(&line.first) })
+        Ok(Self { lines, subject, gates: Arc::clone(&line.gates) })
     }
 
     fn n_in_line(&self) -> usize {
@@ -164,16 +179,20 @@ impl Pace {
     /// Returns when a dial is taken; nothing has changed where it cannot be charged.
     fn turn(&mut self, now: Instant, charge: impl FnOnce() -> Result<(), Refusal>) -> Result<Turn, Refusal> {
         let due = self.next.max(now);
-        let wait = due.duration_since(now).saturating_sub(STEP * BURST);
-        if wait <= WAIT_MAX {
+        if !self.is_full(now) {
             charge()?;
             self.next = due + STEP;
-            return Ok(Turn::In(wait));
+            return Ok(Turn::In(due.duration_since(now).saturating_sub(STEP * BURST)));
         }
         self.promised = self.promised.max(due).min(now + AWAY_MAX) + STEP;
         // A little early: who comes too early waits here, and nothing waits for who comes late.
         let after = self.promised.duration_since(now).saturating_sub(WAIT_MAX / 2);
         Ok(Turn::ComeBack(after.max(Duration::from_secs(1))))
+    }
+
+    /// Tells whether a dial would have to wait for too long.
+    fn is_full(&self, now: Instant) -> bool {
+        self.next.saturating_duration_since(now).saturating_sub(STEP * BURST) > WAIT_MAX
     }
 }
 
@@ -233,6 +252,17 @@ mod tests {
             let last = dials.join_all().await.into_iter().max().unwrap();
             assert!(last <= Duration::from_secs(limit_s), "{last:?} beside {n_others}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_thousand_desktops_of_a_hundred_accounts_are_back_as_soon_as_of_a_thousand() {
+        let pace = Arc::new(DialPace::default());
+        let mut dials = JoinSet::new();
+        for n in 0..1_000 {
+            dials.spawn(dial(Arc::clone(&pace), format!("tenant {}", n / 10).into()));
+        }
+        let last = dials.join_all().await.into_iter().max().unwrap();
+        assert!(last < Duration::from_secs(8), "{last:?}");
     }
 
     #[tokio::test(start_paused = true)]

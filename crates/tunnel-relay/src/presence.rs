@@ -62,7 +62,8 @@ impl Follower {
 }
 
 async fn follow(tunnel: &Tunnel) -> Over {
-    let Some(body) = ask(tunnel).await else { return Over::ForGood };
+    // Boxed: the way to the answer is much larger than what is kept while lines come.
+    let Some(body) = Box::pin(ask(tunnel)).await else { return Over::ForGood };
     let Ok(body) = body else { return Over::Unasked };
     let mut lines = Lines { body, piece: Bytes::new(), begun: Vec::new() };
     let mut read_at: Option<Instant> = None;

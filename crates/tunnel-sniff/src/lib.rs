@@ -26,6 +26,6 @@ mod strict;
 
 pub use gather::Gather;
 pub use name::{compare_models, same_model, with_tag};
-pub use path::asks_a_model;
+pub use path::{PATHS_THAT_ASK, asks_a_model};
 pub use scan::{ModelScan, decode};
 pub use strict::{Fault, StrictScan};

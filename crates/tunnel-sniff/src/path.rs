@@ -1,5 +1,5 @@
 /// The paths that POST asks a model at.
-const PATHS: &[&str] = &[
+pub const PATHS_THAT_ASK: &[&str] = &[
     // Ollama.
     "/api/chat",
     "/api/generate",
@@ -44,7 +44,7 @@ const PATHS: &[&str] = &[
 /// What a desktop opens to callers from the tunnel, and what a key for some models may do, is this one list. Paths whose
 /// bodies are forms (`/v1/audio/transcriptions`, `/v1/images/edits`) are not in it: their models are not found.
 pub fn asks_a_model(path: &str) -> bool {
-    PATHS.contains(&path)
+    PATHS_THAT_ASK.contains(&path)
 }
 
 #[cfg(test)]

@@ -41,10 +41,14 @@ impl Read {
 pub(super) async fn loose(body: Incoming, held: Held) -> Result<Read, Refusal> {
     let mut reader = Reader::new(body, held);
     let mut scan = ModelScan::default();
-    while scan.span().is_none() && !scan.is_done() && reader.more().await? == More::Piece {
+    let mut more = More::Piece;
+    while scan.span().is_none() && !scan.is_done() && more == More::Piece {
+        more = reader.more().await?;
         scan.scan(reader.gather.bytes());
     }
-    scan.scan(reader.gather.bytes());
+    if more == More::Full && scan.span().is_none() && !scan.is_done() {
+        return Err(Refusal::TooMuchWaiting);
+    }
     let span = scan.span().or_else(|| scan.name_span());
     let model = span.and_then(|span| decode(reader.gather.bytes().get(span)?).map(|name| name.into_owned()));
     let model = model.filter(|name| !name.is_empty());
@@ -70,12 +74,15 @@ pub(super) async fn strict(body: Incoming, held: Held, bounds: Bounds<'_>) -> Re
         if more == More::Piece {
             continue;
         }
+        if more == More::Full && !scan.is_complete() {
+            return Err(Refusal::TooMuchWaiting);
+        }
         let model = scan.model().map(str::to_owned);
         if more == More::End && !scan.is_complete() {
             return Err(fault(tunnel_sniff::Fault::NotJson));
         }
         bounds.check(model.as_deref())?;
-        let watch = (more == More::Enough).then_some(scan);
+        let watch = (more != More::End).then_some(scan);
         return Ok(Read { model, body: reader.body(watch) });
     }
 }
@@ -95,8 +102,10 @@ enum More {
     Piece,
     /// There is no more.
     End,
-    /// There may be more, and it is not waited for: it took too long, or this is as much as may be held.
+    /// There may be more, and it is not waited for: it took too long, or this is as much as is looked at.
     Enough,
+    /// Something came, and the tenant has no room for more.
+    Full,
 }
 
 impl Reader {
@@ -119,11 +128,10 @@ impl Reader {
         };
         match frame.into_data() {
             Ok(data) => {
-                if !self.held.grow(data.len()) {
-                    return Err(Refusal::TooMuchWaiting);
-                }
+                // What has come is looked at all the same: most bodies name their model at once.
+                let has_room = self.held.grow(data.len());
                 self.gather.push(data);
-                Ok(More::Piece)
+                Ok(if has_room { More::Piece } else { More::Full })
             }
             Err(frame) => {
                 self.trailers = frame.into_trailers().ok();

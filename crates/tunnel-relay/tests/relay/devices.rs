@@ -310,7 +310,7 @@ async fn a_list_that_nobody_reads_takes_its_place_until_it_is_given_up() {
 
 #[tokio::test]
 async fn the_last_piece_of_a_list_that_nobody_reads_is_given_up_too() {
-    let edge = EdgeSettings { unread_timeout: Duration::from_secs(1), ..EdgeSettings::default() };
+    let edge = EdgeSettings { unread_timeout: Duration::from_secs(3), ..EdgeSettings::default() };
     let default_tier = Tier { max_streams: 1, ..Tier::default() };
     let relay =
         TestRelay::with(Settings { edge, default_tier, ..Settings::default() }, Duration::from_secs(5)).await;

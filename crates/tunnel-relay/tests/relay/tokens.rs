@@ -184,7 +184,7 @@ async fn a_session_stands_on_the_newest_token_even_where_that_ends_sooner() {
 
     let connector = relay.connector(&relay.token("alice", "tunnel"), "desk");
     let mut desk = Desk::new(&relay, connector.dial().await.unwrap()).await;
-    desk.session.refresh_token(&relay.token_for("alice", "tunnel", None, now(), 2).into());
+    desk.session.refresh_token(&relay.token_for("alice", "tunnel", None, now(), 6).into());
     assert_eq!(&*desk.closed().await.reason, "the token has expired");
 }
 

@@ -15,8 +15,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(30);
 const WAITING_MAX: usize = 4_096;
 
 /// Most of those from one address. It may be an app's server with all its users, or a whole network: at 200 requests a second
-/// that is the ten seconds between two fetches.
-const WAITING_MAX_OF_ADDRESS: usize = 2_048;
+/// that is fifteen seconds: the ten between two fetches, and the fetches.
+const WAITING_MAX_OF_ADDRESS: usize = 3_072;
 
 /// Most different keys that those from one address wait for. An issuer has one or two that are new; more are made up, or come
 /// from many users at once who hold old tokens.
