@@ -110,8 +110,9 @@ fn idle_tunnels_cost_little_and_all_answer() -> Result<()> {
             ),
         );
         if binaries::optimised() && soak() {
-            // h2 alone sets 28 KiB aside for a connection: 16 to write, 8 to read, 4 for header lists.
-            ensure!(each(idle) <= 30.0, "{:.1} KiB for each tunnel", each(idle));
+            // h2 alone sets 28 KiB aside for a connection: 16 to write, 8 to read, 4 for header lists. The aim was 30, which
+            // held until each desktop told its models over a stream of its own.
+            ensure!(each(idle) <= 40.0, "{:.1} KiB for each tunnel", each(idle));
         }
         Ok(())
     })
