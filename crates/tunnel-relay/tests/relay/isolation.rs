@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
-use tunnel_relay::{Settings, Tier};
+use tunnel_relay::{AddressLimits, Settings, Tier};
 use tunnel_transport::{CloseCode, Closed, DialError, Session};
 
 use self::desk::{Desk, Facts, Violations, own_model};
@@ -464,8 +464,9 @@ async fn nothing_crosses_between_tenants_whatever_they_do() {
             relay: TestRelay::with(
                 Settings {
                     device_wait: Duration::ZERO,
-                    // Two tenants dial here as often as thousands would.
+                    // Two tenants dial here as often as thousands would, and one address brings the tokens that they lost.
                     default_tier: Tier { dials_per_minute: None, ..Tier::default() },
+                    address: AddressLimits { refused_tokens_per_minute: None, ..AddressLimits::default() },
                     ..Settings::default()
                 },
                 Duration::from_secs(20),
