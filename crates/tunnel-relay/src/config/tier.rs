@@ -40,7 +40,7 @@ pub struct AddressLimits {
     pub burst: Option<NonZeroU32>,
     /// Most connections at once. Default 1024. Those of trusted proxies are not counted.
     pub max_connections: usize,
-    /// Refused tokens a minute. Default 60: beyond, 429 before a token is looked at.
+    /// Refused tokens a minute. Default 60: beyond, 429 for tokens that were not found good a moment ago.
     pub refused_tokens_per_minute: Option<NonZeroU32>,
 }
 
