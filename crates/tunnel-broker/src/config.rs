@@ -32,6 +32,10 @@ pub struct BrokerConfig {
     pub pool_size: usize,
     /// What a request from the tunnel may reach. Default [`RemotePaths::Inference`].
     pub remote_paths: RemotePaths,
+    /// Which side a request goes to when both have its model. Default [`RoutingPolicy::PreferLocal`].
+    pub routing_policy: RoutingPolicy,
+    /// How many requests may wait for one backend, and how long.
+    pub queue: QueueLimits,
     /// Whether requests are measured and recorded. Default true. Running requests are listed in any case.
     pub metrics_enabled: bool,
     /// Our own version: `GET /api/version` answers it when no Ollama is there to be asked.
@@ -50,9 +54,37 @@ impl Default for BrokerConfig {
             retry_delay: Duration::from_secs(2),
             pool_size: 10,
             remote_paths: RemotePaths::Inference,
+            routing_policy: RoutingPolicy::PreferLocal,
+            queue: QueueLimits::default(),
             metrics_enabled: true,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
+    }
+}
+
+/// Which side a request goes to when both have its model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RoutingPolicy {
+    /// A local backend if one is up, else the cloud.
+    PreferLocal,
+    /// The cloud if it is up, else a local backend.
+    PreferCloud,
+    /// Never the cloud.
+    LocalOnly,
+}
+
+/// Limits of the requests that wait for a free slot of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueLimits {
+    /// Most requests that wait for one backend; a further one is refused. Default 64; 0: none waits.
+    pub max_waiting: usize,
+    /// Longest wait. Default 60 s.
+    pub max_wait: Duration,
+}
+
+impl Default for QueueLimits {
+    fn default() -> Self {
+        Self { max_waiting: 64, max_wait: Duration::from_secs(60) }
     }
 }
 

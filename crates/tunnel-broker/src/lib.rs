@@ -28,6 +28,7 @@
 //! It does not listen, and knows nothing of tunnels, relays, users and configuration files. Who may call at
 //! all, which origins are allowed, and what a browser may do is for its caller to decide.
 
+mod attempt;
 mod backend;
 mod body;
 mod books;
@@ -38,6 +39,7 @@ mod class;
 mod config;
 mod conn;
 mod connect;
+mod decide;
 mod dialect;
 mod error;
 mod exchange;
@@ -53,8 +55,10 @@ mod meter;
 mod metrics;
 mod origin;
 mod outcomes;
+mod pass;
 mod path;
 mod permit;
+mod place;
 mod policy;
 mod pool;
 mod prefix;
@@ -73,7 +77,7 @@ mod usage;
 pub use body::{Body, BodyError, BoxError};
 pub use broker::{Broker, Ingress};
 pub use class::EndpointClass;
-pub use config::{BackendConfig, BackendKind, BrokerConfig};
+pub use config::{BackendConfig, BackendKind, BrokerConfig, QueueLimits, RoutingPolicy};
 pub use error::FailureCode;
 pub use finished::{CallerLabel, Finished, Outcome};
 pub use metrics::{

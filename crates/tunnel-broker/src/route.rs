@@ -24,8 +24,14 @@ pub(crate) enum Standing {
     Healthy,
     /// It counts as up, but the last probe failed.
     Doubtful,
+    /// It answers, and still loads its model: worth waiting for.
+    Warming,
+    /// Requests to it failed too often; it is asked when there is no other.
+    Ejected,
     /// It has not been probed yet.
     Unknown,
+    /// It does not accept our credential.
+    Unauthorised,
     Down,
 }
 
@@ -49,6 +55,9 @@ pub(crate) enum NoRoute {
     Pending,
     /// All are busy.
     Full(usize),
+    /// The only one that is there still loads its model.
+    Warming(usize),
+    Unauthorised(usize),
     Down(usize),
 }
 
@@ -74,17 +83,22 @@ fn obstacle(candidate: &Candidate) -> Option<NoRoute> {
     }
     match candidate.standing {
         Standing::Unknown => Some(NoRoute::Pending),
+        Standing::Warming => Some(NoRoute::Warming(candidate.backend)),
+        Standing::Unauthorised => Some(NoRoute::Unauthorised(candidate.backend)),
         Standing::Down => Some(NoRoute::Down(candidate.backend)),
-        Standing::Healthy | Standing::Doubtful if candidate.full => Some(NoRoute::Full(candidate.backend)),
-        Standing::Healthy | Standing::Doubtful => None,
+        Standing::Healthy | Standing::Doubtful | Standing::Ejected => {
+            candidate.full.then_some(NoRoute::Full(candidate.backend))
+        }
     }
 }
 
 /// Of two reasons keeps the one that the caller can best act on; of equal ones the first.
 fn telling(a: NoRoute, b: NoRoute) -> NoRoute {
     let rank = |reason: &NoRoute| match reason {
-        NoRoute::Pending => 4,
-        NoRoute::Full(_) => 3,
+        NoRoute::Pending => 6,
+        NoRoute::Full(_) => 5,
+        NoRoute::Warming(_) => 4,
+        NoRoute::Unauthorised(_) => 3,
         NoRoute::Down(_) => 2,
         NoRoute::WrongDialect(_) => 1,
         NoRoute::Nobody => 0,
@@ -93,7 +107,15 @@ fn telling(a: NoRoute, b: NoRoute) -> NoRoute {
 }
 
 fn goes_first(a: &Candidate, b: &Candidate, spread: Spread) -> bool {
-    let standing = |c: &Candidate| c.standing == Standing::Doubtful;
+    let standing = |c: &Candidate| match c.standing {
+        Standing::Doubtful => 1,
+        Standing::Ejected => 2,
+        Standing::Healthy
+        | Standing::Warming
+        | Standing::Unknown
+        | Standing::Unauthorised
+        | Standing::Down => 0,
+    };
     let fixed = (standing(a), a.priority).cmp(&(standing(b), b.priority));
     let Spread::Load(turn) = spread else { return fixed.is_lt() };
     // in_flight / weight, compared without a division.

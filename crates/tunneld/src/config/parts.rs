@@ -3,7 +3,7 @@
 use tunnel_api::Config;
 use tunnel_api::config::{ConnectionType, Fault, RemotePaths};
 use tunnel_api::connection::OLLAMA_ID;
-use tunnel_broker::{BackendConfig, BackendKind, BrokerConfig, PathRule};
+use tunnel_broker::{BackendConfig, BackendKind, BrokerConfig, PathRule, QueueLimits, RoutingPolicy};
 use tunnel_transport::{DeviceName, RelayUrl};
 
 use super::proxy::Proxies;
@@ -66,6 +66,12 @@ pub(super) fn broker(config: &Config) -> Result<BrokerConfig, Fault> {
         retry_delay: config.retry_delay,
         pool_size: config.connection_pool_size.get(),
         remote_paths: remote_paths(&config.remote_paths)?,
+        routing_policy: match config.routing_policy {
+            tunnel_api::config::RoutingPolicy::PreferLocal => RoutingPolicy::PreferLocal,
+            tunnel_api::config::RoutingPolicy::PreferCloud => RoutingPolicy::PreferCloud,
+            tunnel_api::config::RoutingPolicy::LocalOnly => RoutingPolicy::LocalOnly,
+        },
+        queue: QueueLimits { max_waiting: config.queue.max_waiting, max_wait: config.queue.max_wait },
         metrics_enabled: config.enable_metrics,
         version: env!("CARGO_PKG_VERSION").to_owned(),
     })

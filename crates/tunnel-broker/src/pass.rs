@@ -1,0 +1,93 @@
+//! What the caller gets: a backend's response, or an error of our own.
+
+use http::{HeaderMap, HeaderValue, Response, Version};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use tracing::debug;
+
+use crate::body::{Body, Streamed};
+use crate::broker::Ingress;
+use crate::call::Call;
+use crate::conn::Conn;
+use crate::error::Failure;
+use crate::headers;
+use crate::idle::Idle;
+use crate::inband::InBand;
+use crate::media::Media;
+use crate::permit::Permit;
+use crate::table::Route;
+use crate::track::Hold;
+
+/// What a response holds until its end.
+pub(crate) struct Streaming {
+    pub(crate) conn: Conn,
+    pub(crate) permit: Permit,
+    pub(crate) idle: Idle,
+}
+
+/// Turns a backend's response into the caller's.
+pub(crate) fn pass(
+    mut call: Box<Call>,
+    route: &Route,
+    response: Response<Incoming>,
+    streaming: Streaming,
+) -> Response<Body> {
+    let (mut head, incoming) = response.into_parts();
+    debug!(
+        request_id = ?call.request_id, backend = %route.backend.config.id, status = head.status.as_u16(),
+        model = route.model.as_ref().map(|model| &*model.text), "answered"
+    );
+    head.version = Version::HTTP_11;
+    headers::clean_response(&mut head.headers);
+    sign(&mut head.headers, &call, Some(route));
+    let Streaming { conn, permit, idle } = streaming;
+    let media = Media::of(&head.headers);
+    call.meter.answered(head.status, media, incoming.size_hint().exact());
+    let body = if incoming.is_end_stream() {
+        call.meter.complete();
+        if call.meter.answered_badly() {
+            permit.answered_badly(conn)
+        } else {
+            permit.succeeded(conn)
+        }
+        Body::empty()
+    } else {
+        // Through the tunnel the relay says it: the outermost hop writes the in-band error.
+        let in_band = match call.ingress {
+            Ingress::Local => media.and_then(|media| InBand::of(media, &head.headers)),
+            Ingress::Tunnel => None,
+        };
+        call.meter.hold(Hold { cutter: conn.cutter(), permit });
+        Body::streamed(Streamed { incoming, conn, idle, in_band, meter: call.meter })
+    };
+    Response::from_parts(head, body)
+}
+
+/// Answers with an error of our own.
+pub(crate) fn refuse(call: &mut Call, failure: Failure) -> Response<Body> {
+    call.meter.refused(&failure);
+    debug!(request_id = ?call.request_id, status = failure.status().as_u16(), error = failure.code(), "refused");
+    let mut response = failure.response(call.dialect);
+    sign(response.headers_mut(), call, None);
+    response
+}
+
+/// Says whose answer it is.
+pub(crate) fn sign(headers: &mut HeaderMap, call: &Call, route: Option<&Route>) {
+    number(headers, &call.request_id);
+    let Some(route) = route else { return };
+    if let Some(id) = &route.backend.id_header {
+        headers.insert(headers::CONNECTION_ID, id.clone());
+    }
+    if let Some(name) = route.model.as_ref().and_then(|model| model.header.as_ref()) {
+        headers.insert(headers::MODEL, name.clone());
+    }
+}
+
+/// Says which request is answered.
+pub(crate) fn number(headers: &mut HeaderMap, request_id: &HeaderValue) {
+    let mut request_id = request_id.clone();
+    // Never the same twice: in a tunnel it must not push others out of HPACK's table.
+    request_id.set_sensitive(true);
+    headers.insert(headers::REQUEST_ID, request_id);
+}
