@@ -2,10 +2,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use http::HeaderValue;
+use tokio::time::Instant;
 
 use crate::config::{BackendConfig, BackendKind};
+use crate::health::Phase;
 use crate::path::Dialect;
-use crate::route::{Candidate, Standing};
+use crate::route::Candidate;
 use crate::status::{BackendState, BackendStatus, ModelInfo};
 use crate::upstream::{Report, Upstream};
 
@@ -41,26 +43,27 @@ impl Backend {
 
     /// Tells whether its first probe is still under way.
     pub(crate) fn is_new(&self) -> bool {
-        self.report.state == BackendState::Connecting
+        self.report.phase == Phase::Unknown
     }
 
     pub(crate) fn candidate(&self, index: usize, dialect: Dialect, loaded: bool) -> Candidate {
+        let now = Instant::now();
         let in_flight = self.upstream.in_flight.load(Ordering::Relaxed);
         Candidate {
             backend: index,
-            standing: match self.report.state {
-                BackendState::Connected if self.report.failing => Standing::Doubtful,
-                BackendState::Connected => Standing::Healthy,
-                BackendState::Connecting => Standing::Unknown,
-                BackendState::Disconnected | BackendState::Error => Standing::Down,
-            },
+            standing: self.upstream.standing(&self.report, now),
             speaks: self.speaks(dialect),
             priority: self.config.priority,
-            weight: self.config.weight.get(),
+            // In hundredths, so that it can be a share of itself.
+            weight: self.config.weight.get().saturating_mul(self.upstream.share(now)),
             in_flight,
-            full: self.config.max_concurrent.is_some_and(|max| in_flight >= max.get() as usize),
+            full: self.is_full(in_flight),
             loaded,
         }
+    }
+
+    fn is_full(&self, in_flight: usize) -> bool {
+        self.config.max_concurrent.is_some_and(|max| in_flight >= max.get() as usize)
     }
 
     /// Returns the models to offer: what is configured, else what is listed.
@@ -88,17 +91,21 @@ impl Backend {
 
     pub(crate) fn status(&self) -> BackendStatus {
         let report = &self.report;
+        let now = Instant::now();
+        let in_flight = self.upstream.in_flight.load(Ordering::Relaxed);
         BackendStatus {
             id: self.config.id.clone(),
             kind: self.config.kind,
             endpoint: self.upstream.origin.shown.clone(),
             state: report.state,
+            health: self.upstream.health(report, self.is_full(in_flight), now),
+            breaker: self.upstream.breaker(now),
             version: report.version.clone(),
             models: self.models(),
             latency: report.latency,
             last_check: report.last_check,
             error: report.error.clone(),
-            in_flight: self.upstream.in_flight.load(Ordering::Relaxed),
+            in_flight,
             error_rate: self.upstream.outcomes.error_rate(),
         }
     }

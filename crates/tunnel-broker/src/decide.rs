@@ -76,7 +76,8 @@ pub(crate) fn explain(table: &Table, call: &Call, no_route: NoRoute) -> Failure 
             },
         },
         NoRoute::Full(index) => Failure::Full(id(index)),
-        NoRoute::Warming(index) | NoRoute::Unauthorised(index) | NoRoute::Down(index) => {
+        NoRoute::Warming(index) => Failure::Warming(id(index)),
+        NoRoute::Unauthorised(index) | NoRoute::Down(index) => {
             Failure::Down { id: id(index), why: table.backends[index].report.error.clone() }
         }
         NoRoute::Pending => {

@@ -74,21 +74,26 @@ impl ProbeError {
     pub(crate) fn fault(&self) -> Fault {
         match self {
             Self::Connect(_) => Fault::Unreachable,
-            Self::Silent { .. }
-            | Self::Broken(_)
-            | Self::Status { .. }
-            | Self::Strange { .. }
-            | Self::Loading => Fault::Misbehaves,
+            Self::Loading => Fault::Loading,
+            Self::Status { status: StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, .. } => {
+                Fault::Unauthorised
+            }
+            Self::Silent { .. } | Self::Broken(_) | Self::Status { .. } | Self::Strange { .. } => {
+                Fault::Misbehaves
+            }
         }
     }
 
     pub(crate) fn is_refusal(&self) -> bool {
         matches!(self, Self::Connect(ConnectError::Refused(_)))
     }
-}
 
-/// Longest wait for the answer to one question of a probe.
-const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+    /// Tells whether the server says nothing at all: a stopped process still accepts until its queue is full. One
+    /// that refuses may only have closed its door, and finish what it has.
+    pub(crate) fn is_silence(&self) -> bool {
+        matches!(self, Self::Silent { .. } | Self::Connect(ConnectError::Timeout { .. }))
+    }
+}
 
 /// What a prober keeps from one probe to the next.
 #[derive(Debug, Default)]
@@ -100,11 +105,11 @@ pub(crate) struct Habits {
 /// Asks a backend how it is and what it has. `declared`: the configuration names its models.
 pub(crate) async fn probe(
     upstream: &Upstream,
-    connect_timeout: Duration,
+    limits: Limits,
     declared: bool,
     habits: &mut Habits,
 ) -> Result<Probed, ProbeError> {
-    let asker = Asker { upstream, limits: Limits { connect: connect_timeout, answer: ANSWER_LIMIT } };
+    let asker = Asker { upstream, limits };
     match upstream.kind {
         BackendKind::Ollama => ollama::probe(&asker).await,
         BackendKind::OpenAi => openai::probe(&asker, declared, habits).await,

@@ -32,6 +32,8 @@ pub(crate) enum Failure {
     NoBackend,
     #[error("connection '{id}' is down{}", .why.as_ref().map(|why| format!(": {why}")).unwrap_or_default())]
     Down { id: String, why: Option<String> },
+    #[error("connection '{0}' still loads its model; try again in a few seconds")]
+    Warming(String),
     #[error("connection '{0}' is busy: as many requests run as it may run at once")]
     Full(String),
     #[error("connection '{id}' could not be reached: {why}")]
@@ -57,7 +59,9 @@ impl Failure {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::WrongDialect { .. } | Self::UploadFailed => StatusCode::BAD_REQUEST,
             Self::PathNotAllowed => StatusCode::FORBIDDEN,
-            Self::NoBackend | Self::Down { .. } | Self::Cancelled => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoBackend | Self::Down { .. } | Self::Warming(_) | Self::Cancelled => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Full(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Unreachable { .. } | Self::Lost(_) | Self::NotHttp(_) => StatusCode::BAD_GATEWAY,
             Self::FirstByteTimeout { .. } => StatusCode::GATEWAY_TIMEOUT,
@@ -76,6 +80,7 @@ impl Failure {
             Self::PathNotAllowed => "path_not_allowed",
             Self::NoBackend => "no_backend",
             Self::Down { .. } => "backend_down",
+            Self::Warming(_) => "backend_warming",
             Self::Full(_) => "queue_full",
             Self::Unreachable { .. } => "backend_unreachable",
             Self::Lost(_) => "backend_lost",
@@ -91,6 +96,7 @@ impl Failure {
     fn retry_after(&self) -> Option<HeaderValue> {
         match self {
             Self::NoBackend | Self::Down { .. } => Some(HeaderValue::from_static("2")),
+            Self::Warming(_) => Some(HeaderValue::from_static("5")),
             Self::Full(_) => Some(HeaderValue::from_static("1")),
             Self::UnknownModel(_)
             | Self::UnknownConnection(_)

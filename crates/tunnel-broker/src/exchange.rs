@@ -5,15 +5,16 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::HOST;
 use http::{Request, Response, StatusCode};
-use http_body::Body;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::conn::Conn;
 use crate::dialect::ProbeError;
+use crate::doubt::Doubt;
+use crate::kept::collect;
 use crate::upload::{Upload, UploadWatch, Upstate};
 use crate::upstream::Upstream;
 
@@ -26,6 +27,8 @@ pub(crate) enum ExchangeError {
     NotHttp,
     /// The backend has the request and says nothing.
     Silent,
+    /// Nor does it answer a probe, and there is another backend to go to.
+    Hangs,
     /// The caller stopped sending its body.
     UploadStalled,
     /// The caller's body failed: mostly the caller has gone.
@@ -34,19 +37,28 @@ pub(crate) enum ExchangeError {
 
 /// Sends a request and waits for the response's headers.
 ///
-/// `first_byte` counts from the last progress of the upload. Dropping the future leaves the connection in
+/// `first_byte` counts from the last progress of the upload; with a `doubt` the wait may end sooner. Dropping the future leaves the connection in
 /// mid-exchange: it must then be dropped too.
 pub(crate) async fn exchange(
     conn: &mut Conn,
     request: Request<Upload>,
     watch: Option<&UploadWatch>,
     first_byte: Duration,
+    mut doubt: Option<Doubt<'_>>,
 ) -> Result<Response<Incoming>, ExchangeError> {
     let sent = (Upstate::Sent, Instant::now());
     let mut response = pin!(conn.send(request));
     poll_fn(|cx| {
         if let Poll::Ready(result) = conn.poll_while(cx, |cx| response.as_mut().poll(cx)) {
             return Poll::Ready(result.map_err(|e| classify(&e)));
+        }
+        if let Some(doubt) = &mut doubt {
+            if doubt.poll(sent.1, conn, cx).is_ready() {
+                return Poll::Ready(Err(ExchangeError::Hangs));
+            }
+            if doubt.comes_before(first_byte) {
+                return Poll::Pending;
+            }
         }
         let (state, since) = watch.map_or(sent, UploadWatch::state);
         if !conn.poll_past(since + first_byte) {
@@ -69,6 +81,9 @@ fn classify(error: &hyper::Error) -> ExchangeError {
         ExchangeError::Lost
     }
 }
+
+/// Longest list of models that is read.
+const LARGEST: usize = 8 << 20;
 
 /// The limits of a small question.
 #[derive(Clone, Copy, Debug)]
@@ -107,39 +122,20 @@ async fn get_on(
     *request.uri_mut() = target.into();
     request.headers_mut().insert(HOST, upstream.origin.authority.clone());
     let answer = async {
-        let response = exchange(&mut conn, request, None, limits.answer).await.map_err(|e| match e {
-            ExchangeError::Silent => silent(),
-            ExchangeError::NotHttp => strange(),
-            ExchangeError::Lost | ExchangeError::UploadStalled | ExchangeError::UploadFailed => {
-                ProbeError::Broken(path)
-            }
-        })?;
+        let response =
+            exchange(&mut conn, request, None, limits.answer, None).await.map_err(|e| match e {
+                ExchangeError::Silent | ExchangeError::Hangs => silent(),
+                ExchangeError::NotHttp => strange(),
+                ExchangeError::Lost | ExchangeError::UploadStalled | ExchangeError::UploadFailed => {
+                    ProbeError::Broken(path)
+                }
+            })?;
         let (head, body) = response.into_parts();
-        let body = collect(&mut conn, body).await.ok_or(ProbeError::Broken(path))?;
+        let body = collect(&mut conn, body, LARGEST).await.ok_or(ProbeError::Broken(path))?;
         Ok((head.status, body))
     };
     let answer = tokio::time::timeout(limits.answer, answer).await.unwrap_or(Err(silent()))?;
     // Whether there are too many is for the sweep to see.
     upstream.pool.put(conn, usize::MAX);
     Ok(answer)
-}
-
-/// Reads a whole body. None when it breaks off or is larger than any list of models.
-async fn collect(conn: &mut Conn, mut body: Incoming) -> Option<Bytes> {
-    const LARGEST: usize = 8 << 20;
-    let mut all = BytesMut::new();
-    loop {
-        let frame = poll_fn(|cx| conn.poll_while(cx, |cx| pin!(&mut body).poll_frame(cx))).await;
-        match frame {
-            Some(Ok(frame)) => {
-                let Ok(data) = frame.into_data() else { continue };
-                if all.len() + data.len() > LARGEST {
-                    return None;
-                }
-                all.extend_from_slice(&data);
-            }
-            Some(Err(_)) => return None,
-            None => return Some(all.freeze()),
-        }
-    }
 }

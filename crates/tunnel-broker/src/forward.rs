@@ -1,107 +1,92 @@
 //! The way of one request: to a backend, to another one if need be, and its response back.
 
-use std::sync::Arc;
+use http::Response;
+use http::StatusCode;
+use tokio::time::Instant;
 
-use http::{Response, StatusCode};
-use tracing::debug;
-
-use crate::attempt::{AttemptError, Limits, attempt};
+use crate::attempt::{Terms, attempt, can_be_sent_again};
 use crate::body::Body;
 use crate::call::Call;
-use crate::decide::wanted;
 use crate::idle::Idle;
-use crate::pass::{Streaming, pass, refuse};
-use crate::path::Dialect;
+use crate::pass::{Streaming, pass};
 use crate::place::{Place, place};
 use crate::prefix::Payload;
 use crate::route::Spread;
+use crate::search::{Asked, Search, Weighed, has_healthy_other};
 use crate::shared::Shared;
-use crate::upstream::Upstream;
 
 // Futures that are rarely awaited are boxed: what is awaited for each request stays small, and is moved less.
 
 /// Forwards a request. Tries another backend as long as nothing of a response has been passed on.
 pub(crate) async fn forward(
     shared: &Shared,
-    mut call: Box<Call>,
+    call: Box<Call>,
     payload: Payload,
     spread: Spread,
 ) -> Response<Body> {
+    shared.budget.request(call.meter.track().started);
     let mut payload = Some(payload);
-    let mut tried: Vec<Arc<Upstream>> = Vec::new();
-    let mut last = None;
+    let mut search = Search::default();
     loop {
-        let Place { route, mut permit } = match place(shared, &call, spread, &mut tried).await {
+        let Place { route, mut permit } = match place(shared, &call, spread, &mut search.tried).await {
             Ok(place) => place,
-            // The backend that failed is a better reason than that there is no other.
-            Err(failure) => {
-                let table = shared.table.load();
-                let known = call.model.as_deref().and_then(|model| table.catalog.find(model).first());
-                if let Some(served) = known {
-                    call.meter.meant(&served.name);
-                }
-                return refuse(&mut call, last.unwrap_or(failure));
-            }
+            Err(failure) => match Box::pin(search.go_on(shared, &call, spread, failure)).await {
+                Ok(()) => continue,
+                Err(told) => return told.answer(shared, call),
+            },
         };
         let settings = shared.settings();
-        let upstream = Arc::clone(&route.backend.upstream);
+        let upstream = &route.backend.upstream;
         if call.manages {
             permit.probe_after();
         }
         call.meter.attempt(&route);
-        let limits = Limits { connect: settings.connect_timeout, first_byte: settings.first_byte_timeout };
-        match attempt(&upstream, &call, &mut payload, limits).await {
-            Ok((response, conn)) => {
-                tried.push(upstream);
-                let replayable = payload.as_ref().is_some_and(Payload::is_whole);
-                if replayable
-                    && !may_pass(&call, response.status())
-                    && can_another(shared, &call, spread, &tried)
-                {
-                    permit.failed();
-                    continue;
-                }
-                let idle = Idle::new(settings.first_byte_timeout, settings.idle_timeout);
-                return pass(call, &route, response, Streaming { conn, permit, idle });
-            }
+        upstream.outcomes.tried();
+        let has_other = || has_healthy_other(shared, &call, spread, &search.tried, upstream);
+        let may_move = || has_other() && shared.budget.take(Instant::now());
+        let terms = Terms {
+            connect: settings.connect_timeout,
+            first_byte: settings.first_byte_timeout,
+            hasty: search.is_hasty(),
+            has_other: &has_other,
+            may_move: &may_move,
+        };
+        let attempted = attempt(upstream, &call, &mut payload, &terms).await;
+        let (mut response, mut conn) = match attempted {
+            Ok(answered) => answered,
             Err(error) => {
-                if error.is_the_backends() {
-                    permit.failed();
-                } else {
-                    drop(permit);
+                let failure = error.failure(&route, &terms);
+                let again = can_be_sent_again(&call, &payload);
+                let asked = Asked { shared, call: &call, again, spread, route: &route };
+                match search.failed(&asked, &error, failure, permit) {
+                    None => continue,
+                    Some(told) => return told.answer(shared, call),
                 }
-                if matches!(error, AttemptError::Connect(_)) {
-                    // Its prober should know before its next turn.
-                    upstream.order_probe();
-                }
-                tried.push(upstream);
-                let again = error.is_worth_another() && payload.is_some();
-                let failure = error.failure(&route, &limits);
-                debug!(
-                    request_id = ?call.request_id, backend = %route.backend.config.id, error = failure.code(), again,
-                    "attempt failed"
-                );
-                if !again {
-                    return refuse(&mut call, failure);
-                }
-                last = Some(failure);
+            }
+        };
+        if needs_weighing(response.status()) {
+            let again = can_be_sent_again(&call, &payload);
+            let asked = Asked { shared, call: &call, again, spread, route: &route };
+            match Box::pin(search.weigh(&asked, response, conn, permit)).await {
+                Weighed::Again => continue,
+                Weighed::Tell(told) => return told.answer(shared, call),
+                Weighed::Pass(weighed) => (response, conn, permit) = *weighed,
             }
         }
+        let idle = Idle::new(settings.first_byte_timeout, settings.idle_timeout);
+        return pass(call, &route, response, Streaming { conn, permit, idle });
     }
 }
 
-/// Tells whether a response may be passed on although another backend could be asked.
-fn may_pass(call: &Call, status: StatusCode) -> bool {
-    match status {
-        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => false,
-        // A path that not every server has, on no model in particular: the next one may have it.
-        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
-            call.model.is_some() || call.dialect == Dialect::Ollama
-        }
-        _ => true,
-    }
-}
-
-fn can_another(shared: &Shared, call: &Call, spread: Spread, tried: &[Arc<Upstream>]) -> bool {
-    shared.table.load().route(&wanted(call, spread, tried)).is_ok()
+/// Tells whether a response may be other than the request's last word.
+fn needs_weighing(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::UNAUTHORIZED
+            | StatusCode::NOT_FOUND
+            | StatusCode::METHOD_NOT_ALLOWED
+            | StatusCode::INTERNAL_SERVER_ERROR
+            | StatusCode::BAD_GATEWAY
+            | StatusCode::SERVICE_UNAVAILABLE
+    )
 }

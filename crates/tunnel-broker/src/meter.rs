@@ -84,6 +84,11 @@ impl Meter {
         }
     }
 
+    /// Tells whether this is the backend that was asked last.
+    pub(crate) fn is_at(&self, route: &Route) -> bool {
+        self.track.placed().connection.as_ref().is_some_and(|id| Arc::ptr_eq(id, &route.backend.label))
+    }
+
     /// Notes that a backend is being sent the request.
     pub(crate) fn connected(&self) {
         self.track.enter(RequestState::FirstByte);
@@ -161,6 +166,7 @@ impl Meter {
             | Failure::PathNotAllowed
             | Failure::NoBackend
             | Failure::Down { .. }
+            | Failure::Warming(_)
             | Failure::Full(_) => Ending::Refused(code),
         };
     }

@@ -13,6 +13,7 @@ use crate::error::Failure;
 use crate::headers;
 use crate::idle::Idle;
 use crate::inband::InBand;
+use crate::kept::Kept;
 use crate::media::Media;
 use crate::permit::Permit;
 use crate::table::Route;
@@ -61,6 +62,22 @@ pub(crate) fn pass(
         Body::streamed(Streamed { incoming, conn, idle, in_band, meter: call.meter })
     };
     Response::from_parts(head, body)
+}
+
+/// Passes on an answer that was put aside.
+pub(crate) fn pass_kept(mut call: Box<Call>, kept: Kept) -> Response<Body> {
+    let Kept { route, mut head, body } = kept;
+    if !call.meter.is_at(&route) {
+        // Others were asked since, and failed.
+        call.meter.attempt(&route);
+    }
+    head.version = Version::HTTP_11;
+    headers::clean_response(&mut head.headers);
+    sign(&mut head.headers, &call, Some(&route));
+    call.meter.answered(head.status, Media::of(&head.headers), Some(body.len() as u64));
+    call.meter.passed(&body);
+    call.meter.complete();
+    Response::from_parts(head, Body::full(body))
 }
 
 /// Answers with an error of our own.

@@ -4,11 +4,12 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
+use crate::config::BrokerConfig;
 use crate::dialect::{Habits, ProbeError, Probed, probe};
-use crate::health::{Health, HealthRules};
+use crate::exchange::Limits;
+use crate::health::{HealthRules, HealthTracker, Phase};
 use crate::pool::SURPLUS_LIMIT;
 use crate::shared::Shared;
-use crate::status::BackendState;
 use crate::upstream::{Report, Upstream};
 
 /// Asks one backend, again and again, how it is; keeps its pool tidy in between.
@@ -22,6 +23,13 @@ pub(crate) struct Prober {
 const SHORTEST_GAP: Duration = Duration::from_millis(200);
 /// How often idle connections that a backend has closed are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(15);
+/// Longest wait for the answer to one question of a probe.
+const LONGEST_ANSWER: Duration = Duration::from_secs(10);
+/// The same for a server that used to answer at once. Its requests wait for what the probe finds, and a machine
+/// that is out of breath for seconds must not pass for one that hangs.
+const SHORTEST_ANSWER: Duration = Duration::from_secs(3);
+/// How many times slower than usual an answer may be before it is given up, within these bounds.
+const SLOWER: u32 = 20;
 
 impl Prober {
     /// Runs until the backend is removed or the broker ends.
@@ -32,24 +40,28 @@ impl Prober {
 
     async fn probing(self) {
         let mut orders = self.upstream.orders();
-        let mut health = Health::default();
+        let mut health = HealthTracker::default();
         let mut habits = Habits::default();
         loop {
             let order = *orders.borrow_and_update();
             let started = Instant::now();
             let settings = self.shared.settings();
             let declared = self.shared.declares_models(&self.id);
-            let result = probe(&self.upstream, settings.connect_timeout, declared, &mut habits).await;
+            let limits = limits(&settings, self.upstream.report().latency);
+            let result = probe(&self.upstream, limits, declared, &mut habits).await;
             if result.is_err() {
                 habits = Habits::default();
             }
+            self.upstream.outcomes.set_longest(settings.probe_interval);
+            let near = self.upstream.origin.is_loopback();
             let rules = HealthRules {
                 failures: settings.probe_failures.max(1),
                 interval: settings.probe_interval,
                 retry_delay: settings.retry_delay,
-                cheap: self.upstream.origin.is_loopback()
-                    && result.as_ref().is_err_and(ProbeError::is_refusal),
+                cheap: near && result.as_ref().is_err_and(ProbeError::is_refusal),
+                near,
             };
+            self.upstream.looked_at(order);
             self.note(result, &mut health, &rules);
             self.upstream.carried_out(order);
             let next = Instant::now() + health.next_probe(&rules);
@@ -62,12 +74,15 @@ impl Prober {
     }
 
     /// Takes in what a probe brought and shows it.
-    fn note(&self, result: Result<Probed, ProbeError>, health: &mut Health, rules: &HealthRules) {
+    fn note(&self, result: Result<Probed, ProbeError>, health: &mut HealthTracker, rules: &HealthRules) {
         let before = self.upstream.report();
         let mut report = Report { last_check: Some(SystemTime::now()), ..Report::clone(&before) };
         match result {
             Ok(probed) => {
                 health.succeeded();
+                self.upstream.outcomes.probed_well();
+                report.hangs = false;
+                report.heard = Some(Instant::now());
                 report.error = None;
                 report.version = probed.version;
                 report.latency = Some(probed.latency);
@@ -76,20 +91,23 @@ impl Prober {
             Err(error) => {
                 health.failed(error.fault(), rules);
                 debug!(backend = %self.id, %error, "probe failed");
+                report.hangs = error.is_silence();
                 report.error = Some(error.to_string());
             }
         }
-        report.state = health.state();
+        report.phase = health.phase();
+        report.state = report.phase.state();
         report.failing = health.is_failing();
-        match (before.state, report.state) {
+        match (before.phase, report.phase) {
             (a, b) if a == b => {}
-            (_, BackendState::Connected) => {
+            (_, Phase::Up) => {
                 let n_models = report.listing.as_ref().map_or(0, |listing| listing.models.len());
                 info!(backend = %self.id, n_models, "backend is up");
             }
-            (_, state) => {
+            (_, Phase::Warming) => info!(backend = %self.id, "backend loads its model"),
+            (_, Phase::Unknown | Phase::Unauthorised | Phase::Down(_)) => {
                 let error = report.error.as_deref().unwrap_or_default();
-                warn!(backend = %self.id, state = state.as_str(), error, "backend is down");
+                warn!(backend = %self.id, state = report.state.as_str(), error, "backend is down");
             }
         }
         self.upstream.set_report(report);
@@ -113,4 +131,15 @@ impl Prober {
             self.upstream.pool.sweep(self.shared.settings().pool_size, Instant::now());
         }
     }
+}
+
+/// Returns the limits of a probe. `latency`: how long the backend took the last time it answered.
+fn limits(settings: &BrokerConfig, latency: Option<Duration>) -> Limits {
+    let usual = latency.map_or(LONGEST_ANSWER, |latency| latency.saturating_mul(SLOWER));
+    let answer = usual.clamp(SHORTEST_ANSWER, LONGEST_ANSWER);
+    // Who gives requests little time wants to know sooner.
+    let answer = answer.min(settings.first_byte_timeout / 2);
+    // A server that was reached before is reached as quickly, or something is wrong with it.
+    let connect = latency.map_or(settings.connect_timeout, |_| settings.connect_timeout.min(answer));
+    Limits { connect, answer }
 }

@@ -4,12 +4,14 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use crate::backend::Backend;
 use crate::books::Books;
+use crate::budget::Budget;
 use crate::config::BrokerConfig;
 use crate::prober::Prober;
 use crate::status::BackendStatus;
@@ -25,6 +27,8 @@ pub(crate) struct Shared {
     source: Mutex<Source>,
     pub(crate) status: watch::Sender<Arc<Vec<BackendStatus>>>,
     pub(crate) books: Arc<Books>,
+    /// What may be spent on asking another backend after one has failed.
+    pub(crate) budget: Budget,
     tracker: TaskTracker,
     shutdown: CancellationToken,
 }
@@ -52,6 +56,7 @@ impl Shared {
             source: Mutex::new(source),
             status: watch::Sender::new(Arc::new(Vec::new())),
             books: Arc::new(Books::new()),
+            budget: Budget::new(Instant::now()),
             tracker,
             shutdown,
         });

@@ -13,6 +13,10 @@ pub struct BackendStatus {
     pub endpoint: String,
     /// Whether it can be used.
     pub state: BackendState,
+    /// How it is, in more words than `state` has.
+    pub health: Health,
+    /// Whether requests are let through to it.
+    pub breaker: BreakerState,
     /// The version that it reports; none for servers that report none.
     pub version: Option<String>,
     /// The models it offers, in its own order. Kept while it is down.
@@ -33,13 +37,13 @@ pub struct BackendStatus {
 /// Whether a backend can be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BackendState {
-    /// The first probe has not ended yet.
+    /// The first probe has not ended yet, or it still loads its model.
     Connecting,
     /// The last probes went well, or too few of them failed to count as down.
     Connected,
     /// It cannot be reached.
     Disconnected,
-    /// Something answers, but not as a model server should.
+    /// Something answers, but not as a model server should, or not to us.
     Error,
 }
 
@@ -53,6 +57,51 @@ impl BackendState {
             Self::Error => "error",
         }
     }
+}
+
+/// How a backend is: what its probes, its requests and its load say together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Health {
+    /// The first probe has not ended yet.
+    Unknown,
+    /// All is well.
+    Up,
+    /// All is well, and it runs as many requests as it may.
+    Busy,
+    /// It loads its model and says so. Requests wait for it, and nothing counts as failed.
+    Warming,
+    /// It can be used, but its last probe or many of its requests failed, or it is just coming back.
+    Degraded,
+    /// It cannot be used.
+    Down,
+    /// It does not accept our credential.
+    Unauthorised,
+}
+
+impl Health {
+    /// The name used in status documents: `unknown`, `up`, `busy`, `warming`, `degraded`, `down`, `unauthorised`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Up => "up",
+            Self::Busy => "busy",
+            Self::Warming => "warming",
+            Self::Degraded => "degraded",
+            Self::Down => "down",
+            Self::Unauthorised => "unauthorised",
+        }
+    }
+}
+
+/// Whether requests are let through to a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BreakerState {
+    /// They are; fewer than its share for a few seconds after it was open.
+    Closed,
+    /// They are not, unless there is no other backend: too many of them failed.
+    Open,
+    /// One at a time is, to see whether it works again.
+    HalfOpen,
 }
 
 /// A model by its name, over all backends that are up.

@@ -1,19 +1,23 @@
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
+use crate::breaker::Position;
 use crate::config::{BackendConfig, BackendKind};
 use crate::conn::Conn;
 use crate::connect::{ConnectError, connect};
 use crate::dialect::Listing;
+use crate::health::{Fault, Phase};
 use crate::origin::Origin;
 use crate::outcomes::Outcomes;
 use crate::pool::Pool;
-use crate::status::BackendState;
+use crate::route::Standing;
+use crate::status::{BackendState, BreakerState, Health};
 
 /// A model server: its connections, its load, and what its prober last saw.
 ///
@@ -32,6 +36,9 @@ pub(crate) struct Upstream {
     orders: watch::Sender<u64>,
     /// Counts the orders that have been carried out.
     done: watch::Sender<u64>,
+    /// The order of the probe that a request asked for which was told that the model is being loaded; 0 when a
+    /// probe has looked since.
+    loading: AtomicU64,
     /// Ends the prober.
     pub(crate) stop: CancellationToken,
 }
@@ -40,8 +47,14 @@ pub(crate) struct Upstream {
 #[derive(Clone, Debug)]
 pub(crate) struct Report {
     pub(crate) state: BackendState,
+    /// The same in finer terms.
+    pub(crate) phase: Phase,
     /// Whether the last probe failed, whatever the state.
     pub(crate) failing: bool,
+    /// Whether it failed because the server accepts connections, or used to, and says nothing at all.
+    pub(crate) hangs: bool,
+    /// When a probe last went well.
+    pub(crate) heard: Option<Instant>,
     pub(crate) version: Option<String>,
     pub(crate) latency: Option<Duration>,
     pub(crate) last_check: Option<SystemTime>,
@@ -49,6 +62,11 @@ pub(crate) struct Report {
     /// What it listed last; none when no probe has ever succeeded.
     pub(crate) listing: Option<Arc<Listing>>,
 }
+
+/// Longest time that the breaker stays open until the first probe has told the time between probes.
+const LONGEST_OPEN: Duration = Duration::from_secs(30);
+/// A probe that went well this short a time ago answers the question how the server is.
+const FRESH: Duration = Duration::from_secs(1);
 
 impl Upstream {
     pub(crate) fn new(config: &BackendConfig, stop: CancellationToken) -> Self {
@@ -58,10 +76,13 @@ impl Upstream {
             origin: Origin::new(config.kind, &config.url),
             pool: Pool::default(),
             in_flight: AtomicUsize::new(0),
-            outcomes: Outcomes::default(),
+            outcomes: Outcomes::new(LONGEST_OPEN),
             report: RwLock::new(Arc::new(Report {
                 state: BackendState::Connecting,
+                phase: Phase::Unknown,
                 failing: false,
+                hangs: false,
+                heard: None,
                 version: None,
                 latency: None,
                 last_check: None,
@@ -70,6 +91,7 @@ impl Upstream {
             })),
             orders: watch::Sender::new(0),
             done: watch::Sender::new(0),
+            loading: AtomicU64::new(0),
             stop,
         }
     }
@@ -119,5 +141,100 @@ impl Upstream {
         let mut done = self.done.subscribe();
         // Cannot fail: the sender is a field of `self`.
         drop(done.wait_for(|n| *n >= order).await);
+    }
+
+    /// Has the backend probed unless that was done just now.
+    pub(crate) fn order_check(&self) {
+        if !self.was_heard_lately() {
+            self.order_probe();
+        }
+    }
+
+    /// Finds out, by a probe if need be, whether the server as a whole says nothing.
+    ///
+    /// A server that answers its probes works at a long prompt or loads a model, however long it takes.
+    pub(crate) async fn hangs(&self) -> bool {
+        if self.was_heard_lately() {
+            return false;
+        }
+        self.probed(self.order_probe()).await;
+        self.report().hangs
+    }
+
+    fn was_heard_lately(&self) -> bool {
+        self.report().heard.is_some_and(|heard| heard.elapsed() < FRESH)
+    }
+
+    /// Notes that a request was told that the model is being loaded, and has a probe look at it.
+    pub(crate) fn note_loading(&self) {
+        self.loading.store(self.order_probe(), Ordering::Relaxed);
+    }
+
+    /// Notes that a probe has looked that was ordered as `order` or later.
+    pub(crate) fn looked_at(&self, order: u64) {
+        let noted = self.loading.load(Ordering::Relaxed);
+        if noted <= order {
+            // Failing that, a request has noted it anew.
+            self.loading.compare_exchange(noted, 0, Ordering::Relaxed, Ordering::Relaxed).ok();
+        }
+    }
+
+    fn is_loading(&self) -> bool {
+        self.loading.load(Ordering::Relaxed) != 0
+    }
+
+    /// Says how good a choice it is for a request: what `report` says, and what has happened to requests since.
+    pub(crate) fn standing(&self, report: &Report, now: Instant) -> Standing {
+        match report.phase {
+            Phase::Unknown => Standing::Unknown,
+            Phase::Warming => Standing::Warming,
+            Phase::Unauthorised => Standing::Unauthorised,
+            Phase::Down(_) => Standing::Down,
+            Phase::Up if self.is_loading() => Standing::Warming,
+            Phase::Up => match self.outcomes.position(now) {
+                Position::Open | Position::Trying => Standing::Ejected,
+                Position::Closed | Position::Returning | Position::HalfOpen if report.failing => {
+                    Standing::Doubtful
+                }
+                // Half-open it is as good as any: the next request is its trial.
+                Position::Closed | Position::Returning | Position::HalfOpen => Standing::Healthy,
+            },
+        }
+    }
+
+    /// Returns how much of its part of the load it should get, in percent, 1 to 100: a backend that was ejected
+    /// comes back by and by.
+    pub(crate) fn share(&self, now: Instant) -> u32 {
+        self.outcomes.share(now)
+    }
+
+    /// Says how it is, for people. `full`: it runs as many requests as it may.
+    pub(crate) fn health(&self, report: &Report, full: bool, now: Instant) -> Health {
+        match report.phase {
+            Phase::Unknown => Health::Unknown,
+            Phase::Warming => Health::Warming,
+            Phase::Unauthorised => Health::Unauthorised,
+            Phase::Down(Fault::Unreachable | Fault::Misbehaves | Fault::Loading | Fault::Unauthorised) => {
+                Health::Down
+            }
+            Phase::Up if self.is_loading() => Health::Warming,
+            Phase::Up => {
+                let suspect = self.outcomes.position(now) != Position::Closed || self.outcomes.is_bad();
+                match () {
+                    () if report.failing || suspect => Health::Degraded,
+                    () if full => Health::Busy,
+                    () => Health::Up,
+                }
+            }
+        }
+    }
+
+    /// Says whether requests are let through.
+    pub(crate) fn breaker(&self, now: Instant) -> BreakerState {
+        match self.outcomes.position(now) {
+            Position::Closed | Position::Returning => BreakerState::Closed,
+            Position::HalfOpen | Position::Trying => BreakerState::HalfOpen,
+            Position::Open => BreakerState::Open,
+        }
     }
 }

@@ -1,0 +1,308 @@
+//! What one request has found out about its backends, and whether it looks further.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Response, StatusCode};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use tokio::time::Instant;
+use tracing::debug;
+
+use crate::attempt::{Another, AttemptError, Blame};
+use crate::body::Body;
+use crate::call::Call;
+use crate::conn::Conn;
+use crate::connect::ConnectError;
+use crate::decide::wanted;
+use crate::error::Failure;
+use crate::kept::{self, Kept};
+use crate::loading::{may_say_loading, says_loading};
+use crate::pass::{pass_kept, refuse};
+use crate::path::Dialect;
+use crate::permit::Permit;
+use crate::route::{NoRoute, Spread, Standing};
+use crate::shared::Shared;
+use crate::table::Route;
+use crate::track::RequestState;
+use crate::upstream::Upstream;
+
+/// The search of one request for a backend that answers it.
+#[derive(Default)]
+pub(crate) struct Search {
+    /// Backends that are not asked again.
+    pub(crate) tried: Vec<Arc<Upstream>>,
+    /// Those of them that were slow to accept, and get all the time there is when nobody else is left.
+    slow: Vec<Arc<Upstream>>,
+    patient: bool,
+    /// What the caller gets if nothing better is found.
+    told: Option<Told>,
+    /// Since when it waits for a model that is being loaded.
+    waits: Option<Instant>,
+    /// When a backend that was loading its model may be asked again.
+    not_before: Option<Instant>,
+}
+
+/// Pause before a backend is asked again that was loading its model, whatever its probes say: if they know nothing
+/// of the model, this is what keeps all that wait from asking again and again.
+const WARMING_PAUSE: Duration = Duration::from_secs(1);
+
+/// An attempt, and all that matters for the question whether another may follow.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    pub(crate) shared: &'a Shared,
+    pub(crate) call: &'a Call,
+    /// Whether it may be sent again although a server has got it.
+    pub(crate) again: bool,
+    pub(crate) spread: Spread,
+    pub(crate) route: &'a Route,
+}
+
+/// The bad news that a caller gets.
+pub(crate) enum Told {
+    /// In our own words.
+    Refused(Failure),
+    /// In the backend's.
+    Answered(Box<Kept>),
+}
+
+/// What is done with a response that may be other than the last word.
+pub(crate) enum Weighed {
+    Pass(Box<(Response<Incoming>, Conn, Permit)>),
+    Again,
+    Tell(Told),
+}
+
+impl Search {
+    /// Tells whether a backend is passed over for now that is slow to accept.
+    pub(crate) fn is_hasty(&self) -> bool {
+        !self.patient
+    }
+
+    /// Looks for a way on when there is no backend to ask: waits for a model to be loaded, or gives those a second
+    /// chance that were slow to accept. Failing that, returns what to tell the caller.
+    pub(crate) async fn go_on(
+        &mut self,
+        shared: &Shared,
+        call: &Call,
+        spread: Spread,
+        failure: Failure,
+    ) -> Result<(), Told> {
+        if !self.slow.is_empty() {
+            let slow = std::mem::take(&mut self.slow);
+            self.tried.retain(|tried| !slow.iter().any(|slow| Arc::ptr_eq(slow, tried)));
+            self.patient = true;
+            return Ok(());
+        }
+        if matches!(failure, Failure::Warming(_)) {
+            let now = Instant::now();
+            let until = *self.waits.get_or_insert(now) + shared.settings().first_byte_timeout;
+            if now < until {
+                call.meter.track().enter(RequestState::Waiting);
+                if let Some(at) = self.not_before.take() {
+                    tokio::time::sleep_until(at.min(until)).await;
+                }
+                let wanted = wanted(call, spread, &self.tried);
+                let limit = until.saturating_duration_since(Instant::now());
+                let warm =
+                    |table: &crate::table::Table| !matches!(table.route(&wanted), Err(NoRoute::Warming(_)));
+                shared.wait_until(limit, warm).await;
+                return Ok(());
+            }
+        }
+        Err(self.told.take().unwrap_or(Told::Refused(failure)))
+    }
+
+    /// Takes in an attempt that brought no response. Returns what to tell the caller, or none when another backend
+    /// is to be asked.
+    pub(crate) fn failed(
+        &mut self,
+        asked: &Asked<'_>,
+        error: &AttemptError,
+        failure: Failure,
+        permit: Permit,
+    ) -> Option<Told> {
+        let upstream = &asked.route.backend.upstream;
+        match error.blame() {
+            Blame::Nobody => drop(permit),
+            // Its prober should know before its next turn.
+            Blame::Failed => {
+                permit.failed();
+                upstream.order_check();
+            }
+            Blame::Away => {
+                drop(permit);
+                upstream.outcomes.unreachable();
+                upstream.order_probe();
+            }
+        }
+        self.tried.push(Arc::clone(upstream));
+        if let AttemptError::Connect { error: ConnectError::Timeout { .. }, hasty: true } = error {
+            self.slow.push(Arc::clone(upstream));
+        }
+        let again = match error.another() {
+            Another::Never => false,
+            Another::Free => true,
+            Another::OnBudget => asked.again && self.has_other(asked) && asked.takes_attempt(),
+        };
+        debug!(
+            request_id = ?asked.call.request_id, backend = %asked.route.backend.config.id,
+            error = failure.code(), again, "attempt failed"
+        );
+        self.note(Told::Refused(failure));
+        if again { None } else { self.told.take() }
+    }
+
+    /// Decides about a response that may be other than the last word.
+    pub(crate) async fn weigh(
+        &mut self,
+        asked: &Asked<'_>,
+        response: Response<Incoming>,
+        mut conn: Conn,
+        permit: Permit,
+    ) -> Weighed {
+        let Asked { shared, call, route, .. } = *asked;
+        let backend = &route.backend;
+        let (head, body) = response.into_parts();
+        let length = body.size_hint().exact();
+        let status = head.status;
+        if status == StatusCode::UNAUTHORIZED {
+            // No caller's credential goes to a backend, so it is ours that is refused: its prober will see.
+            backend.upstream.order_check();
+        }
+        let lookable = may_say_loading(backend.config.kind, &head, length);
+        let keepable = length.is_none_or(|length| length <= kept::LONGEST as u64);
+        if !lookable && !(keepable && self.moves_on(asked, status)) {
+            let response = Response::from_parts(head, body);
+            return Weighed::Pass(Box::new((response, conn, permit)));
+        }
+        let Some(body) = kept::read(&mut conn, body).await else {
+            permit.failed();
+            let failure = Failure::Lost(backend.config.id.clone());
+            let last = lookable && !self.moves_on(asked, status);
+            return self.put_aside(asked, Told::Refused(failure), last);
+        };
+        let loading = lookable && says_loading(&body);
+        let kept = Kept { route: route.clone(), head, body };
+        let told = Told::Answered(Box::new(kept));
+        if loading {
+            backend.upstream.note_loading();
+            backend.upstream.pool.put(conn, shared.settings().pool_size);
+            drop(permit);
+            if !asked.again {
+                return Weighed::Tell(told);
+            }
+            // Not among those that were tried: it is asked again when it is ready.
+            self.not_before = Some(Instant::now() + WARMING_PAUSE);
+            self.note(told);
+            return Weighed::Again;
+        }
+        let last = lookable && !self.moves_on(asked, status);
+        debug!(
+            request_id = ?call.request_id, backend = %backend.config.id, status = status.as_u16(), again = !last,
+            "backend refuses"
+        );
+        if status.is_server_error() {
+            permit.answered_badly(conn)
+        } else {
+            permit.succeeded(conn)
+        }
+        self.put_aside(asked, told, last)
+    }
+
+    fn put_aside(&mut self, asked: &Asked<'_>, told: Told, last: bool) -> Weighed {
+        self.tried.push(Arc::clone(&asked.route.backend.upstream));
+        self.note(told);
+        match self.told.take() {
+            Some(told) if last => Weighed::Tell(told),
+            told => {
+                self.told = told;
+                Weighed::Again
+            }
+        }
+    }
+
+    /// Tells whether another backend is asked rather than a response passed on; takes an attempt of the budget.
+    fn moves_on(&self, asked: &Asked<'_>, status: StatusCode) -> bool {
+        let call = asked.call;
+        let free = match status {
+            StatusCode::INTERNAL_SERVER_ERROR | StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => {
+                false
+            }
+            // A path that not every server has, on no model in particular: the next one may have it. No server
+            // has done anything for it.
+            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED
+                if call.model.is_none() && call.dialect != Dialect::Ollama =>
+            {
+                true
+            }
+            // A 504 is the end of a wait that was long enough, with the model perhaps still at work.
+            _ => return false,
+        };
+        asked.again && self.has_other_but(asked) && (free || asked.takes_attempt())
+    }
+
+    /// Tells whether a backend is left that could be asked.
+    fn has_other(&self, asked: &Asked<'_>) -> bool {
+        let Asked { shared, call, spread, .. } = *asked;
+        shared.table.load().route(&wanted(call, spread, &self.tried)).is_ok()
+    }
+
+    /// The same before the backend that was asked is among those that were tried.
+    fn has_other_but(&self, asked: &Asked<'_>) -> bool {
+        let Asked { shared, call, spread, route, .. } = *asked;
+        let tried = with(&self.tried, &route.backend.upstream);
+        shared.table.load().route(&wanted(call, spread, &tried)).is_ok()
+    }
+
+    /// Keeps what the caller gets in the end. A server's own answer says more than we can, and the first is that of
+    /// the server that was the best choice; of our own words the last are the news.
+    fn note(&mut self, told: Told) {
+        if !matches!(self.told, Some(Told::Answered(_))) {
+            self.told = Some(told);
+        }
+    }
+}
+
+impl Asked<'_> {
+    fn takes_attempt(&self) -> bool {
+        self.shared.budget.take(Instant::now())
+    }
+}
+
+impl Told {
+    /// Makes the caller's response of it.
+    pub(crate) fn answer(self, shared: &Shared, mut call: Box<Call>) -> Response<Body> {
+        match self {
+            Self::Answered(kept) => pass_kept(call, *kept),
+            Self::Refused(failure) => {
+                let table = shared.table.load();
+                let known = call.model.as_deref().and_then(|model| table.catalog.find(model).first());
+                if let Some(served) = known {
+                    call.meter.meant(&served.name);
+                }
+                refuse(&mut call, failure)
+            }
+        }
+    }
+}
+
+/// Tells whether a backend in good health could be asked instead of `upstream`.
+pub(crate) fn has_healthy_other(
+    shared: &Shared,
+    call: &Call,
+    spread: Spread,
+    tried: &[Arc<Upstream>],
+    upstream: &Arc<Upstream>,
+) -> bool {
+    let tried = with(tried, upstream);
+    let route = shared.table.load().route(&wanted(call, spread, &tried));
+    route.is_ok_and(|route| {
+        let backend = &route.backend;
+        backend.upstream.standing(&backend.report, Instant::now()) == Standing::Healthy
+    })
+}
+
+fn with(tried: &[Arc<Upstream>], upstream: &Arc<Upstream>) -> Vec<Arc<Upstream>> {
+    tried.iter().chain([upstream]).map(Arc::clone).collect()
+}
