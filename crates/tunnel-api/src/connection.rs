@@ -33,6 +33,8 @@ pub struct Connection {
     pub kind: ConnectionKind,
     /// How it stands.
     pub state: ConnectionState,
+    /// How it is, in more words than `state` has; `unknown` from an older daemon.
+    pub health: ConnectionHealth,
     /// Whether `state` is [`ConnectionState::Connected`].
     pub connected: bool,
     /// Its address, without credentials.
@@ -59,16 +61,39 @@ pub struct Connection {
 
 impl Connection {
     /// Tells whether someone should look: it is down, [`Quality::Critical`] or [`Quality::Poor`], or was last
-    /// checked more than five minutes before `now`.
+    /// checked more than five minutes before `now`. One that loads its model needs nothing but time.
     pub fn needs_attention(&self, now: Timestamp) -> bool {
         let stale = self
             .last_check
             .is_some_and(|checked| now.as_second().saturating_sub(checked.as_second()) > STALE_CHECK_SECONDS);
-        !self.connected || matches!(self.quality, Quality::Critical | Quality::Poor) || stale
+        let bad = !self.connected || matches!(self.quality, Quality::Critical | Quality::Poor);
+        (bad && self.health != ConnectionHealth::Warming) || stale
+    }
+
+    /// Returns the state in one word for a list: `warming` and `unauthorised` where it is one of these, else the
+    /// name of [`state`](Self::state).
+    pub fn word(&self) -> &'static str {
+        match self.health {
+            ConnectionHealth::Warming | ConnectionHealth::Unauthorised => self.health.as_str(),
+            ConnectionHealth::Unknown
+            | ConnectionHealth::Up
+            | ConnectionHealth::Busy
+            | ConnectionHealth::Degraded
+            | ConnectionHealth::Down => self.state.as_str(),
+        }
     }
 
     /// Returns the state as a short text for people, such as `Connected, 3 models, 12 ms`.
     pub fn description(&self) -> String {
+        match self.health {
+            ConnectionHealth::Warming => return "Warming up: it is loading its model".to_owned(),
+            ConnectionHealth::Unauthorised => return self.failed("Not authorised"),
+            ConnectionHealth::Unknown
+            | ConnectionHealth::Up
+            | ConnectionHealth::Busy
+            | ConnectionHealth::Degraded
+            | ConnectionHealth::Down => {}
+        }
         match self.state {
             ConnectionState::Connected => {
                 let mut text = "Connected".to_owned();
@@ -79,6 +104,15 @@ impl Connection {
                 }
                 if let Some(latency) = self.latency {
                     text.push_str(&format!(", {latency:.0} ms"));
+                }
+                match self.health {
+                    ConnectionHealth::Busy => text.push_str(", busy"),
+                    ConnectionHealth::Degraded => text.push_str(", degraded"),
+                    ConnectionHealth::Unknown
+                    | ConnectionHealth::Up
+                    | ConnectionHealth::Warming
+                    | ConnectionHealth::Down
+                    | ConnectionHealth::Unauthorised => {}
                 }
                 text
             }
@@ -188,6 +222,44 @@ impl ConnectionState {
     }
 }
 
+/// How a connection is: what its probes, its requests and its load say together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum ConnectionHealth {
+    /// All is well.
+    Up,
+    /// All is well, and it runs as many requests as it may.
+    Busy,
+    /// It loads its model and says so: requests wait for it. Its state is [`ConnectionState::Connecting`].
+    Warming,
+    /// It can be used, but its last probe or many of its requests failed, or it is just coming back.
+    Degraded,
+    /// It cannot be used.
+    Down,
+    /// It does not accept our credential.
+    Unauthorised,
+    /// Not known yet, or a value that a newer daemon sent.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
+impl ConnectionHealth {
+    /// Returns the name that the API uses.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Busy => "busy",
+            Self::Warming => "warming",
+            Self::Degraded => "degraded",
+            Self::Down => "down",
+            Self::Unauthorised => "unauthorised",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// How good a connection is; see [`quality`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -213,7 +285,7 @@ pub enum Quality {
 pub enum Breaker {
     /// They are.
     Closed,
-    /// They are not: it failed too often.
+    /// They are not, unless there is no other: it failed too often.
     Open,
     /// One is, to see whether it works again.
     HalfOpen,

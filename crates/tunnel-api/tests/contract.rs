@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tunnel_api::connection::{
-    Breaker, Connection, ConnectionKind, ConnectionState, Connections, Quality, quality,
+    Breaker, Connection, ConnectionHealth, ConnectionKind, ConnectionState, Connections, Quality, quality,
 };
 use tunnel_api::tunnel::{Target, TunnelState};
 use tunnel_api::usage::{NotUsageBy, Since};
@@ -120,6 +120,7 @@ fn status_has_the_agreed_fields() {
             "in_flight",
             "queued",
             "breaker",
+            "health",
         ])
     );
     assert_eq!(
@@ -194,6 +195,17 @@ fn the_other_answers_have_the_agreed_fields() {
         json([Breaker::Closed, Breaker::Open, Breaker::HalfOpen]),
         json!(["closed", "open", "half_open"])
     );
+    for health in [
+        ConnectionHealth::Unknown,
+        ConnectionHealth::Up,
+        ConnectionHealth::Busy,
+        ConnectionHealth::Warming,
+        ConnectionHealth::Degraded,
+        ConnectionHealth::Down,
+        ConnectionHealth::Unauthorised,
+    ] {
+        assert_eq!(json(health), json!(health.as_str()));
+    }
     assert_eq!(
         json([Quality::Excellent, Quality::Good, Quality::Poor, Quality::Critical]),
         json!(["Excellent", "Good", "Poor", "Critical"])
@@ -205,7 +217,7 @@ fn newer_daemon_degrades_to_unknown() {
     let status: Status = serde_json::from_value(json!({
         "tunnel": { "state": "hibernating", "target": "sideways", "colour": "red" },
         "connections": { "x": { "id": "x", "type": "quantum", "state": "entangled", "quality": "Superb",
-                                "breaker": "melted" } },
+                                "breaker": "melted", "health": "feverish" } },
         "warnings": [{ "code": "new", "severity": "purple", "message": "m", "next_step": "n", "more": 1 }],
         "horoscope": {},
     }))
@@ -217,6 +229,7 @@ fn newer_daemon_degrades_to_unknown() {
     assert_eq!(connection.state, ConnectionState::Unknown);
     assert_eq!(connection.quality, Quality::Unknown);
     assert_eq!(connection.breaker, Breaker::Unknown);
+    assert_eq!(connection.health, ConnectionHealth::Unknown);
     assert_eq!(status.warnings[0].severity, Severity::Unknown);
 }
 

@@ -157,7 +157,10 @@ impl Upstream {
         if self.was_heard_lately() {
             return false;
         }
-        self.probed(self.order_probe()).await;
+        let mut done = self.done.subscribe();
+        self.order_probe();
+        // The one that is under way will do. Cannot fail: the sender is a field of `self`.
+        drop(done.changed().await);
         self.report().hangs
     }
 

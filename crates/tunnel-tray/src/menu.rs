@@ -1,7 +1,7 @@
 //! The menu, as data. Pure.
 
 use tunnel_api::Connection;
-use tunnel_api::connection::{CLOUD_ID, ConnectionState};
+use tunnel_api::connection::{CLOUD_ID, ConnectionHealth, ConnectionState};
 
 use crate::action::Action;
 use crate::text::line;
@@ -136,9 +136,10 @@ fn switch(view: &View, id: &str, label: &str, on: bool) -> Entry {
 
 fn state(connection: &Connection) -> String {
     match (connection.state, connection.latency) {
+        _ if connection.health == ConnectionHealth::Warming => "loading its model".to_owned(),
         (ConnectionState::Connected, Some(ms)) => format!("connected, {ms:.0} ms"),
         (ConnectionState::Error, _) => "error".to_owned(),
-        (state, _) => state.as_str().to_owned(),
+        _ => connection.word().to_owned(),
     }
 }
 

@@ -5,12 +5,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use jiff::Timestamp;
 use tunnel_api::config::ConnectionType;
-use tunnel_api::connection::{Breaker, CLOUD_ID, ConnectionKind, ConnectionState, quality};
+use tunnel_api::connection::{Breaker, CLOUD_ID, ConnectionHealth, ConnectionKind, ConnectionState, quality};
 use tunnel_api::status::TunnelManager;
 use tunnel_api::tunnel::Target;
 use tunnel_api::warning::{CONFIG_INVALID, CONNECTION_DOWN, KEY_WITHOUT_EFFECT, NO_TOKEN, RESTART_REQUIRED};
 use tunnel_api::{Config, Connection, Gateway, HealthStatus, Severity, Status, TunnelState, Warning};
-use tunnel_broker::{BackendKind, BackendState, BackendStatus, Broker};
+use tunnel_broker::{BackendKind, BackendState, BackendStatus, BreakerState, Broker, Health};
 
 use crate::config::ConfigState;
 use crate::tunnel::TunnelReport;
@@ -55,6 +55,8 @@ pub(crate) fn current(status: &Status, broker: &Broker) -> Status {
     for backend in broker.snapshot() {
         if let Some(connection) = status.connections.get_mut(&backend.id) {
             connection.in_flight = backend.in_flight as u64;
+            let now = self::connection(&backend);
+            (connection.health, connection.breaker) = (now.health, now.breaker);
         }
     }
     status.timestamp = Timestamp::now();
@@ -65,7 +67,8 @@ pub(crate) fn current(status: &Status, broker: &Broker) -> Status {
 pub(crate) fn health(status: &Status) -> HealthStatus {
     let mut backends =
         status.connections.values().filter(|connection| connection.kind != ConnectionKind::Cloud);
-    if !backends.clone().any(|backend| backend.connected) {
+    let warming = |backend: &Connection| backend.health == ConnectionHealth::Warming;
+    if !backends.clone().any(|backend| backend.connected || warming(backend)) {
         return HealthStatus::Unhealthy;
     }
     let all_up = backends.all(|backend| backend.connected);
@@ -91,6 +94,15 @@ pub(crate) fn connection(backend: &BackendStatus) -> Connection {
             BackendState::Disconnected => ConnectionState::Disconnected,
             BackendState::Error => ConnectionState::Error,
         },
+        health: match backend.health {
+            Health::Unknown => ConnectionHealth::Unknown,
+            Health::Up => ConnectionHealth::Up,
+            Health::Busy => ConnectionHealth::Busy,
+            Health::Warming => ConnectionHealth::Warming,
+            Health::Degraded => ConnectionHealth::Degraded,
+            Health::Down => ConnectionHealth::Down,
+            Health::Unauthorised => ConnectionHealth::Unauthorised,
+        },
         connected,
         endpoint: backend.endpoint.clone(),
         version: backend.version.clone(),
@@ -101,7 +113,11 @@ pub(crate) fn connection(backend: &BackendStatus) -> Connection {
         error: backend.error.clone(),
         in_flight: backend.in_flight as u64,
         queued: 0,
-        breaker: Breaker::Closed,
+        breaker: match backend.breaker {
+            BreakerState::Closed => Breaker::Closed,
+            BreakerState::Open => Breaker::Open,
+            BreakerState::HalfOpen => Breaker::HalfOpen,
+        },
     }
 }
 
@@ -118,6 +134,11 @@ fn cloud(report: &TunnelReport, config: &ConfigState) -> Connection {
             TunnelState::Refused => ConnectionState::Error,
             TunnelState::Disconnected => ConnectionState::Disconnected,
             TunnelState::Unknown => ConnectionState::Unknown,
+        },
+        health: match tunnel.state {
+            TunnelState::Connected => ConnectionHealth::Up,
+            TunnelState::Refused | TunnelState::Disconnected | TunnelState::Backoff => ConnectionHealth::Down,
+            TunnelState::Connecting | TunnelState::Unknown => ConnectionHealth::Unknown,
         },
         connected,
         endpoint: config.config.cloud_proxy_url.as_str().trim_end_matches('/').to_owned(),
@@ -218,7 +239,15 @@ fn down(backend: &BackendStatus) -> Option<Condition> {
         BackendState::Disconnected | BackendState::Error => backend.error.as_deref().unwrap_or("no answer"),
     };
     let message = format!("{} at {} is not available: {why}", backend.id, backend.endpoint);
-    Some(Condition::of(&backend.id, Warning::new(CONNECTION_DOWN, message, start_step(backend.kind))))
+    let next_step = match backend.health {
+        Health::Unauthorised => {
+            "give it a credential that it accepts: credential under connections in the config"
+        }
+        Health::Unknown | Health::Up | Health::Busy | Health::Warming | Health::Degraded | Health::Down => {
+            start_step(backend.kind)
+        }
+    };
+    Some(Condition::of(&backend.id, Warning::new(CONNECTION_DOWN, message, next_step)))
 }
 
 /// What to do about a model server that is down.
@@ -249,6 +278,8 @@ mod tests {
             kind: BackendKind::Ollama,
             endpoint: format!("http://{id}.test"),
             state,
+            health: Health::Up,
+            breaker: BreakerState::Closed,
             version: None,
             models: Vec::new(),
             latency: Some(Duration::from_millis(latency_ms)),
@@ -318,6 +349,22 @@ mod tests {
         assert_eq!(judge(&[up, down.clone()], &unwanted), HealthStatus::Degraded);
         assert_eq!(judge(&[down], &unwanted), HealthStatus::Unhealthy);
         assert_eq!(judge(&[], &unwanted), HealthStatus::Unhealthy);
+    }
+
+    #[test]
+    fn a_model_that_loads_is_no_fault() {
+        let report = tunnel(Target::Down, TunnelState::Disconnected, None);
+        let loading = BackendStatus {
+            health: Health::Warming,
+            error: Some("still loading its model".to_owned()),
+            ..backend("a", BackendState::Connecting, 3)
+        };
+        let status = status(&[loading], &report);
+        assert_eq!(status.warnings, []);
+        assert_eq!(health(&status), HealthStatus::Degraded);
+        let shown = status.connections["a"].clone().into_report(Timestamp::UNIX_EPOCH);
+        assert_eq!(shown.status_description, "Warming up: it is loading its model");
+        assert!(!shown.needs_attention);
     }
 
     #[test]

@@ -3,7 +3,9 @@
 
 mod cancelling;
 mod failing;
+mod faults;
 mod headers;
+mod health;
 mod listing;
 mod measuring;
 mod probing;

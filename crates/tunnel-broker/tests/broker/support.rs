@@ -135,6 +135,7 @@ pub(crate) struct Fake {
 }
 
 pub(crate) struct FakeShared {
+    pub(crate) mood: Mutex<Mood>,
     /// The models listed; `None`: probes are answered 500.
     pub(crate) models: Mutex<Option<Vec<String>>>,
     /// Connections accepted so far.
@@ -144,6 +145,18 @@ pub(crate) struct FakeShared {
     /// Requests that the script got.
     pub(crate) requests: AtomicUsize,
     pub(crate) probes: AtomicUsize,
+}
+
+/// How a fake treats probes and requests alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mood {
+    Well,
+    /// Takes everything, and says nothing until it is well again.
+    Frozen,
+    /// Answers all like llama.cpp while it loads its model.
+    Loading,
+    /// Answers all with 401.
+    Locked,
 }
 
 impl Fake {
@@ -166,9 +179,20 @@ impl Fake {
     where
         F: Future<Output = Option<Exchange>> + Send + 'static,
     {
-        let listener = TcpListener::bind(addr).await.unwrap();
+        Self::start_on(TcpListener::bind(addr).await.unwrap(), models, script)
+    }
+
+    pub(crate) fn start_on<F>(
+        listener: TcpListener,
+        models: &[&str],
+        script: impl Fn(Exchange) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Option<Exchange>> + Send + 'static,
+    {
         let addr = listener.local_addr().unwrap();
         let shared = Arc::new(FakeShared {
+            mood: Mutex::new(Mood::Well),
             models: Mutex::new(Some(models.iter().map(|m| (*m).to_owned()).collect())),
             accepted: AtomicUsize::new(0),
             open: AtomicUsize::new(0),
@@ -235,6 +259,10 @@ impl Fake {
         *self.shared.models.lock().unwrap() = Some(models.iter().map(|m| (*m).to_owned()).collect());
     }
 
+    pub(crate) fn set_mood(&self, mood: Mood) {
+        *self.shared.mood.lock().unwrap() = mood;
+    }
+
     pub(crate) fn fail_probes(&self) {
         *self.shared.models.lock().unwrap() = None;
     }
@@ -266,7 +294,20 @@ async fn serve(stream: TcpStream, shared: Arc<FakeShared>, script: Script) {
     let _open = Open(Arc::clone(&shared));
     let mut next = Exchange::read(stream, BytesMut::new()).await;
     while let Some(mut exchange) = next {
-        if exchange.method == "GET" && is_probe(&exchange.target) {
+        let mood = || *shared.mood.lock().unwrap();
+        while mood() == Mood::Frozen {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let is_probe = exchange.method == "GET" && is_probe(&exchange.target);
+        if mood() == Mood::Loading {
+            let count = if is_probe { &shared.probes } else { &shared.requests };
+            count.fetch_add(1, Ordering::SeqCst);
+            exchange.body().await;
+            exchange.answer(503, "application/json; charset=utf-8", LOADING).await;
+        } else if mood() == Mood::Locked {
+            exchange.body().await;
+            exchange.answer(401, "application/json", r#"{"error":"unauthorized"}"#).await;
+        } else if is_probe {
             shared.probes.fetch_add(1, Ordering::SeqCst);
             let models = shared.models.lock().unwrap().clone();
             match models {
@@ -283,6 +324,10 @@ async fn serve(stream: TcpStream, shared: Arc<FakeShared>, script: Script) {
         next = Exchange::read(exchange.stream, exchange.buffer).await;
     }
 }
+
+/// What llama.cpp's server says until its model is in memory.
+pub(crate) const LOADING: &str =
+    r#"{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}"#;
 
 fn is_probe(target: &str) -> bool {
     matches!(target, "/api/version" | "/api/tags" | "/api/ps" | "/v1/models" | "/health")

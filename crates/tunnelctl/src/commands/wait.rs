@@ -139,7 +139,7 @@ fn connection(status: &Status, id: &str) -> Seen {
     if connection.connected {
         return Seen::Reached;
     }
-    let mut why = format!("the connection {id} is {}", connection.state.as_str());
+    let mut why = format!("the connection {id} is {}", connection.word());
     if let Some(error) = &connection.error {
         why.push_str(&format!(": {error}"));
     }

@@ -153,7 +153,7 @@ fn row(connection: &Connection) -> [String; 5] {
     let version = connection.version.as_ref().map_or_else(String::new, |version| format!("  {version}"));
     [
         clean(&connection.id),
-        connection.state.as_str().to_owned(),
+        connection.word().to_owned(),
         models,
         connection.latency.filter(|_| connection.connected).map_or_else(String::new, milliseconds),
         clean(&format!("{}{version}", connection.endpoint)),

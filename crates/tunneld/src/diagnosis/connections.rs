@@ -1,7 +1,7 @@
 //! The model servers, as they answered just now: pure.
 
 use tunnel_api::Check;
-use tunnel_broker::{BackendKind, BackendState, BackendStatus};
+use tunnel_broker::{BackendKind, BackendState, BackendStatus, Health};
 
 use super::check::{Subject, took};
 use crate::view;
@@ -40,6 +40,10 @@ fn judge(backend: &BackendStatus, another_serves: bool) -> Check {
             let detail = format!("{endpoint} is not available: {why}");
             let next_step = view::start_step(backend.kind);
             if another_serves { subject.warn(detail, next_step) } else { subject.fail(detail, next_step) }
+        }
+        BackendState::Connecting if backend.health == Health::Warming => {
+            let next_step = format!("nothing, or look again in a minute: tunnelctl connections test {id}");
+            subject.warn(format!("{endpoint} is loading its model; requests wait for it"), next_step)
         }
         BackendState::Connecting => {
             let next_step = format!("look again in a moment: tunnelctl connections test {id}");
@@ -90,7 +94,7 @@ mod tests {
     use std::time::Duration;
 
     use tunnel_api::Verdict;
-    use tunnel_broker::ModelInfo;
+    use tunnel_broker::{BreakerState, ModelInfo};
 
     use super::*;
 
@@ -101,6 +105,8 @@ mod tests {
             kind: BackendKind::Ollama,
             endpoint: format!("http://{id}:1"),
             state,
+            health: Health::Up,
+            breaker: BreakerState::Closed,
             version: Some("0.12.0".to_owned()),
             models: vec![model; n_models],
             latency: Some(Duration::from_millis(3)),

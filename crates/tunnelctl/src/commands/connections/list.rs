@@ -109,7 +109,7 @@ impl Listed {
 
     fn state(&self) -> &'static str {
         match self.use_ {
-            Use::Used => self.report.connection.state.as_str(),
+            Use::Used => self.report.connection.word(),
             Use::Off => "off",
             Use::NotServed => "not served",
         }
