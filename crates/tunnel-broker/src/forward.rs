@@ -58,7 +58,7 @@ pub(crate) async fn forward(
                 let failure = error.failure(&route, &terms);
                 let again = can_be_sent_again(&call, &payload);
                 let asked = Asked { shared, call: &call, again, spread, route: &route };
-                match search.failed(&asked, &error, failure, permit) {
+                match Box::pin(search.failed(&asked, &error, failure, permit)).await {
                     None => continue,
                     Some(told) => return told.answer(shared, call),
                 }

@@ -11,6 +11,7 @@ use tracing::debug;
 
 use crate::attempt::{Another, AttemptError, Blame};
 use crate::body::Body;
+use crate::budget::ASK_AGAIN;
 use crate::call::Call;
 use crate::conn::Conn;
 use crate::connect::ConnectError;
@@ -115,7 +116,7 @@ impl Search {
 
     /// Takes in an attempt that brought no response. Returns what to tell the caller, or none when another backend
     /// is to be asked.
-    pub(crate) fn failed(
+    pub(crate) async fn failed(
         &mut self,
         asked: &Asked<'_>,
         error: &AttemptError,
@@ -143,7 +144,7 @@ impl Search {
         let again = match error.another() {
             Another::Never => false,
             Another::Free => true,
-            Another::OnBudget => asked.again && self.has_other(asked) && asked.takes_attempt(),
+            Another::OnBudget => asked.again && self.has_other(asked) && asked.waits_for_attempt().await,
         };
         debug!(
             request_id = ?asked.call.request_id, backend = %asked.route.backend.config.id,
@@ -264,7 +265,21 @@ impl Search {
     }
 }
 
+/// How often a request asks for an attempt whose backend has died under it. It has no answer that it could pass on
+/// instead, and when a server dies with many requests on it their turn comes within a few seconds.
+const ASKS: u32 = 4;
+
 impl Asked<'_> {
+    async fn waits_for_attempt(&self) -> bool {
+        for _ in 1..ASKS {
+            if self.takes_attempt() {
+                return true;
+            }
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
+        self.takes_attempt()
+    }
+
     fn takes_attempt(&self) -> bool {
         self.shared.budget.take(Instant::now())
     }

@@ -10,6 +10,7 @@ mod listing;
 mod measuring;
 mod probing;
 mod routing;
+mod soaking;
 mod stopping;
 mod streaming;
 mod support;
