@@ -24,7 +24,7 @@ use crate::path::Dialect;
 use crate::permit::Permit;
 use crate::route::{NoRoute, Spread, Standing};
 use crate::shared::Shared;
-use crate::table::Route;
+use crate::table::{Route, Table};
 use crate::track::RequestState;
 use crate::upstream::Upstream;
 
@@ -105,8 +105,7 @@ impl Search {
                 }
                 let wanted = wanted(call, spread, &self.tried);
                 let limit = until.saturating_duration_since(Instant::now());
-                let warm =
-                    |table: &crate::table::Table| !matches!(table.route(&wanted), Err(NoRoute::Warming(_)));
+                let warm = |table: &Table| !matches!(table.route(&wanted), Err(NoRoute::Warming(_)));
                 shared.wait_until(limit, warm).await;
                 return Ok(());
             }
@@ -173,15 +172,17 @@ impl Search {
         }
         let lookable = may_say_loading(backend.config.kind, &head, length);
         let keepable = length.is_none_or(|length| length <= kept::LONGEST as u64);
-        if !lookable && !(keepable && self.moves_on(asked, status)) {
+        // What may say that the model is being loaded is read first: that takes nothing out of the budget.
+        let decided = (!lookable).then(|| keepable && self.moves_on(asked, status));
+        if decided == Some(false) {
             let response = Response::from_parts(head, body);
             return Weighed::Pass(Box::new((response, conn, permit)));
         }
         let Some(body) = kept::read(&mut conn, body).await else {
             permit.failed();
             let failure = Failure::Lost(backend.config.id.clone());
-            let last = lookable && !self.moves_on(asked, status);
-            return self.put_aside(asked, Told::Refused(failure), last);
+            let again = decided.unwrap_or_else(|| self.moves_on(asked, status));
+            return self.put_aside(asked, Told::Refused(failure), again);
         };
         let loading = lookable && says_loading(&body);
         let kept = Kept { route: route.clone(), head, body };
@@ -198,9 +199,9 @@ impl Search {
             self.note(told);
             return Weighed::Again;
         }
-        let last = lookable && !self.moves_on(asked, status);
+        let again = decided.unwrap_or_else(|| self.moves_on(asked, status));
         debug!(
-            request_id = ?call.request_id, backend = %backend.config.id, status = status.as_u16(), again = !last,
+            request_id = ?call.request_id, backend = %backend.config.id, status = status.as_u16(), again,
             "backend refuses"
         );
         if status.is_server_error() {
@@ -208,14 +209,14 @@ impl Search {
         } else {
             permit.succeeded(conn)
         }
-        self.put_aside(asked, told, last)
+        self.put_aside(asked, told, again)
     }
 
-    fn put_aside(&mut self, asked: &Asked<'_>, told: Told, last: bool) -> Weighed {
+    fn put_aside(&mut self, asked: &Asked<'_>, told: Told, again: bool) -> Weighed {
         self.tried.push(Arc::clone(&asked.route.backend.upstream));
         self.note(told);
         match self.told.take() {
-            Some(told) if last => Weighed::Tell(told),
+            Some(told) if !again => Weighed::Tell(told),
             told => {
                 self.told = told;
                 Weighed::Again
