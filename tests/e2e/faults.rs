@@ -134,8 +134,10 @@ fn complaint(fault: Fault, company: Company, row: &Row) -> Option<String> {
         return Some(format!("the other server was not asked: {}", row.error));
     }
     let typed = match fault {
-        // The bytes are the server's and pass as they are: the client says what its JSON says.
+        // The bytes are the server's and pass as they are: the client complains of its JSON.
         Fault::BadJson => true,
+        // So it does of a line that broke off; the error in the API's words comes behind it.
+        Fault::TruncatedInLine if row.stream => true,
         // The head is with the caller: all that is left to say it with is the connection.
         _ if fault.is_midway() && !row.stream => row.kind == "own" || row.kind == "transport",
         _ => row.kind == "own",

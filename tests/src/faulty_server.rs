@@ -47,13 +47,15 @@ pub enum Fault {
     BadChunk,
     /// JSON that is none, in an answer that HTTP finds complete.
     BadJson,
-    /// The end of the connection in the middle of the answer, and of a line.
+    /// The end of the connection in the middle of the answer.
     Truncated,
+    /// The end of the connection in the middle of a line of a stream.
+    TruncatedInLine,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Refuse,
         Self::HangBeforeHead,
         Self::HangMidway,
@@ -64,6 +66,7 @@ impl Fault {
         Self::BadChunk,
         Self::BadJson,
         Self::Truncated,
+        Self::TruncatedInLine,
     ];
 
     /// Its name in messages, ids and models.
@@ -79,12 +82,25 @@ impl Fault {
             Self::BadChunk => "bad-chunk",
             Self::BadJson => "bad-json",
             Self::Truncated => "truncated",
+            Self::TruncatedInLine => "truncated-in-line",
         }
     }
 
     /// Tells whether the caller has part of the answer when it happens.
     pub fn is_midway(self) -> bool {
-        matches!(self, Self::HangMidway | Self::ResetMidway | Self::BadChunk | Self::Truncated)
+        match self {
+            Self::HangMidway
+            | Self::ResetMidway
+            | Self::BadChunk
+            | Self::Truncated
+            | Self::TruncatedInLine => true,
+            Self::Refuse
+            | Self::HangBeforeHead
+            | Self::ResetBeforeHead
+            | Self::ServerError
+            | Self::NotHttp
+            | Self::BadJson => false,
+        }
     }
 }
 
@@ -215,8 +231,7 @@ impl Asked {
                 });
                 format!("{}{text}", framing(&format!("content-length: {}", text.len())))
             }
-            Fault::Truncated if self.streamed => {
-                // A line that has begun, so that the end is not even at a boundary of the stream's own.
+            Fault::TruncatedInLine if self.streamed => {
                 text.push_str(if self.api.is_sse() { "data: {\"choi" } else { "{\"mod" });
                 format!("{}{}", framing("transfer-encoding: chunked"), chunk(&text))
             }
@@ -254,7 +269,7 @@ async fn fail(mut stream: TcpStream, fault: Fault, asked: &Asked) -> Result<()> 
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
             stream.set_zero_linger()?;
         }
-        Fault::BadChunk | Fault::BadJson | Fault::Truncated => {
+        Fault::BadChunk | Fault::BadJson | Fault::Truncated | Fault::TruncatedInLine => {
             stream.write_all(asked.beginning(fault).as_bytes()).await?;
         }
     }
