@@ -16,6 +16,8 @@ use serde_json::json;
 
 /// `requestTimeout` and `firstByteTimeout`, in seconds: the least that the configuration allows.
 const SILENCE_S: u64 = 5;
+/// `connectionTimeout`, in seconds.
+const CONNECT_S: u64 = 1;
 /// A client that has not heard by then has been left waiting: the silence, another server's answer, and room for a
 /// machine that runs four clients at once.
 const LATE: Duration = Duration::from_secs(SILENCE_S + 8);
@@ -91,6 +93,7 @@ impl Scene {
         connections.push(json!({"id": "healthy", "type": "ollama", "url": healthy.url(), "priority": 1}));
         let options = WorldOptions::default()
             .with("connections", connections)
+            .with("connectionTimeout", CONNECT_S)
             .with("requestTimeout", SILENCE_S)
             .with("firstByteTimeout", SILENCE_S);
         let world = lab.world_with(options).await?;
@@ -129,8 +132,9 @@ fn complaint(fault: Fault, company: Company, row: &Row) -> Option<String> {
         let whole = company == Company::Paired && row.finished && row.text == healthy;
         return (!whole).then(|| format!("an end that is none, after {:?}", row.text));
     }
-    // Spared by the rules of failover: nothing of an answer had come, and the body is at hand.
-    if company == Company::Paired && matches!(fault, Fault::Refuse | Fault::ServerError) {
+    // What the rules of failover promise: nothing of an answer had come, and the body is at hand.
+    let spared = matches!(fault, Fault::Refuse | Fault::BlackHole | Fault::ServerError);
+    if company == Company::Paired && spared {
         return Some(format!("the other server was not asked: {}", row.error));
     }
     let typed = match fault {
@@ -191,8 +195,8 @@ fn each_fault_is_an_error_of_the_clients_own_or_the_answer_of_another_server() -
     scenario(async |lab| {
         let scene = Scene::start(lab).await?;
         let began = Instant::now();
-        for server in scene.faulty.iter().filter(|server| server.fault() == Fault::Refuse) {
-            server.refuse().await;
+        for server in &scene.faulty {
+            server.fall().await?;
         }
         let gateway = format!("http://{}", scene.world.daemon.gateway());
         let mut complaints = judge("gateway", &ask(&clients, &gateway, "-").await?);
@@ -201,7 +205,8 @@ fn each_fault_is_an_error_of_the_clients_own_or_the_answer_of_another_server() -
             complaints.extend(judge("relay", &ask(&clients, &base, &token).await?));
         }
         measured("faults and official clients", format!("all in {:.1} s", began.elapsed().as_secs_f64()));
-        for server in scene.faulty.iter().filter(|server| server.fault() != Fault::Refuse) {
+        let falls = |fault| matches!(fault, Fault::Refuse | Fault::BlackHole);
+        for server in scene.faulty.iter().filter(|server| !falls(server.fault())) {
             ensure!(server.asked() > 0, "{} was never asked: nothing was tested", server.fault().name());
         }
         ensure!(complaints.is_empty(), "{} complaints:\n{}", complaints.len(), complaints.join("\n"));

@@ -15,9 +15,9 @@ use tokio::task::JoinSet;
 
 /// A request that has no end by then has failed.
 const LIMIT: Duration = Duration::from_secs(60);
-/// What a scripted server waits before it answers: about what the small real model takes, so that the least loaded
-/// server is not always a scripted one.
-const SCRIPTED_DELAY_MS: u64 = 20;
+/// What a scripted server waits before it answers: somewhat more than the small real model takes, so that the least
+/// loaded server is not always a scripted one.
+const SCRIPTED_DELAY_MS: u64 = 40;
 
 /// Why a request failed.
 #[derive(Clone, Debug)]

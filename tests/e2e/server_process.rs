@@ -54,7 +54,7 @@ impl ServerProcess {
         }
         let (port, log) = (ports::free()?, lab.folder(id, "server.log")?.join("server.log"));
         let process = spawn(id, kind, port, &log)?;
-        let mut server = Self { id, kind, port, log, process };
+        let server = Self { id, kind, port, log, process };
         server.wait_until_ready().await?;
         Ok(Some(server))
     }
@@ -106,7 +106,7 @@ impl ServerProcess {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
     }
 
-    async fn wait_until_ready(&mut self) -> Result<()> {
+    async fn wait_until_ready(&self) -> Result<()> {
         let caller = Caller::new(self.addr());
         eventually("the server has loaded its model", START_LIMIT, async || {
             caller.get("/health").send().await.is_ok_and(|reply| reply.status() == 200)

@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::{
     io::AsyncWriteExt as _,
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     task::JoinSet,
 };
 
@@ -24,13 +25,17 @@ use crate::{
 
 /// How many tokens of a stream come before it fails.
 const TOKENS_BEFORE: u64 = 3;
+/// A queue that takes nobody for so long is full.
+const FULL_AFTER: Duration = Duration::from_millis(300);
 
 /// A way to fail. Where an answer had begun, part of it has come by then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fault {
-    /// Nobody listens any more: [`FaultyServer::refuse`] begins it.
+    /// Nobody listens any more: [`FaultyServer::fall`] begins it.
     Refuse,
+    /// Whoever connects hears nothing at all: [`FaultyServer::fall`] begins it.
+    BlackHole,
     /// Silence where the head should come.
     HangBeforeHead,
     /// Silence in the middle of the answer.
@@ -55,8 +60,9 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Refuse,
+        Self::BlackHole,
         Self::HangBeforeHead,
         Self::HangMidway,
         Self::ResetBeforeHead,
@@ -73,6 +79,7 @@ impl Fault {
     pub fn name(self) -> &'static str {
         match self {
             Self::Refuse => "refuse",
+            Self::BlackHole => "black-hole",
             Self::HangBeforeHead => "hang-before-head",
             Self::HangMidway => "hang-midway",
             Self::ResetBeforeHead => "reset-before-head",
@@ -95,6 +102,7 @@ impl Fault {
             | Self::Truncated
             | Self::TruncatedInLine => true,
             Self::Refuse
+            | Self::BlackHole
             | Self::HangBeforeHead
             | Self::ResetBeforeHead
             | Self::ServerError
@@ -111,7 +119,12 @@ pub struct FaultyServer {
     fault: Fault,
     asked: Arc<AtomicUsize>,
     tasks: Mutex<JoinSet<()>>,
+    /// What keeps a black hole full.
+    filling: Mutex<Option<Filling>>,
 }
+
+/// A listener that nobody accepts from, and who waits there.
+type Filling = (TcpListener, Vec<TcpStream>);
 
 impl FaultyServer {
     /// Starts one with these models; it speaks the API of Ollama and that of OpenAI.
@@ -133,7 +146,7 @@ impl FaultyServer {
                 while connections.try_join_next().is_some() {}
             }
         });
-        Ok(Self { addr, fault, asked, tasks: Mutex::new(tasks) })
+        Ok(Self { addr, fault, asked, tasks: Mutex::new(tasks), filling: Mutex::default() })
     }
 
     /// Its address as a base URL.
@@ -151,11 +164,32 @@ impl FaultyServer {
         self.asked.load(Ordering::Relaxed)
     }
 
-    /// Closes its listener and its connections: from now on connecting is refused.
-    pub async fn refuse(&self) {
+    /// Closes its listener and its connections, for the faults that begin before a request: from now on connecting is
+    /// refused, or leads nowhere.
+    pub async fn fall(&self) -> Result<()> {
+        if !matches!(self.fault, Fault::Refuse | Fault::BlackHole) {
+            return Ok(());
+        }
         let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         tasks.shutdown().await;
+        if self.fault == Fault::BlackHole {
+            let filling = fill(self.addr).await?;
+            *self.filling.lock().unwrap_or_else(PoisonError::into_inner) = Some(filling);
+        }
+        Ok(())
     }
+}
+
+/// Listens without accepting and fills the queue: the kernel then drops whatever asks to connect.
+async fn fill(addr: SocketAddr) -> Result<Filling> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(addr)?;
+    let (listener, mut waiting) = (socket.listen(1)?, Vec::new());
+    while let Ok(stream) = tokio::time::timeout(FULL_AFTER, TcpStream::connect(addr)).await {
+        waiting.push(stream?);
+    }
+    Ok((listener, waiting))
 }
 
 async fn serve(mut stream: TcpStream, fault: Fault, models: &[String], asked: &AtomicUsize) -> Result<()> {
@@ -244,9 +278,9 @@ impl Asked {
 
 async fn fail(mut stream: TcpStream, fault: Fault, asked: &Asked) -> Result<()> {
     match fault {
-        // It listens until it is told to refuse; who comes before gets the nearest thing.
+        // The first two listen until they are told to fall; who comes before gets the nearest thing.
         Fault::Refuse | Fault::ResetBeforeHead => stream.set_zero_linger()?,
-        Fault::HangBeforeHead => std::future::pending().await,
+        Fault::BlackHole | Fault::HangBeforeHead => std::future::pending().await,
         Fault::NotHttp => stream.write_all(b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n").await?,
         Fault::ServerError => {
             let error = if asked.api.is_sse() {
@@ -266,7 +300,7 @@ async fn fail(mut stream: TcpStream, fault: Fault, asked: &Asked) -> Result<()> 
         Fault::ResetMidway => {
             stream.write_all(asked.beginning(fault).as_bytes()).await?;
             // A reset throws away what the peer has not read yet: let it read the beginning.
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
             stream.set_zero_linger()?;
         }
         Fault::BadChunk | Fault::BadJson | Fault::Truncated | Fault::TruncatedInLine => {
