@@ -66,7 +66,12 @@ impl ServerProcess {
 
     /// Its entry in `connections`.
     pub(crate) fn connection(&self) -> Value {
-        json!({"id": self.id, "type": self.kind.connection_type(), "url": format!("http://{}", self.addr())})
+        let (kind, url) = (self.kind.connection_type(), format!("http://{}", self.addr()));
+        match self.kind {
+            // As many as it has slots.
+            Kind::LlamaCpp => json!({"id": self.id, "type": kind, "url": url, "maxConcurrent": 2}),
+            Kind::Ollama => json!({"id": self.id, "type": kind, "url": url}),
+        }
     }
 
     /// Kills it with SIGKILL.
