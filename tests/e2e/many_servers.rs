@@ -191,6 +191,10 @@ fn report(interruptions: &[Interruption], outcomes: &[Outcome], rate: f64) {
         measured(ROW, interruption.describe(outcomes));
     }
     let each = by_server(outcomes.iter());
+    for (outcome, failure) in outcomes.iter().filter_map(|one| Some((one, one.failure.as_ref()?))) {
+        let place = place(interruptions, outcome);
+        measured(ROW, format!("failed: {place}, {:?}: {failure}", outcome.connection));
+    }
     let failed = outcomes.iter().filter(|one| one.failure.is_some()).count();
     measured(
         ROW,
@@ -202,24 +206,25 @@ fn report(interruptions: &[Interruption], outcomes: &[Outcome], rate: f64) {
     );
 }
 
-fn judge(interruptions: &[Interruption], outcomes: &[Outcome]) -> Result<()> {
-    let during = |outcome: &Outcome| {
-        let met = interruptions.iter().rev().find(|one| one.began <= outcome.ended);
-        met.map_or_else(
-            || "before all".to_owned(),
-            |one| {
-                format!(
-                    "{:?} {:+.2} s",
-                    (one.id, one.trial),
-                    (outcome.sent.max(one.began) - one.began).as_secs_f64()
-                )
-            },
-        )
+/// Says during which trial a request ended, and how long after its beginning it was sent.
+fn place(interruptions: &[Interruption], outcome: &Outcome) -> String {
+    let Some(one) = interruptions.iter().rev().find(|one| one.began <= outcome.ended) else {
+        return "before all".to_owned();
     };
+    let (sign, sent) = match outcome.sent.checked_duration_since(one.began) {
+        Some(after) => ('+', after),
+        None => ('-', one.began - outcome.sent),
+    };
+    format!("{} {:?} {sign}{:.3} s", one.id, one.trial, sent.as_secs_f64())
+}
+
+fn judge(interruptions: &[Interruption], outcomes: &[Outcome]) -> Result<()> {
     let failed: Vec<String> = outcomes
         .iter()
         .filter(|outcome| !interruptions.iter().any(|one| one.excuses(outcome)))
-        .filter_map(|outcome| Some(format!("{}: {}", during(outcome), outcome.failure.as_ref()?)))
+        .filter_map(|outcome| {
+            Some(format!("{}: {}", place(interruptions, outcome), outcome.failure.as_ref()?))
+        })
         .collect();
     ensure!(
         failed.is_empty(),
