@@ -17,7 +17,7 @@ use crate::clock;
 use crate::http1::Reader;
 
 /// Longest wait for anything, so that no measure hangs on a peer that does.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// What closes the JSON of an upload after its filling.
 const UPLOAD_END: &[u8] = b"\"}";
 
@@ -45,7 +45,8 @@ impl Door {
         .into_bytes()
     }
 
-    fn connect(&self) -> anyhow::Result<TcpStream> {
+    /// Opens a connection with limits on every wait.
+    pub(crate) fn connect(&self) -> anyhow::Result<TcpStream> {
         let stream = TcpStream::connect_timeout(&self.addr, PATIENCE)
             .with_context(|| format!("connecting to {}", self.addr))?;
         stream.set_nodelay(true)?;
@@ -521,7 +522,8 @@ fn token_delays(door: &Door, end: Instant) -> anyhow::Result<Vec<u64>> {
     Ok(delays)
 }
 
-fn check_status(reader: &Reader, received: &[u8]) -> anyhow::Result<()> {
+/// Fails unless the answer is a 200 or has no head yet.
+pub(crate) fn check_status(reader: &Reader, received: &[u8]) -> anyhow::Result<()> {
     match reader.status() {
         Some(200) | None => Ok(()),
         Some(status) => {

@@ -12,6 +12,7 @@ mod http1;
 mod long_path;
 mod machine;
 mod measure;
+mod open_loop;
 mod process;
 mod proxy;
 mod report;
@@ -166,7 +167,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     ensure!(cli.rounds > 0, "at least one round is needed");
     let lengths = if cli.quick { Lengths::QUICK } else { Lengths::USUAL };
     let mut scenes = if cli.only.is_empty() {
-        vec![Scene::Tunnel, Scene::Long, Scene::Gateway, Scene::Relay]
+        vec![Scene::Tunnel, Scene::Long, Scene::Gateway, Scene::GatewayLatency, Scene::Relay]
     } else {
         cli.only.clone()
     };

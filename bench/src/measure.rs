@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::backend::Script;
 use crate::engine::{self, Connections, Load, OpenStreams, quantile};
+use crate::open_loop;
 use crate::targets::{Scene, Target};
 
 /// Which way is up.
@@ -19,14 +20,31 @@ pub(crate) struct Column {
     pub(crate) key: &'static str,
     pub(crate) title: &'static str,
     pub(crate) better: Better,
+    pub(crate) against: Against,
+}
+
+/// How a value is held against the reference's of the same round.
+#[derive(Debug, Clone, Copy, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Against {
+    /// Not at all: it is the instrument's own.
+    Nothing,
+    /// As a share of it.
+    Ratio,
+    /// As what is added to it, and the most that is to be added.
+    Added { bar: f64 },
 }
 
 const fn more(key: &'static str, title: &'static str) -> Column {
-    Column { key, title, better: Better::More }
+    Column { key, title, better: Better::More, against: Against::Ratio }
 }
 
 const fn less(key: &'static str, title: &'static str) -> Column {
-    Column { key, title, better: Better::Less }
+    Column { key, title, better: Better::Less, against: Against::Ratio }
+}
+
+const fn added(key: &'static str, title: &'static str, bar: f64) -> Column {
+    Column { key, title, better: Better::Less, against: Against::Added { bar } }
 }
 
 /// How long one measure lasts, before and while it counts.
@@ -35,6 +53,7 @@ pub(crate) struct Lengths {
     pub(crate) warm_up: Duration,
     pub(crate) length: Duration,
     pub(crate) long_path: Duration,
+    pub(crate) open_loop: Duration,
 }
 
 impl Lengths {
@@ -42,19 +61,31 @@ impl Lengths {
         warm_up: Duration::from_millis(200),
         length: Duration::from_millis(1200),
         long_path: Duration::from_secs(4),
+        open_loop: Duration::from_secs(5),
     };
     pub(crate) const QUICK: Self = Self {
         warm_up: Duration::from_millis(100),
         length: Duration::from_millis(400),
         long_path: Duration::from_secs(2),
+        open_loop: Duration::from_secs(2),
     };
 }
 
 /// One run on one target; it fills one column or a few.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Measure {
-    OneCaller { p99: Option<Column> },
-    Callers { n: usize, rate: Column, p50: Option<Column>, p99: Option<Column>, cpu: Option<Column> },
+    OneCaller {
+        p99: Option<Column>,
+    },
+    /// 1,000 requests a second, whatever becomes of them.
+    FixedRate,
+    Callers {
+        n: usize,
+        rate: Column,
+        p50: Option<Column>,
+        p99: Option<Column>,
+        cpu: Option<Column>,
+    },
     FirstToken,
     NewConnections,
     Burst,
@@ -68,6 +99,14 @@ pub(crate) enum Measure {
 
 const ONE: Column = less("one_p50_us", "1 caller, p50 µs");
 const ONE_P99: Column = less("one_p99_us", "1 caller, p99 µs");
+const FIXED_P50: Column = added("fixed_p50_ms", "1,000 req/s, p50 ms", 0.2);
+const FIXED_P99: Column = added("fixed_p99_ms", "1,000 req/s, p99 ms", 1.0);
+const FIXED_LATE: Column = Column {
+    key: "fixed_late_p99_ms",
+    title: "sent late by the generator, p99 ms",
+    better: Better::Less,
+    against: Against::Nothing,
+};
 const FIRST_P50: Column = less("first_token_p50_us", "first token of a stream, p50 µs");
 const FIRST_P99: Column = less("first_token_p99_us", "first token of a stream, p99 µs");
 const NEW: Column = more("new_per_s", "new connection each, req/s");
@@ -116,6 +155,7 @@ impl Measure {
                 Self::Burst,
                 Self::Download,
             ],
+            Scene::GatewayLatency => vec![Self::FixedRate],
             Scene::Relay => vec![
                 Self::OneCaller { p99: Some(ONE_P99) },
                 Self::Callers {
@@ -145,6 +185,7 @@ impl Measure {
             Self::Callers { rate, p50, p99, cpu, .. } => {
                 [Some(rate), p50, p99, cpu].into_iter().flatten().collect()
             }
+            Self::FixedRate => vec![FIXED_P50, FIXED_P99, FIXED_LATE],
             Self::FirstToken => vec![FIRST_P50, FIRST_P99],
             Self::NewConnections => vec![NEW],
             Self::Burst => vec![BURST],
@@ -160,13 +201,17 @@ impl Measure {
     /// Measures once; the values are those of [`Measure::columns`].
     pub(crate) fn run(self, target: &Target, lengths: Lengths) -> anyhow::Result<Vec<f64>> {
         let door = &target.door;
-        let Lengths { warm_up, length, long_path } = lengths;
+        let Lengths { warm_up, length, long_path, open_loop } = lengths;
         let load = |callers, connections| Load { callers, connections, warm_up, length };
         Ok(match self {
             Self::OneCaller { p99 } => {
                 let seen = engine::one_caller(door, warm_up, length)?;
                 let p99 = p99.map(|_| seen.quantile_us(0.99));
                 [Some(seen.quantile_us(0.5)), p99].into_iter().flatten().collect()
+            }
+            Self::FixedRate => {
+                let seen = open_loop::run(door, 1_000, warm_up, open_loop)?;
+                vec![seen.latency_ms(0.5), seen.latency_ms(0.99), seen.late_ms(0.99)]
             }
             Self::FirstToken => {
                 let seen = engine::first_token(door, warm_up, length)?;

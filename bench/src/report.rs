@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use serde_json::json;
 
-use crate::measure::{Better, Column};
+use crate::measure::{Against, Better, Column};
 use crate::targets::{Peer, Scene};
 
 /// All values of one scene.
@@ -53,9 +53,23 @@ impl Table {
             .filter(|ratio| ratio.is_finite())
     }
 
+    /// Returns the median of what `peer` adds to the reference of the same round.
+    fn added(&self, peer: Peer, column: Column) -> Option<f64> {
+        let pairs = self.rounds(peer, column).iter().zip(self.rounds(self.scene.reference(), column));
+        median(pairs.filter_map(|(one, reference)| Some(one.as_ref()? - reference.as_ref()?)).collect())
+    }
+
     /// Returns how far ours is ahead of `other`: above 1 is better, whichever way the column goes.
     fn lead(&self, other: Peer, column: Column) -> Option<f64> {
-        let ratio = self.ratio(Peer::Ours, other, column)?;
+        let ratio = match column.against {
+            Against::Nothing => return None,
+            Against::Ratio => self.ratio(Peer::Ours, other, column)?,
+            // Of the medians: what a single round adds may be next to nothing, and its ratio anything.
+            Against::Added { .. } => {
+                let (ours, other) = (self.added(Peer::Ours, column)?, self.added(other, column)?);
+                (ours > 0.0 && other > 0.0).then(|| ours / other)?
+            }
+        };
         Some(match column.better {
             Better::More => ratio,
             Better::Less => 1.0 / ratio,
@@ -75,17 +89,23 @@ impl Table {
             Scene::Tunnel => "Tunnel: caller → public end → tunnel → desktop end → backend",
             Scene::Long => "Long path: 50 ms round trip, 12.5 MB/s between the two ends",
             Scene::Gateway => "Gateway: caller → local proxy → backend",
+            Scene::GatewayLatency => "Gateway at a fixed rate: what it adds to each request",
             Scene::Relay => "The relay against the gateway of the same desktop",
         };
         let reference = match self.scene.reference() {
             Peer::OwnGateway => "the gateway",
             _ => "the backend",
         };
-        writeln!(
-            text,
-            "\n## {name}\n\nMedians of the rounds; in brackets the ratio to {reference} in the same round.\n"
-        )
-        .expect("a String takes all");
+        let brackets = match self.scene {
+            Scene::GatewayLatency => {
+                "what is added to {reference} in the same round. Each latency is counted from when the \
+                 request was due, not from when it was sent"
+            }
+            _ => "the ratio to {reference} in the same round",
+        };
+        let brackets = brackets.replace("{reference}", reference);
+        writeln!(text, "\n## {name}\n\nMedians of the rounds; in brackets {brackets}.\n")
+            .expect("a String takes all");
         let mut line = |cells: Vec<String>| {
             writeln!(text, "| {} |", cells.join(" | ")).expect("a String takes all");
         };
@@ -98,10 +118,17 @@ impl Table {
             let cells = self.columns.iter().map(|column| {
                 let Some(value) = self.median(*peer, *column) else { return "–".to_owned() };
                 let reference = self.scene.reference();
-                match self.ratio(*peer, reference, *column) {
-                    Some(ratio) if *peer != reference => format!("{} ({ratio:.2})", number(value)),
-                    _ => number(value),
+                if *peer == reference {
+                    return number(value);
                 }
+                let beside = match column.against {
+                    Against::Nothing => None,
+                    Against::Ratio => {
+                        self.ratio(*peer, reference, *column).map(|ratio| format!("{ratio:.2}"))
+                    }
+                    Against::Added { .. } => self.added(*peer, *column).map(|added| format!("{added:+.3}")),
+                };
+                beside.map_or_else(|| number(value), |beside| format!("{} ({beside})", number(value)))
             });
             line(std::iter::once(peer.title(self.scene).to_owned()).chain(cells).collect());
         }
@@ -125,10 +152,23 @@ impl Table {
                 );
             }
         }
+        for (column, bar, added) in self.bars() {
+            let held = if added <= bar { "held" } else { "missed" };
+            writeln!(text, "\n- {}: ours adds {added:.3}, the bar is {bar}: {held}", column.title)
+                .expect("a String takes all");
+        }
         for failure in &self.failures {
             writeln!(text, "\n- {failure}").expect("a String takes all");
         }
         text
+    }
+
+    /// Returns the columns that have a bar, it, and what ours adds.
+    fn bars(&self) -> impl Iterator<Item = (Column, f64, f64)> {
+        self.columns.iter().filter_map(|column| match column.against {
+            Against::Added { bar } => Some((*column, bar, self.added(Peer::Ours, *column)?)),
+            Against::Nothing | Against::Ratio => None,
+        })
     }
 
     pub(crate) fn json(&self) -> serde_json::Value {
@@ -138,6 +178,7 @@ impl Table {
                     "median": self.median(*peer, *column),
                     "rounds": self.rounds(*peer, *column),
                     "ratio_to_reference": self.ratio(*peer, self.scene.reference(), *column),
+                    "added_to_reference": self.added(*peer, *column),
                 });
                 (column.key.to_owned(), cell)
             });
@@ -201,8 +242,8 @@ fn number(value: f64) -> String {
 mod tests {
     use super::*;
 
-    const RATE: Column = Column { key: "r", title: "rate", better: Better::More };
-    const DELAY: Column = Column { key: "d", title: "delay", better: Better::Less };
+    const RATE: Column = Column { key: "r", title: "rate", better: Better::More, against: Against::Ratio };
+    const DELAY: Column = Column { key: "d", title: "delay", better: Better::Less, against: Against::Ratio };
 
     #[test]
     fn numbers_read_easily() {
@@ -231,6 +272,22 @@ mod tests {
         assert!(peer == Peer::Rathole && (lead - 1.25).abs() < 1e-9);
         assert_eq!(table.ratio(Peer::Ours, Peer::Direct, RATE), Some(0.5));
         assert_eq!(table.median(Peer::Ours, RATE), Some(100.0));
+    }
+
+    #[test]
+    fn what_is_added_is_counted_round_by_round_and_held_against_its_bar() {
+        let late = Column { against: Against::Added { bar: 0.2 }, ..DELAY };
+        let mut table =
+            Table::new(Scene::GatewayLatency, vec![Peer::Direct, Peer::Ours, Peer::Nginx], vec![late]);
+        for slower in [0.0, 1.0, 5.0] {
+            table.add(Peer::Direct, late, Some(0.1 + slower));
+            table.add(Peer::Ours, late, Some(0.4 + slower));
+            table.add(Peer::Nginx, late, Some(0.25 + slower));
+        }
+        assert!((table.added(Peer::Ours, late).unwrap() - 0.3).abs() < 1e-9);
+        assert!((table.lead(Peer::Nginx, late).unwrap() - 0.5).abs() < 1e-9);
+        let text = table.markdown();
+        assert!(text.contains("(+0.300)") && text.contains("the bar is 0.2: missed"), "{text}");
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub(crate) enum Scene {
     Long,
     /// caller → local proxy → backend
     Gateway,
+    /// The same at a fixed rate, for what it adds to each request's time.
+    GatewayLatency,
     /// One daemon by both of its doors: its own gateway, and caller → relay → tunnel → the same daemon.
     Relay,
 }
@@ -30,9 +32,14 @@ impl Scene {
     /// Returns what the others are held against.
     pub(crate) fn reference(self) -> Peer {
         match self {
-            Self::Tunnel | Self::Long | Self::Gateway => Peer::Direct,
+            Self::Tunnel | Self::Long | Self::Gateway | Self::GatewayLatency => Peer::Direct,
             Self::Relay => Peer::OwnGateway,
         }
+    }
+
+    /// Whether it is about one local proxy.
+    fn is_gateway(self) -> bool {
+        matches!(self, Self::Gateway | Self::GatewayLatency)
     }
 }
 
@@ -73,7 +80,7 @@ impl Peer {
             Self::Ours => true,
             Self::OwnGateway => scene == Scene::Relay,
             Self::Rathole | Self::Bore | Self::Ssh => matches!(scene, Scene::Tunnel | Scene::Long),
-            Self::Nginx | Self::Haproxy => scene == Scene::Gateway,
+            Self::Nginx | Self::Haproxy => scene.is_gateway(),
         }
     }
 
@@ -82,9 +89,9 @@ impl Peer {
             (Self::Direct, Scene::Long) => "backend over the path",
             (Self::Direct, _) => "backend directly",
             (Self::OwnGateway, _) => "the desktop's own gateway",
-            (Self::Hyper, Scene::Gateway) => "one plain hyper proxy",
+            (Self::Hyper, scene) if scene.is_gateway() => "one plain hyper proxy",
             (Self::Hyper, _) => "two plain hyper proxies",
-            (Self::Ours, Scene::Gateway) => "**tunneld's gateway**",
+            (Self::Ours, scene) if scene.is_gateway() => "**tunneld's gateway**",
             (Self::Ours, _) => "**tunnel-relay and tunneld**",
             (Self::Rathole, _) => "rathole tcp",
             (Self::Bore, _) => "bore",
@@ -155,7 +162,7 @@ impl Workshop {
         let addr = match (peer, scene) {
             (Peer::Direct, Scene::Long) => start.long_path_to(self.backend, None)?,
             (Peer::Direct, _) => self.backend,
-            (Peer::Hyper, Scene::Gateway) => start.hyper(self.backend)?,
+            (Peer::Hyper, scene) if scene.is_gateway() => start.hyper(self.backend)?,
             (Peer::Hyper, _) => {
                 let inner = start.hyper(self.backend)?;
                 let link = start.link_to(inner)?;
@@ -226,7 +233,7 @@ impl Start<'_> {
     fn link_to(&mut self, to: SocketAddr) -> anyhow::Result<SocketAddr> {
         match self.scene {
             Scene::Long => self.long_path_to(to, None),
-            Scene::Tunnel | Scene::Gateway | Scene::Relay => Ok(to),
+            Scene::Tunnel | Scene::Gateway | Scene::GatewayLatency | Scene::Relay => Ok(to),
         }
     }
 
@@ -269,7 +276,7 @@ impl Start<'_> {
         });
         let mut public = None;
         let mut token_file = Vec::new();
-        if self.scene != Scene::Gateway {
+        if !self.scene.is_gateway() {
             let relay = self.workshop.ours("tunnel-relay")?;
             let addr_file = self.scratch.join("relay.addr");
             // A file of an earlier run would name a port of the past.
@@ -346,7 +353,9 @@ impl Start<'_> {
         // Another loopback address for each scene, since the port is always the same.
         let server = match self.scene {
             Scene::Long => Ipv4Addr::new(127, 0, 0, 12),
-            Scene::Tunnel | Scene::Gateway | Scene::Relay => Ipv4Addr::new(127, 0, 0, 11),
+            Scene::Tunnel | Scene::Gateway | Scene::GatewayLatency | Scene::Relay => {
+                Ipv4Addr::new(127, 0, 0, 11)
+            }
         };
         let control = SocketAddr::from((server, CONTROL));
         ensure!(TcpListener::bind(control).is_ok(), "port {CONTROL}, which bore cannot change, is taken");
@@ -358,7 +367,7 @@ impl Start<'_> {
                 let listen = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 13), CONTROL));
                 self.long_path_to(control, Some(listen))?
             }
-            Scene::Tunnel | Scene::Gateway | Scene::Relay => control,
+            Scene::Tunnel | Scene::Gateway | Scene::GatewayLatency | Scene::Relay => control,
         };
         let (public, to) = (free_port()?, link.ip().to_string());
         let (backend, port) = (self.workshop.backend.port().to_string(), public.to_string());
@@ -545,7 +554,7 @@ mod tests {
 
     #[test]
     fn each_scene_has_a_reference_and_ours_and_those_beside_others_have_a_rival() {
-        for scene in [Scene::Tunnel, Scene::Long, Scene::Gateway, Scene::Relay] {
+        for scene in [Scene::Tunnel, Scene::Long, Scene::Gateway, Scene::GatewayLatency, Scene::Relay] {
             let peers: Vec<_> = Peer::ALL.into_iter().filter(|peer| peer.takes_part(scene)).collect();
             assert!(peers.contains(&scene.reference()) && peers.contains(&Peer::Ours));
             assert_eq!(peers.iter().any(|peer| peer.is_rival()), scene != Scene::Relay);

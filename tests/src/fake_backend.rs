@@ -78,6 +78,7 @@ pub(crate) struct Shared {
     log: Mutex<Vec<Arc<Exchange>>>,
     named: Mutex<HashMap<String, Arc<Exchange>>>,
     probes: AtomicUsize,
+    loading: AtomicBool,
 }
 
 /// One TCP connection that was made to the backend.
@@ -189,6 +190,7 @@ impl FakeBackend {
                 log: Mutex::default(),
                 named: Mutex::default(),
                 probes: AtomicUsize::default(),
+                loading: AtomicBool::default(),
             }),
             tasks: TaskTracker::new(),
             alive: Mutex::default(),
@@ -230,6 +232,12 @@ impl FakeBackend {
         // The kernel listens already; this yields to the accepting task.
         tokio::task::yield_now().await;
         Ok(())
+    }
+
+    /// From now on, or no longer, it answers everything as llama.cpp's server does while it loads its model: 503, the
+    /// list of models and the health path among it.
+    pub fn set_loading(&self, loading: bool) {
+        self.shared.loading.store(loading, Ordering::Relaxed);
     }
 
     /// Number of connections that are open now.

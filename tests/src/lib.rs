@@ -19,6 +19,7 @@
 //! |---|---|
 //! | [`Relay`], [`Daemon`] | the real processes: start, kill, restart on the same ports, memory and CPU |
 //! | [`FakeBackend`] | a scripted model server that speaks Ollama's and OpenAI's API on real TCP |
+//! | [`FaultyServer`] | a model server that fails in one way each time it is asked to use a model |
 //! | [`FlakyLink`] | a TCP proxy that cuts, refuses, stalls, delays and limits |
 //! | [`Tap`] | a TCP proxy that records when the server's bytes passed |
 //! | [`Caller`] | a caller, of HTTP/1.1 or 2, that sees when each chunk came and hangs up when told |
@@ -45,6 +46,7 @@ mod content;
 mod daemon;
 mod desktop;
 mod fake_backend;
+mod faulty_server;
 mod figures;
 mod flaky_link;
 mod flood;
@@ -81,6 +83,7 @@ pub use daemon::{Daemon, DaemonOptions};
 pub use desktop::{Desktop, MenuEntry, Notification, Picture, Tooltip, TrayItem};
 pub use fake_backend::script::{Api, Script, Sink};
 pub use fake_backend::{Connection, Exchange, FakeBackend, FakeBackendOptions, Flavor, MODEL};
+pub use faulty_server::{Fault, FaultyServer};
 pub use figures::{Latencies, measured, skipped, soak, soak_count};
 pub use flaky_link::{FlakyLink, LinkOptions};
 pub use flood::{CutOff, flood};

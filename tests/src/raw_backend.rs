@@ -136,7 +136,8 @@ fn own_answer(head: &str) -> Vec<u8> {
     }
 }
 
-fn answer(body: &str) -> Vec<u8> {
+/// A whole answer with this JSON.
+pub(crate) fn answer(body: &str) -> Vec<u8> {
     let len = body.len();
     format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len}\r\n\r\n{body}")
         .into_bytes()
@@ -148,10 +149,13 @@ fn values<'a>(head: &'a str, name: &str) -> Vec<&'a str> {
 }
 
 /// A body and its trailers.
-type Content = (Vec<u8>, String);
+pub(crate) type Content = (Vec<u8>, String);
 
-/// Reads one request as strictly as can be: what it cannot make out fails.
-async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<Option<(String, Content)>> {
+/// Reads one request as strictly as can be: what it cannot make out fails; none at the end of the connection.
+pub(crate) async fn read_request(
+    stream: &mut TcpStream,
+    buffer: &mut Vec<u8>,
+) -> Result<Option<(String, Content)>> {
     let end = loop {
         if let Some(at) = find(buffer, b"\r\n\r\n") {
             break at;

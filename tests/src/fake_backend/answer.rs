@@ -90,6 +90,12 @@ impl Drop for Guarded {
 }
 
 async fn reply(shared: &Shared, exchange: &Arc<Exchange>, script: &Script, body: &Bytes) -> Response<Body> {
+    if shared.loading.load(Ordering::Relaxed) {
+        return json_body(
+            StatusCode::SERVICE_UNAVAILABLE,
+            &json!({"error": {"message": "Loading model", "type": "unavailable_error", "code": 503}}),
+        );
+    }
     if script.hang {
         std::future::pending::<()>().await;
     }
