@@ -58,7 +58,7 @@ impl Backend {
             priority: self.config.priority,
             weight: self.config.weight.get(),
             in_flight,
-            full: self.config.max_concurrent.is_some_and(|max| in_flight >= max.get() as usize),
+            full: self.upstream.slots.are_taken(in_flight),
             loaded,
         }
     }
@@ -99,6 +99,7 @@ impl Backend {
             last_check: report.last_check,
             error: report.error.clone(),
             in_flight: self.upstream.in_flight.load(Ordering::Relaxed),
+            queued: self.upstream.slots.n_queued(),
             error_rate: self.upstream.outcomes.error_rate(),
         }
     }

@@ -31,7 +31,7 @@ pub(crate) async fn forward(
     let mut tried: Vec<Arc<Upstream>> = Vec::new();
     let mut last = None;
     loop {
-        let Place { route, mut permit } = match place(shared, &call, spread, &mut tried).await {
+        let Place { route, mut permit } = match place(shared, &call, spread, &tried).await {
             Ok(place) => place,
             // The backend that failed is a better reason than that there is no other.
             Err(failure) => {
