@@ -31,6 +31,7 @@ mod operate;
 mod policy;
 mod premium;
 mod proxying;
+mod queueing;
 mod reloading;
 mod resuming;
 mod service;
