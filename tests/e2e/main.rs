@@ -35,6 +35,7 @@ mod operate;
 mod policy;
 mod premium;
 mod proxying;
+mod queueing;
 mod reloading;
 mod resuming;
 mod retries;

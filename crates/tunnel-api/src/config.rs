@@ -166,7 +166,8 @@ pub struct Config {
     /// Default `preferLocal`.
     pub routing_policy: RoutingPolicy,
 
-    /// Requests that wait for a free slot of a backend.
+    /// Requests that wait because all backends that could serve them work on as many as they may
+    /// (`maxConcurrent`). Slots are shared out fairly between callers.
     pub queue: Queue,
 
     /// What a request from the tunnel may reach: `"inference"`, `"all"`, or a list of patterns such as
@@ -257,9 +258,13 @@ pub enum RoutingPolicy {
 #[cfg_attr(feature = "schema", schemars(default, deny_unknown_fields))]
 pub struct Queue {
     /// Most requests that wait for one backend; a further one is answered 429. Default 64; 0: none waits.
+    ///
+    /// No caller fills the queue alone: one that has few waiting takes the place of the newest of the caller that has
+    /// most. A request that waits occupies up to 1 MiB of memory; what is beyond that of its body is not read before
+    /// its turn.
     #[cfg_attr(feature = "schema", schemars(schema_with = "schema::whole::<0, { rule::MOST_WAITING }>"))]
     pub max_waiting: usize,
-    /// Longest wait, in seconds, 1–3600. Default 60.
+    /// Longest wait, in seconds, 1–3600; one whose turn has not come by then is answered 429. Default 60.
     #[cfg_attr(feature = "schema", schemars(schema_with = "schema::seconds::<1, 3600>"))]
     #[serde(serialize_with = "write::seconds")]
     pub max_wait: Duration,

@@ -31,6 +31,11 @@ pub struct Request {
     pub path: String,
     /// How far it has come.
     pub state: RequestState,
+    /// Its position among those that wait for a free slot, 1 for the next one. None unless it waits for one. Others
+    /// may still come and go first: slots are shared out fairly between callers.
+    pub queue_position: Option<u64>,
+    /// The ids of the connections that it waits for, of which the first that can will serve it. Empty unless it waits.
+    pub waiting_for: Vec<String>,
     /// When it came.
     pub started: Timestamp,
     /// How long it has run, in milliseconds.
@@ -63,6 +68,8 @@ pub enum Ingress {
 pub enum RequestState {
     /// For a backend that can take it.
     Waiting,
+    /// It waits for a free slot, or until a model is loaded: see `waiting_for`.
+    Queued,
     /// A connection to the backend is being made.
     Connecting,
     /// The backend has it and has not answered yet: a model loads, or reads the prompt.

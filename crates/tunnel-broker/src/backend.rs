@@ -57,7 +57,7 @@ impl Backend {
             // In hundredths, so that it can be a share of itself.
             weight: self.config.weight.get().saturating_mul(self.upstream.share(now)),
             in_flight,
-            full: self.is_full(in_flight),
+            full: self.upstream.slots.are_taken(in_flight),
             loaded,
         }
     }
@@ -106,6 +106,7 @@ impl Backend {
             last_check: report.last_check,
             error: report.error.clone(),
             in_flight,
+            queued: self.upstream.slots.n_queued(),
             error_rate: self.upstream.outcomes.error_rate(),
         }
     }

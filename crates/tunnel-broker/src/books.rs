@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -6,6 +7,7 @@ use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
+use crate::admission::Ticket;
 use crate::finished::Finished;
 use crate::metrics::{Ledger, Live, MetricsSnapshot};
 use crate::track::{RunningRequest, Track};
@@ -132,11 +134,14 @@ impl Books {
     }
 
     /// Returns the requests that run, the oldest first. Those that were cancelled are over for all but themselves.
-    pub(crate) fn requests(&self) -> Vec<RunningRequest> {
+    ///
+    /// `positions`: of those that wait in the queue, by ticket.
+    pub(crate) fn requests(&self, positions: &HashMap<Ticket, usize>) -> Vec<RunningRequest> {
         let (now, today) = (Instant::now(), SystemTime::now());
         let inner = self.inner();
         let running = inner.tracks.iter().flatten().filter(|track| !track.is_cancelled());
-        let mut shown: Vec<RunningRequest> = running.map(|track| track.shown(now, today)).collect();
+        let mut shown: Vec<RunningRequest> =
+            running.map(|track| track.shown(now, today, positions)).collect();
         drop(inner);
         shown.sort_by_key(|request| std::cmp::Reverse(request.age));
         shown

@@ -224,7 +224,9 @@ impl Broker {
 
     /// Returns the requests that run, the oldest first.
     pub fn requests(&self) -> Vec<RunningRequest> {
-        self.shared.books.requests()
+        // Not under the lock of the books.
+        let positions = self.shared.queue.positions();
+        self.shared.books.requests(&positions)
     }
 
     /// Cancels the requests with this id; tells whether there were any. Callers choose ids, so there may be several.
@@ -249,7 +251,7 @@ impl Broker {
     }
 
     /// Adds what is measured to a page of metrics, whose prefix comes before each name: `requests_total`,
-    /// `tokens_total`, `bytes_total`, `requests_in_flight`, `time_to_first_token_seconds`,
+    /// `tokens_total`, `bytes_total`, `requests_in_flight`, `queued`, `queue_wait_seconds`, `time_to_first_token_seconds`,
     /// `request_duration_seconds`, `backend_up`.
     pub fn register(&self, registry: &mut Registry) {
         registry.register_collector(Box::new(Page(Arc::clone(&self.shared))));

@@ -7,6 +7,7 @@ use http::{HeaderValue, Response, StatusCode};
 use crate::body::Body;
 use crate::dialect::{ollama, openai};
 use crate::path::Dialect;
+use crate::queue::Crowd;
 
 /// Why the broker itself answers with an error. The texts go to the caller.
 ///
@@ -36,6 +37,15 @@ pub(crate) enum Failure {
     Warming(String),
     #[error("connection '{0}' is busy: as many requests run as it may run at once")]
     Full(String),
+    #[error("{}", full(.at, .crowd))]
+    QueueFull { at: Vec<String>, crowd: Crowd },
+    #[error("{}", timeout(.at, .after, .crowd))]
+    QueueTimeout { at: Vec<String>, after: Duration, crowd: Crowd },
+    #[error(
+        "connection '{id}' has been loading its model for {} s and is not ready yet (firstByteTimeout); try again, or ask \
+         another connection", .after.as_secs_f32()
+    )]
+    StillLoading { id: String, after: Duration },
     #[error("connection '{id}' could not be reached: {why}")]
     Unreachable { id: String, why: String },
     #[error("connection '{0}' broke before the response began")]
@@ -59,10 +69,14 @@ impl Failure {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::WrongDialect { .. } | Self::UploadFailed => StatusCode::BAD_REQUEST,
             Self::PathNotAllowed => StatusCode::FORBIDDEN,
-            Self::NoBackend | Self::Down { .. } | Self::Warming(_) | Self::Cancelled => {
-                StatusCode::SERVICE_UNAVAILABLE
+            Self::NoBackend
+            | Self::Down { .. }
+            | Self::Warming(_)
+            | Self::StillLoading { .. }
+            | Self::Cancelled => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Full(_) | Self::QueueFull { .. } | Self::QueueTimeout { .. } => {
+                StatusCode::TOO_MANY_REQUESTS
             }
-            Self::Full(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Unreachable { .. } | Self::Lost(_) | Self::NotHttp(_) => StatusCode::BAD_GATEWAY,
             Self::FirstByteTimeout { .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::UploadStalled => StatusCode::REQUEST_TIMEOUT,
@@ -80,8 +94,9 @@ impl Failure {
             Self::PathNotAllowed => "path_not_allowed",
             Self::NoBackend => "no_backend",
             Self::Down { .. } => "backend_down",
-            Self::Warming(_) => "backend_warming",
-            Self::Full(_) => "queue_full",
+            Self::Full(_) | Self::QueueFull { .. } => "queue_full",
+            Self::QueueTimeout { .. } => "queue_timeout",
+            Self::Warming(_) | Self::StillLoading { .. } => "backend_loading",
             Self::Unreachable { .. } => "backend_unreachable",
             Self::Lost(_) => "backend_lost",
             Self::NotHttp(_) => "backend_invalid",
@@ -96,7 +111,8 @@ impl Failure {
     fn retry_after(&self) -> Option<HeaderValue> {
         match self {
             Self::NoBackend | Self::Down { .. } => Some(HeaderValue::from_static("2")),
-            Self::Warming(_) => Some(HeaderValue::from_static("5")),
+            Self::QueueFull { crowd, .. } | Self::QueueTimeout { crowd, .. } => Some(seconds(crowd).into()),
+            Self::Warming(_) | Self::StillLoading { .. } => Some(HeaderValue::from_static("5")),
             Self::Full(_) => Some(HeaderValue::from_static("1")),
             Self::UnknownModel(_)
             | Self::UnknownConnection(_)
@@ -157,6 +173,51 @@ impl Failure {
         });
         problem.to_string().into_bytes()
     }
+}
+
+/// Returns when to come again, in seconds: when one that came now would get a slot. 1 to 60.
+fn seconds(crowd: &Crowd) -> u64 {
+    // Nothing has ended yet: a second each is a guess, better than one for all.
+    let unknown = || Duration::from_secs((crowd.waiting / crowd.slots.max(1)) as u64 + 1);
+    let wait = crowd.wait.unwrap_or_else(unknown);
+    (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).clamp(1, 60)
+}
+
+fn full(at: &[String], crowd: &Crowd) -> String {
+    let waiting = match crowd.waiting {
+        0 => "none may wait".to_owned(),
+        1 => "1 request waits already".to_owned(),
+        n => format!("{n} requests wait already"),
+    };
+    format!(
+        "{}, and {waiting} (queue.maxWaiting); {}",
+        taken(at, crowd),
+        advice(crowd, "or raise the connection's maxConcurrent if its server can do more at once")
+    )
+}
+
+fn timeout(at: &[String], after: &Duration, crowd: &Crowd) -> String {
+    format!(
+        "the request waited {} s (queue.maxWait) and its turn did not come: {}; {}",
+        after.as_secs_f32(),
+        taken(at, crowd),
+        advice(crowd, "or add a connection that has the model")
+    )
+}
+
+fn taken(at: &[String], crowd: &Crowd) -> String {
+    let ids: Vec<String> = at.iter().map(|id| format!("'{id}'")).collect();
+    let noun = if ids.len() == 1 { "connection" } else { "connections" };
+    match crowd.slots {
+        1 => format!("the only slot of {noun} {} is taken", ids.join(", ")),
+        // One that loads its model, and has no limit.
+        usize::MAX => format!("{noun} {} cannot take a request yet", ids.join(", ")),
+        n => format!("all {n} slots of {noun} {} are taken", ids.join(", ")),
+    }
+}
+
+fn advice(crowd: &Crowd, other: &str) -> String {
+    format!("try again in {} s, {other}", seconds(crowd))
 }
 
 /// The machine-readable reason of an answer that the broker made itself; an extension of the response.

@@ -40,7 +40,8 @@ impl Outcome {
 /// What a request's front door calls the caller, such as the name of an application's key: an extension of the
 /// request.
 ///
-/// It is passed on in [`Finished`] and looked at by nobody here; it never becomes a metric's label.
+/// Slots of a backend are shared out fairly between callers. Otherwise it is only passed on in [`Finished`]; it never
+/// becomes a metric's label.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallerLabel(pub Arc<str>);
 
@@ -67,7 +68,7 @@ pub struct Finished {
     pub error: Option<&'static str>,
     /// The status that the caller got. None when it left, or was cut off, before there was one.
     pub status: Option<StatusCode>,
-    /// How long it waited for its turn. Zero: requests are not queued.
+    /// How long it waited for a free slot, or until a model was loaded. Zero: it did not.
     pub queued: Duration,
     /// From the arrival to the first chunk of a streamed answer with some of its text. None for other answers.
     pub time_to_first_token: Option<Duration>,

@@ -28,9 +28,9 @@ pub(crate) async fn forward(
     let mut payload = Some(payload);
     let mut search = Search::default();
     loop {
-        let Place { route, mut permit } = match place(shared, &call, spread, &mut search.tried).await {
+        let Place { route, mut permit } = match place(shared, &call, spread, &search.tried).await {
             Ok(place) => place,
-            Err(failure) => match Box::pin(search.go_on(shared, &call, spread, failure)).await {
+            Err(failure) => match search.go_on(failure) {
                 Ok(()) => continue,
                 Err(told) => return told.answer(shared, call),
             },

@@ -5,6 +5,8 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(crate) const CONNECTION_ID: HeaderName = HeaderName::from_static("x-tunnel-connection");
 pub(crate) const MODEL: HeaderName = HeaderName::from_static("x-tunnel-model");
+pub(crate) const QUEUE_POSITION: HeaderName = HeaderName::from_static("x-tunnel-queue-position");
+pub(crate) const QUEUED_MS: HeaderName = HeaderName::from_static("x-tunnel-queued-ms");
 
 /// Removes what concerns the caller's connection, the caller's identity, or us.
 ///

@@ -28,6 +28,7 @@
 //! It does not listen, and knows nothing of tunnels, relays, users and configuration files. Who may call at
 //! all, which origins are allowed, and what a browser may do is for its caller to decide.
 
+mod admission;
 mod attempt;
 mod backend;
 mod body;
@@ -68,10 +69,12 @@ mod policy;
 mod pool;
 mod prefix;
 mod prober;
+mod queue;
 mod route;
 mod rule;
 mod search;
 mod shared;
+mod slots;
 mod status;
 mod table;
 mod tls;
@@ -79,6 +82,7 @@ mod track;
 mod upload;
 mod upstream;
 mod usage;
+mod wait;
 
 pub use body::{Body, BodyError, BoxError};
 pub use broker::{Broker, Ingress};

@@ -59,6 +59,11 @@ impl Meter {
         &self.track
     }
 
+    /// Who sent it, as far as the door said.
+    pub(crate) fn caller(&self) -> Option<Arc<str>> {
+        self.caller.as_ref().map(|label| Arc::clone(&label.0))
+    }
+
     /// Counts bytes of the request's body that have been read.
     pub(crate) fn sent(&self, n_bytes: usize) {
         self.track.bytes_in.fetch_add(n_bytes as u64, Ordering::Relaxed);
@@ -167,7 +172,10 @@ impl Meter {
             | Failure::NoBackend
             | Failure::Down { .. }
             | Failure::Warming(_)
-            | Failure::Full(_) => Ending::Refused(code),
+            | Failure::Full(_)
+            | Failure::QueueFull { .. }
+            | Failure::QueueTimeout { .. }
+            | Failure::StillLoading { .. } => Ending::Refused(code),
         };
     }
 
@@ -232,7 +240,7 @@ impl Meter {
             outcome,
             error,
             status: self.status,
-            queued: Duration::ZERO,
+            queued: self.track.queued(),
             time_to_first_token: first_chunk.map(|at| at.saturating_duration_since(self.track.started)),
             duration,
             bytes_in: self.track.bytes_in.load(Ordering::Relaxed),

@@ -124,6 +124,8 @@ struct Account {
     last_failure: Option<LastFailure>,
     /// For the page; of connections only.
     first_tokens: Buckets,
+    /// Of those that waited at all.
+    waits: Buckets,
     durations: [[Option<Box<Buckets>>; Outcome::ALL.len()]; 2],
     /// For the page; of models only, which are on few connections each.
     pairs: Vec<Pair>,
@@ -189,6 +191,9 @@ impl Ledger {
         account.enter(request, failure);
         if let Some(took) = request.time_to_first_token {
             account.first_tokens.record(took);
+        }
+        if !request.queued.is_zero() {
+            account.waits.record(request.queued);
         }
         let durations = &mut account.durations[ingress(request.ingress)][request.outcome as usize];
         durations.get_or_insert_default().record(request.duration);

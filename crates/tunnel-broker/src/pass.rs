@@ -92,12 +92,32 @@ pub(crate) fn refuse(call: &mut Call, failure: Failure) -> Response<Body> {
 /// Says whose answer it is.
 pub(crate) fn sign(headers: &mut HeaderMap, call: &Call, route: Option<&Route>) {
     number(headers, &call.request_id);
+    tell_wait(headers, call);
     let Some(route) = route else { return };
     if let Some(id) = &route.backend.id_header {
         headers.insert(headers::CONNECTION_ID, id.clone());
     }
     if let Some(name) = route.model.as_ref().and_then(|model| model.header.as_ref()) {
         headers.insert(headers::MODEL, name.clone());
+    }
+}
+
+/// Says how long the request waited for its turn, and how many were to be served first; nothing if it did not.
+fn tell_wait(headers: &mut HeaderMap, call: &Call) {
+    let waited = call.meter.track().queued();
+    if waited.is_zero() {
+        return;
+    }
+    let number = |n: u64| {
+        let mut value = HeaderValue::from(n);
+        // As with the request's id.
+        value.set_sensitive(true);
+        value
+    };
+    let ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
+    headers.insert(headers::QUEUED_MS, number(ms));
+    if let Some(position) = call.meter.track().first_position() {
+        headers.insert(headers::QUEUE_POSITION, number(position));
     }
 }
 

@@ -1,11 +1,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::admission::Key;
 use crate::backend::Backend;
 use crate::conn::Conn;
+use crate::queue::Granted;
 use crate::upstream::Upstream;
 
-/// The right to use a backend for one request, given back when dropped.
+/// The right to use a backend for one request, given back when dropped: to the one that waits for it, if any.
 #[derive(Debug)]
 pub(crate) struct Permit {
     upstream: Arc<Upstream>,
@@ -13,18 +15,38 @@ pub(crate) struct Permit {
     keep: usize,
     /// Whether the models may be others afterwards.
     probe_after: bool,
+    /// Whose turn it was, for one that was waited for. Boxed: most are not, and permits are moved a lot.
+    granted: Option<Box<Granted>>,
 }
 
 impl Permit {
-    /// Returns none when as many requests run on the backend as may run.
+    /// Returns none when as many requests run on the backend as may run, or when others wait to.
     pub(crate) fn acquire(backend: &Backend, keep: usize) -> Option<Self> {
         let upstream = &backend.upstream;
-        let limit = backend.config.max_concurrent.map_or(usize::MAX, |max| max.get() as usize);
-        if upstream.in_flight.fetch_add(1, Ordering::Relaxed) >= limit {
-            upstream.in_flight.fetch_sub(1, Ordering::Relaxed);
-            return None;
-        }
-        Some(Self { upstream: Arc::clone(upstream), keep, probe_after: false })
+        upstream.slots.take(&upstream.in_flight).then(|| Self {
+            upstream: Arc::clone(upstream),
+            keep,
+            probe_after: false,
+            granted: None,
+        })
+    }
+
+    /// Makes the permit for a slot that has been claimed for a key that waited.
+    pub(crate) fn granted(upstream: Arc<Upstream>, key: Key) -> Self {
+        Self { upstream, keep: 0, probe_after: false, granted: Some(Box::new(Granted::new(key))) }
+    }
+
+    /// The backend whose slot it is.
+    pub(crate) fn upstream(&self) -> &Arc<Upstream> {
+        &self.upstream
+    }
+
+    /// Says how many idle connections the pool keeps.
+    pub(crate) fn keeping(self, keep: usize) -> Self {
+        // A new one cannot be made out of the old one's parts: it gives its slot back when it is dropped.
+        let mut permit = self;
+        permit.keep = keep;
+        permit
     }
 
     /// Asks for a probe once the request is over.
@@ -52,9 +74,16 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.upstream.in_flight.fetch_sub(1, Ordering::Relaxed);
+        let upstream = &self.upstream;
+        if let Some(granted) = self.granted.take() {
+            granted.give_back(upstream);
+        }
+        upstream.in_flight.fetch_sub(1, Ordering::SeqCst);
+        if upstream.slots.n_waiting() > 0 {
+            upstream.queue.serve(std::slice::from_ref(upstream));
+        }
         if self.probe_after {
-            self.upstream.order_probe();
+            upstream.order_probe();
         }
     }
 }

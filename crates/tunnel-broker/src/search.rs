@@ -24,8 +24,7 @@ use crate::path::Dialect;
 use crate::permit::Permit;
 use crate::route::{NoRoute, Spread, Standing};
 use crate::shared::Shared;
-use crate::table::{Route, Table};
-use crate::track::RequestState;
+use crate::table::Route;
 use crate::upstream::Upstream;
 
 /// The search of one request for a backend that answers it.
@@ -38,10 +37,8 @@ pub(crate) struct Search {
     patient: bool,
     /// What the caller gets if nothing better is found.
     told: Option<Told>,
-    /// Since when it waits for a model that is being loaded.
-    waits: Option<Instant>,
-    /// When a backend that was loading its model may be asked again.
-    not_before: Option<Instant>,
+    /// Until when a server is asked again that answers that it loads its model.
+    loads_until: Option<Instant>,
 }
 
 /// Pause before a backend is asked again that was loading its model, whatever its probes say: if they know nothing
@@ -80,35 +77,14 @@ impl Search {
         !self.patient
     }
 
-    /// Looks for a way on when there is no backend to ask: waits for a model to be loaded, or gives those a second
-    /// chance that were slow to accept. Failing that, returns what to tell the caller.
-    pub(crate) async fn go_on(
-        &mut self,
-        shared: &Shared,
-        call: &Call,
-        spread: Spread,
-        failure: Failure,
-    ) -> Result<(), Told> {
+    /// Looks for a way on when there is no backend to ask: gives those a second chance that were slow to accept.
+    /// Failing that, returns what to tell the caller.
+    pub(crate) fn go_on(&mut self, failure: Failure) -> Result<(), Told> {
         if !self.slow.is_empty() {
             let slow = std::mem::take(&mut self.slow);
             self.tried.retain(|tried| !slow.iter().any(|slow| Arc::ptr_eq(slow, tried)));
             self.patient = true;
             return Ok(());
-        }
-        if matches!(failure, Failure::Warming(_)) {
-            let now = Instant::now();
-            let until = *self.waits.get_or_insert(now) + shared.settings().first_byte_timeout;
-            if now < until {
-                call.meter.track().enter(RequestState::Waiting);
-                if let Some(at) = self.not_before.take() {
-                    tokio::time::sleep_until(at.min(until)).await;
-                }
-                let wanted = wanted(call, spread, &self.tried);
-                let limit = until.saturating_duration_since(Instant::now());
-                let warm = |table: &Table| !matches!(table.route(&wanted), Err(NoRoute::Warming(_)));
-                shared.wait_until(limit, warm).await;
-                return Ok(());
-            }
         }
         Err(self.told.take().unwrap_or(Told::Refused(failure)))
     }
@@ -191,11 +167,15 @@ impl Search {
             backend.upstream.note_loading();
             backend.upstream.pool.put(conn, shared.settings().pool_size);
             drop(permit);
-            if !asked.again {
+            let now = Instant::now();
+            let until = *self.loads_until.get_or_insert(now + shared.settings().first_byte_timeout);
+            if !asked.again || now >= until {
                 return Weighed::Tell(told);
             }
             // Not among those that were tried: it is asked again when it is ready.
-            self.not_before = Some(Instant::now() + WARMING_PAUSE);
+            if !self.has_other_but(asked) {
+                tokio::time::sleep(WARMING_PAUSE).await;
+            }
             self.note(told);
             return Weighed::Again;
         }
@@ -247,14 +227,14 @@ impl Search {
     /// Tells whether a backend is left that could be asked.
     fn has_other(&self, asked: &Asked<'_>) -> bool {
         let Asked { shared, call, spread, .. } = *asked;
-        shared.table.load().route(&wanted(call, spread, &self.tried)).is_ok()
+        can_take(shared.table.load().route(&wanted(call, spread, &self.tried)))
     }
 
     /// The same before the backend that was asked is among those that were tried.
     fn has_other_but(&self, asked: &Asked<'_>) -> bool {
         let Asked { shared, call, spread, route, .. } = *asked;
         let tried = with(&self.tried, &route.backend.upstream);
-        shared.table.load().route(&wanted(call, spread, &tried)).is_ok()
+        can_take(shared.table.load().route(&wanted(call, spread, &tried)))
     }
 
     /// Keeps what the caller gets in the end. A server's own answer says more than we can, and the first is that of
@@ -301,6 +281,11 @@ impl Told {
             }
         }
     }
+}
+
+/// Tells whether there is a backend that takes the request, now or when it is its turn.
+fn can_take(route: Result<Route, NoRoute>) -> bool {
+    matches!(route, Ok(_) | Err(NoRoute::Full(_)))
 }
 
 /// Tells whether a backend in good health could be asked instead of `upstream`.

@@ -14,6 +14,7 @@ use crate::books::Books;
 use crate::budget::Budget;
 use crate::config::BrokerConfig;
 use crate::prober::Prober;
+use crate::queue::Queue;
 use crate::status::BackendStatus;
 use crate::table::Table;
 use crate::upstream::Upstream;
@@ -29,6 +30,7 @@ pub(crate) struct Shared {
     pub(crate) books: Arc<Books>,
     /// What may be spent on asking another backend after one has failed.
     pub(crate) budget: Budget,
+    pub(crate) queue: Arc<Queue>,
     tracker: TaskTracker,
     shutdown: CancellationToken,
 }
@@ -57,6 +59,7 @@ impl Shared {
             status: watch::Sender::new(Arc::new(Vec::new())),
             books: Arc::new(Books::new()),
             budget: Budget::new(Instant::now()),
+            queue: Arc::default(),
             tracker,
             shutdown,
         });
@@ -79,7 +82,8 @@ impl Shared {
         for config in config.backends.iter().filter(|config| config.enabled) {
             let kept = old.iter().position(|(id, upstream)| *id == config.id && upstream.is(config));
             let upstream = kept.map(|at| old.swap_remove(at).1).unwrap_or_else(|| {
-                let upstream = Arc::new(Upstream::new(config, self.shutdown.child_token()));
+                let upstream =
+                    Arc::new(Upstream::new(config, Arc::clone(&self.queue), self.shutdown.child_token()));
                 fresh.push(Prober {
                     id: config.id.clone(),
                     upstream: Arc::clone(&upstream),
@@ -87,12 +91,17 @@ impl Shared {
                 });
                 upstream
             });
+            upstream.slots.set_limit(config.max_concurrent.map(|max| max.get() as usize));
             source.upstreams.push(upstream);
         }
         self.books.measure(config.metrics_enabled);
         source.settings = Arc::new(config);
         self.publish_from(&source);
+        let current = source.upstreams.clone();
         drop(source);
+        self.queue.forget(&current);
+        // There may be more slots than before.
+        self.queue.serve(&current);
         for (_, upstream) in old {
             upstream.stop.cancel();
         }

@@ -30,6 +30,9 @@ pub struct BackendStatus {
     /// Requests that run on it. In the watch it is the count at the last change; exact in
     /// [`Broker::snapshot`](crate::Broker::snapshot).
     pub in_flight: usize,
+    /// Requests that wait for it: for a free slot, or until its model is loaded. One that waits for several
+    /// backends counts for each. As exact as `in_flight`.
+    pub queued: usize,
     /// Failed requests among the recent ones, 0 to 1. Half of the weight is forgotten with each probe.
     pub error_rate: f64,
 }

@@ -4,7 +4,7 @@ use crate::backend::Backend;
 use crate::catalog::{Catalog, ModelName};
 use crate::config::BrokerConfig;
 use crate::path::Dialect;
-use crate::route::{NoRoute, Spread, pick};
+use crate::route::{NoRoute, Spread, Standing, pick};
 use crate::upstream::Upstream;
 
 /// All that a request needs to know: one consistent picture, replaced as a whole.
@@ -87,6 +87,36 @@ impl Table {
             }
             Err(no_route) => Err(no_route),
         }
+    }
+
+    /// Returns the backends that would take a request if they had a slot free, a list for each side, in the order of
+    /// preference. Ejected ones are among them only where there is no other.
+    pub(crate) fn takers(&self, wanted: &Wanted<'_>) -> Vec<Vec<Route>> {
+        let found = |index: usize, loaded, model: Option<&Arc<ModelName>>| {
+            let backend = self.backends.get(index).filter(|backend| wanted.accepts(backend))?;
+            let candidate = backend.candidate(index, wanted.dialect, loaded);
+            let rank = match candidate.standing {
+                Standing::Healthy => 0,
+                Standing::Doubtful => 1,
+                Standing::Ejected => 2,
+                Standing::Warming | Standing::Unknown | Standing::Unauthorised | Standing::Down => {
+                    return None;
+                }
+            };
+            let route = Route { backend: Arc::clone(backend), model: model.map(Arc::clone) };
+            candidate.speaks.then_some(((rank, candidate.priority, index), route))
+        };
+        let mut takers: Vec<((u8, u32, usize), Route)> = match wanted.model {
+            None => (0..self.backends.len()).filter_map(|index| found(index, false, None)).collect(),
+            Some(name) => {
+                let served = self.catalog.find(name).iter();
+                served.filter_map(|served| found(served.backend, served.loaded, Some(&served.name))).collect()
+            }
+        };
+        takers.sort_by_key(|(order, _)| *order);
+        let has_better = takers.first().is_some_and(|((rank, ..), _)| *rank < 2);
+        takers.retain(|((rank, ..), _)| *rank < 2 || !has_better);
+        vec![takers.into_iter().map(|(_, route)| route).collect()]
     }
 
     fn acceptable(&self, wanted: &Wanted<'_>) -> impl Iterator<Item = (usize, &Arc<Backend>)> {

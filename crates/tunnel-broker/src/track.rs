@@ -1,5 +1,6 @@
 //! One request that runs: what others may see of it, and how they can end it.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -13,6 +14,7 @@ use http::HeaderValue;
 use http::uri::PathAndQuery;
 use tokio::time::Instant;
 
+use crate::admission::Ticket;
 use crate::broker::Ingress;
 use crate::catalog::ModelName;
 use crate::class::EndpointClass;
@@ -25,6 +27,8 @@ use crate::permit::Permit;
 pub enum RequestState {
     /// Its body is being read, or a backend is looked for.
     Waiting,
+    /// It waits for a free slot, or until a backend has loaded its model.
+    Queued,
     /// A connection to a backend is being opened.
     Connecting,
     /// A backend has it, or is being sent it, and has not begun to answer.
@@ -34,10 +38,11 @@ pub enum RequestState {
 }
 
 impl RequestState {
-    /// The name in documents: `waiting`, `connecting`, `first_byte`, `streaming`.
+    /// The name in documents: `waiting`, `queued`, `connecting`, `first_byte`, `streaming`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
+            Self::Queued => "queued",
             Self::Connecting => "connecting",
             Self::FirstByte => "first_byte",
             Self::Streaming => "streaming",
@@ -62,6 +67,11 @@ pub struct RunningRequest {
     pub path: String,
     /// How far it has come.
     pub state: RequestState,
+    /// Its position among those that wait for a slot, 1 for the next one; where it waits for several backends, the
+    /// best. None unless it waits for a slot.
+    pub queue_position: Option<usize>,
+    /// The ids of the backends that it waits for. Empty unless it waits.
+    pub waiting_for: Vec<String>,
     /// When it arrived.
     pub started: SystemTime,
     /// How long ago that was.
@@ -87,10 +97,22 @@ pub(crate) struct Track {
     pub(crate) tokens: AtomicU64,
     /// Microseconds from the arrival to the first bytes of the answer; 0 while there are none.
     answered_us: AtomicU64,
+    pub(crate) queue: QueueMarks,
     cancelled: AtomicBool,
     /// The task that waits for the answer's headers.
     waiter: AtomicWaker,
     placed: Mutex<Placed>,
+}
+
+/// What a request has to do with the queue. All 0 for one that never waits.
+#[derive(Debug, Default)]
+pub(crate) struct QueueMarks {
+    /// The ticket while it waits for a slot.
+    pub(crate) ticket: AtomicU64,
+    /// The position that it began with.
+    pub(crate) position: AtomicU64,
+    /// Microseconds of waits that are over.
+    pub(crate) waited_us: AtomicU64,
 }
 
 /// Where a request is. Changes a few times in its life, never with a chunk.
@@ -98,6 +120,8 @@ pub(crate) struct Track {
 pub(crate) struct Placed {
     pub(crate) connection: Option<Arc<str>>,
     pub(crate) model: Option<Arc<ModelName>>,
+    /// The ids of the backends that it waits for.
+    pub(crate) waiting_for: Vec<Arc<str>>,
     /// What the request occupies while its answer is passed on.
     hold: Option<Hold>,
 }
@@ -130,6 +154,7 @@ impl Track {
             bytes_out: AtomicU64::new(0),
             tokens: AtomicU64::new(0),
             answered_us: AtomicU64::new(0),
+            queue: QueueMarks::default(),
             cancelled: AtomicBool::new(false),
             waiter: AtomicWaker::new(),
             placed: Mutex::default(),
@@ -138,6 +163,16 @@ impl Track {
 
     pub(crate) fn enter(&self, state: RequestState) {
         self.state.store(state as u8, Ordering::Relaxed);
+    }
+
+    /// Returns how long it has waited for backends, in waits that are over.
+    pub(crate) fn queued(&self) -> Duration {
+        Duration::from_micros(self.queue.waited_us.load(Ordering::Relaxed))
+    }
+
+    /// Returns the position with which it began to wait for a slot; none when it found one free.
+    pub(crate) fn first_position(&self) -> Option<u64> {
+        Some(self.queue.position.load(Ordering::Relaxed)).filter(|position| *position > 0)
     }
 
     /// Notes the first bytes of the answer.
@@ -219,7 +254,13 @@ impl Track {
         }
     }
 
-    pub(crate) fn shown(&self, now: Instant, today: SystemTime) -> RunningRequest {
+    /// `positions`: of all that wait, by ticket.
+    pub(crate) fn shown(
+        &self,
+        now: Instant,
+        today: SystemTime,
+        positions: &HashMap<Ticket, usize>,
+    ) -> RunningRequest {
         let age = now.saturating_duration_since(self.started);
         let placed = self.placed();
         RunningRequest {
@@ -230,11 +271,14 @@ impl Track {
             model: placed.model.as_ref().map(|model| model.text.to_string()),
             path: self.target.path().to_owned(),
             state: match self.state.load(Ordering::Relaxed) {
+                n if n == RequestState::Queued as u8 => RequestState::Queued,
                 n if n == RequestState::Connecting as u8 => RequestState::Connecting,
                 n if n == RequestState::FirstByte as u8 => RequestState::FirstByte,
                 n if n == RequestState::Streaming as u8 => RequestState::Streaming,
                 _ => RequestState::Waiting,
             },
+            queue_position: positions.get(&self.queue.ticket.load(Ordering::Relaxed)).copied(),
+            waiting_for: placed.waiting_for.iter().map(|id| id.to_string()).collect(),
             started: today.checked_sub(age).unwrap_or(today),
             age,
             bytes_in: self.bytes_in.load(Ordering::Relaxed),

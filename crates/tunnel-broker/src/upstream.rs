@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
+use crate::admission::LineId;
 use crate::breaker::Position;
 use crate::config::{BackendConfig, BackendKind};
 use crate::conn::Conn;
@@ -16,7 +17,9 @@ use crate::health::{Fault, Phase};
 use crate::origin::Origin;
 use crate::outcomes::Outcomes;
 use crate::pool::Pool;
+use crate::queue::Queue;
 use crate::route::Standing;
+use crate::slots::Slots;
 use crate::status::{BackendState, BreakerState, Health};
 
 /// A model server: its connections, its load, and what its prober last saw.
@@ -24,11 +27,16 @@ use crate::status::{BackendState, BreakerState, Health};
 /// Outlives a change of the configuration that leaves id, kind and URL as they are.
 #[derive(Debug)]
 pub(crate) struct Upstream {
+    /// No other has it, now or later.
+    pub(crate) id: LineId,
     pub(crate) kind: BackendKind,
     url: Url,
     pub(crate) origin: Origin,
     pub(crate) pool: Pool,
     pub(crate) in_flight: AtomicUsize,
+    pub(crate) slots: Slots,
+    /// Where those are that wait for a slot; one for all backends.
+    pub(crate) queue: Arc<Queue>,
     pub(crate) outcomes: Outcomes,
     /// Replaced after each probe; read when the table is built, not by requests.
     report: RwLock<Arc<Report>>,
@@ -69,13 +77,17 @@ const LONGEST_OPEN: Duration = Duration::from_secs(30);
 const FRESH: Duration = Duration::from_secs(1);
 
 impl Upstream {
-    pub(crate) fn new(config: &BackendConfig, stop: CancellationToken) -> Self {
+    pub(crate) fn new(config: &BackendConfig, queue: Arc<Queue>, stop: CancellationToken) -> Self {
+        static LAST_ID: AtomicU64 = AtomicU64::new(0);
         Self {
+            id: LAST_ID.fetch_add(1, Ordering::Relaxed) + 1,
             kind: config.kind,
             url: config.url.clone(),
             origin: Origin::new(config.kind, &config.url),
             pool: Pool::default(),
             in_flight: AtomicUsize::new(0),
+            slots: Slots::default(),
+            queue,
             outcomes: Outcomes::new(LONGEST_OPEN),
             report: RwLock::new(Arc::new(Report {
                 state: BackendState::Connecting,

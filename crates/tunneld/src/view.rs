@@ -57,6 +57,7 @@ pub(crate) fn current(status: &Status, broker: &Broker) -> Status {
             connection.in_flight = backend.in_flight as u64;
             let now = self::connection(&backend);
             (connection.health, connection.breaker) = (now.health, now.breaker);
+            connection.queued = backend.queued as u64;
         }
     }
     status.timestamp = Timestamp::now();
@@ -112,7 +113,7 @@ pub(crate) fn connection(backend: &BackendStatus) -> Connection {
         quality: quality(connected, backend.latency, backend.error_rate),
         error: backend.error.clone(),
         in_flight: backend.in_flight as u64,
-        queued: 0,
+        queued: backend.queued as u64,
         breaker: match backend.breaker {
             BreakerState::Closed => Breaker::Closed,
             BreakerState::Open => Breaker::Open,
@@ -222,7 +223,6 @@ fn without_effect(config: &Config) -> Vec<&'static str> {
     let nobody_serves = |kind| matches!(kind, ConnectionType::Cloud | ConnectionType::Plugin);
     let keys = [
         ("routingPolicy", config.routing_policy != default.routing_policy),
-        ("queue", config.queue != default.queue),
         ("cloudProxyAudience", config.cloud_proxy_audience != default.cloud_proxy_audience),
         (
             "connections.credential",
@@ -286,6 +286,7 @@ mod tests {
             last_check: None,
             error: None,
             in_flight: 0,
+            queued: 0,
             error_rate: 0.0,
         }
     }

@@ -28,6 +28,12 @@ impl Collector for Page {
             let label = [("backend", &*backend.label)];
             up.encode_family(&label)?.encode_gauge(&u64::from(backend.is_up()))?;
         }
+        let help = "Requests that wait for a free slot of a backend, or for its model";
+        let mut queued = encoder.encode_descriptor("queued", help, None, MetricType::Gauge)?;
+        for backend in &self.0.table.load().backends {
+            let label = [("backend", &*backend.label)];
+            queued.encode_family(&label)?.encode_gauge(&(backend.upstream.slots.n_queued() as u64))?;
+        }
         Ok(())
     }
 }
@@ -95,6 +101,15 @@ impl Ledger {
             if account.first_tokens.count() > 0 {
                 let labels = [("backend", &**self.connection_labels.name(place))];
                 histogram(first.encode_family(&labels)?, &account.first_tokens)?;
+            }
+        }
+
+        let help = "How long LLM requests waited for a free slot, of those that had to wait";
+        let mut waits = encoder.encode_descriptor("queue_wait", help, seconds, MetricType::Histogram)?;
+        for (place, account) in self.connections.iter().enumerate() {
+            if account.waits.count() > 0 {
+                let labels = [("backend", &**self.connection_labels.name(place))];
+                histogram(waits.encode_family(&labels)?, &account.waits)?;
             }
         }
 

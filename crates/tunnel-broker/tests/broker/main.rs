@@ -9,6 +9,7 @@ mod health;
 mod listing;
 mod measuring;
 mod probing;
+mod queueing;
 mod routing;
 mod soaking;
 mod stopping;

@@ -201,7 +201,9 @@ async fn a_full_backend_is_passed_over_and_all_full_is_429() {
     let held = spawn_send(&bench, Ingress::Local, chat("m"));
     let _first = arrival(&mut at_a).await;
     assert_eq!(bench.by(chat("m")).await, "b");
-    bench.broker.reconfigure(settings(vec![one]));
+    let mut alone = settings(vec![one]);
+    alone.queue.max_waiting = 0;
+    bench.broker.reconfigure(alone);
     let response = bench.send(chat("m")).await;
     assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
     assert!(response.headers().contains_key("retry-after"));

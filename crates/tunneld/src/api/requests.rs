@@ -62,10 +62,13 @@ fn shown(request: RunningRequest) -> Request {
         },
         state: match request.state {
             tunnel_broker::RequestState::Waiting => RequestState::Waiting,
+            tunnel_broker::RequestState::Queued => RequestState::Queued,
             tunnel_broker::RequestState::Connecting => RequestState::Connecting,
             tunnel_broker::RequestState::FirstByte => RequestState::FirstByte,
             tunnel_broker::RequestState::Streaming => RequestState::Streaming,
         },
+        queue_position: request.queue_position.map(|position| position as u64),
+        waiting_for: request.waiting_for,
         started: Timestamp::try_from(request.started).unwrap_or_default(),
         duration_ms: u64::try_from(request.age.as_millis()).unwrap_or(u64::MAX),
         bytes_out: request.bytes_out,

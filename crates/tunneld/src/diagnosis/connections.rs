@@ -113,6 +113,7 @@ mod tests {
             last_check: None,
             error: (state != BackendState::Connected).then(|| "connection refused".to_owned()),
             in_flight: 0,
+            queued: 0,
             error_rate: 0.0,
         }
     }

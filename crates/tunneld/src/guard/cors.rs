@@ -11,7 +11,7 @@ const PRIVATE_NETWORK_ASKED: HeaderName = HeaderName::from_static("access-contro
 const PRIVATE_NETWORK_ALLOWED: HeaderName = HeaderName::from_static("access-control-allow-private-network");
 /// What a page may read besides the safe-listed headers.
 const EXPOSED: HeaderValue = HeaderValue::from_static(
-    "x-request-id, x-tunnel-connection, x-tunnel-model, retry-after, tunneld-version",
+    "x-request-id, x-tunnel-connection, x-tunnel-model, x-tunnel-queue-position, x-tunnel-queued-ms, retry-after, tunneld-version",
 );
 /// Seconds a browser may remember a preflight: short, since the config can change.
 const PREFLIGHT_MAX_AGE: HeaderValue = HeaderValue::from_static("600");

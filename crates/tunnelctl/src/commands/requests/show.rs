@@ -68,7 +68,10 @@ pub(super) fn table(requests: &Requests, rates: &Rates, short: bool) -> Table {
             Cell::new(request.model.as_deref().unwrap_or("-")),
             Cell::new(request.connection.as_deref().unwrap_or("-")),
             Cell::new(door(request.ingress)),
-            Cell::new(state(request.state)),
+            Cell::new(match request.queue_position {
+                Some(position) => format!("{}, {position}.", state(request.state)),
+                None => state(request.state).to_owned(),
+            }),
             Cell::new(seconds(request.duration_ms / 1000)),
             Cell::new(request.tokens.to_string()),
             Cell::new(rates.of(request).map_or_else(String::new, |rate| format!("{rate:.1}"))),
@@ -93,7 +96,7 @@ fn id_length(requests: &Requests) -> usize {
 pub(super) fn explanation(request: &Request, look: &Look) -> String {
     let connection = match (&request.connection, request.state) {
         (Some(connection), _) => connection.as_str(),
-        (None, RequestState::Waiting) => "none yet: it waits for one that can take it",
+        (None, RequestState::Waiting) => "none yet: one is looked for that can take it",
         (None, _) => "none yet",
     };
     let facts = [
@@ -101,6 +104,7 @@ pub(super) fn explanation(request: &Request, look: &Look) -> String {
         ("model", request.model.clone().unwrap_or_else(|| "none".to_owned())),
         ("connection", connection.to_owned()),
         ("state", state_in_words(request.state).to_owned()),
+        ("waits", waits(request)),
         ("came", format!("{:.0} through {}", request.started, door_in_words(request.ingress))),
         ("runs for", seconds(request.duration_ms / 1000)),
         ("path", request.path.clone()),
@@ -108,7 +112,18 @@ pub(super) fn explanation(request: &Request, look: &Look) -> String {
     ];
     let line =
         |(name, value): (&str, String)| format!("{} {}\n", look.dim(&format!("{name:<10}")), clean(&value));
-    facts.into_iter().map(line).collect()
+    facts.into_iter().filter(|(_, value)| !value.is_empty()).map(line).collect()
+}
+
+/// Says what a request waits for, and how many go first; empty if it does not wait.
+fn waits(request: &Request) -> String {
+    let connections = request.waiting_for.join(" or ");
+    match request.queue_position {
+        _ if connections.is_empty() => String::new(),
+        Some(1) => format!("for a free slot of {connections}; it is the next one"),
+        Some(position) => format!("for a free slot of {connections}; it is number {position} in the queue"),
+        None => format!("for {connections} to load its model"),
+    }
 }
 
 fn door(ingress: Ingress) -> &'static str {
@@ -130,6 +145,7 @@ fn door_in_words(ingress: Ingress) -> &'static str {
 fn state(state: RequestState) -> &'static str {
     match state {
         RequestState::Waiting => "waiting",
+        RequestState::Queued => "queued",
         RequestState::Connecting => "connecting",
         RequestState::FirstByte => "thinking",
         RequestState::Streaming => "answering",
@@ -139,7 +155,8 @@ fn state(state: RequestState) -> &'static str {
 
 fn state_in_words(state: RequestState) -> &'static str {
     match state {
-        RequestState::Waiting => "waiting for a connection that can take it",
+        RequestState::Waiting => "its prompt is being read, or a connection is looked for that can take it",
+        RequestState::Queued => "it waits for its turn, or until the model is loaded",
         RequestState::Connecting => "the connection to the model server is being made",
         RequestState::FirstByte => {
             "the model server has it and has not answered yet: it loads the model, or reads the prompt"
@@ -213,6 +230,28 @@ ID        MODEL        CONNECTION  DOOR    STATE       FOR  TOKENS  TOKENS/S
         let text = explanation(&request("a1", 3, 2000), &Look::plain());
         assert!(text.contains("connection ollama\n") && text.contains("the answer flows\n"), "{text}");
         let waiting = Request { connection: None, state: RequestState::Waiting, ..request("a", 0, 0) };
-        assert!(explanation(&waiting, &Look::plain()).contains("none yet: it waits"), "{text}");
+        assert!(explanation(&waiting, &Look::plain()).contains("none yet: one is looked for"), "{text}");
+        assert!(!explanation(&waiting, &Look::plain()).contains("waits"), "{text}");
+    }
+
+    #[test]
+    fn one_that_is_queued_tells_its_position_and_for_what() {
+        let queued = |position, waiting_for: &[&str]| Request {
+            connection: None,
+            state: RequestState::Queued,
+            queue_position: position,
+            waiting_for: waiting_for.iter().map(|id| (*id).to_owned()).collect(),
+            ..request("a", 0, 0)
+        };
+        let text = |request| explanation(&request, &Look::plain());
+        let told = text(queued(Some(3), &["gpu", "laptop"]));
+        assert!(told.contains("for a free slot of gpu or laptop; it is number 3 in the queue"), "{told}");
+        let told = text(queued(Some(1), &["gpu"]));
+        assert!(told.contains("it is the next one"), "{told}");
+        let told = text(queued(None, &["gpu"]));
+        assert!(told.contains("for gpu to load its model"), "{told}");
+        let list = requests(&[queued(Some(3), &["gpu"])]);
+        let table = table(&list, &Rates::default(), true).text(&Look::plain(), None);
+        assert!(table.contains("queued, 3."), "{table}");
     }
 }
