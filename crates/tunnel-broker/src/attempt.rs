@@ -32,6 +32,8 @@ pub(crate) async fn attempt(
     payload: &mut Option<Payload>,
     limits: Limits,
 ) -> Result<(Response<Incoming>, Conn), AttemptError> {
+    // A secret that is gone since the last probe: nothing may be sent without it.
+    upstream.authorization().map_err(|why| AttemptError::Connect(ConnectError::NoSecret(why)))?;
     // A body that can be sent once only gets a new connection: one from the pool may be closed already.
     let replayable = payload.as_ref().is_some_and(Payload::is_whole);
     let pooled = if replayable { upstream.pool.take() } else { None };
@@ -57,7 +59,7 @@ async fn send(
     conn: &mut Conn,
     first_byte: Duration,
 ) -> Result<Response<Incoming>, ExchangeError> {
-    let (request, watch) = call.request(payload, &upstream.origin).ok_or(ExchangeError::UploadFailed)?;
+    let (request, watch) = call.request(payload, upstream).ok_or(ExchangeError::UploadFailed)?;
     call.meter.connected();
     exchange(conn, request, watch.as_deref(), first_byte).await
 }

@@ -6,7 +6,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::HOST;
+use http::header::{AUTHORIZATION, HOST};
+use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -14,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::conn::Conn;
 use crate::dialect::ProbeError;
+use crate::profile::Text;
 use crate::upload::{Upload, UploadWatch, Upstate};
 use crate::upstream::Upstream;
 
@@ -80,7 +82,7 @@ pub(crate) struct Limits {
 /// Gets a small document from a backend: for probes.
 pub(crate) async fn get(
     upstream: &Upstream,
-    path: &'static str,
+    path: &Text,
     limits: &Limits,
 ) -> Result<(StatusCode, Bytes), ProbeError> {
     if let Some(conn) = upstream.pool.take() {
@@ -97,25 +99,29 @@ pub(crate) async fn get(
 async fn get_on(
     mut conn: Conn,
     upstream: &Upstream,
-    path: &'static str,
+    path: &Text,
     limits: &Limits,
 ) -> Result<(StatusCode, Bytes), ProbeError> {
-    let strange = || ProbeError::Strange { path, server: "an HTTP server" };
-    let silent = || ProbeError::Silent { path, after: limits.answer };
-    let target = upstream.origin.target(&http::uri::PathAndQuery::from_static(path)).ok_or_else(strange)?;
+    let strange = || ProbeError::Strange { path: path.clone(), server: Text::Borrowed("an HTTP server") };
+    let silent = || ProbeError::Silent { path: path.clone(), after: limits.answer };
+    let target = PathAndQuery::try_from(&**path).map_err(|_| strange())?;
+    let target = upstream.origin.target(&target).ok_or_else(strange)?;
     let mut request = Request::new(Upload::Empty);
     *request.uri_mut() = target.into();
     request.headers_mut().insert(HOST, upstream.origin.authority.clone());
+    if let Some(authorization) = upstream.authorization()? {
+        request.headers_mut().insert(AUTHORIZATION, authorization);
+    }
     let answer = async {
         let response = exchange(&mut conn, request, None, limits.answer).await.map_err(|e| match e {
             ExchangeError::Silent => silent(),
             ExchangeError::NotHttp => strange(),
             ExchangeError::Lost | ExchangeError::UploadStalled | ExchangeError::UploadFailed => {
-                ProbeError::Broken(path)
+                ProbeError::Broken(path.clone())
             }
         })?;
         let (head, body) = response.into_parts();
-        let body = collect(&mut conn, body).await.ok_or(ProbeError::Broken(path))?;
+        let body = collect(&mut conn, body).await.ok_or(ProbeError::Broken(path.clone()))?;
         Ok((head.status, body))
     };
     let answer = tokio::time::timeout(limits.answer, answer).await.unwrap_or(Err(silent()))?;

@@ -7,6 +7,7 @@ mod headers;
 mod listing;
 mod measuring;
 mod probing;
+mod profiles;
 mod routing;
 mod stopping;
 mod streaming;

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -144,6 +144,8 @@ pub(crate) struct FakeShared {
     /// Requests that the script got.
     pub(crate) requests: AtomicUsize,
     pub(crate) probes: AtomicUsize,
+    /// Whether the script answers probes, too.
+    bare: AtomicBool,
 }
 
 impl Fake {
@@ -174,6 +176,7 @@ impl Fake {
             open: AtomicUsize::new(0),
             requests: AtomicUsize::new(0),
             probes: AtomicUsize::new(0),
+            bare: AtomicBool::new(false),
         });
         let script: Script = Arc::new(move |exchange| Box::pin(script(exchange)));
         let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
@@ -191,6 +194,16 @@ impl Fake {
         };
         tracker.spawn(stop.clone().run_until_cancelled_owned(accepting));
         Self { addr, shared, stop, tracker }
+    }
+
+    /// A server whose script answers everything.
+    pub(crate) async fn bare<F>(script: impl Fn(Exchange) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Option<Exchange>> + Send + 'static,
+    {
+        let fake = Self::start(&[], script).await;
+        fake.shared.bare.store(true, Ordering::SeqCst);
+        fake
     }
 
     /// A server that answers each request with its own name and the request's target and body.
@@ -266,7 +279,8 @@ async fn serve(stream: TcpStream, shared: Arc<FakeShared>, script: Script) {
     let _open = Open(Arc::clone(&shared));
     let mut next = Exchange::read(stream, BytesMut::new()).await;
     while let Some(mut exchange) = next {
-        if exchange.method == "GET" && is_probe(&exchange.target) {
+        let bare = shared.bare.load(Ordering::SeqCst);
+        if exchange.method == "GET" && is_probe(&exchange.target) && !bare {
             shared.probes.fetch_add(1, Ordering::SeqCst);
             let models = shared.models.lock().unwrap().clone();
             match models {
