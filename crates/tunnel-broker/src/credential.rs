@@ -80,6 +80,16 @@ impl Credential {
         });
     }
 
+    /// Tells whether it is not known yet whether there is a secret.
+    pub fn is_awaited(&self) -> bool {
+        matches!(*self.0.secret.borrow(), Secret::Awaited)
+    }
+
+    /// Tells whether there is a secret.
+    pub fn is_known(&self) -> bool {
+        matches!(*self.0.secret.borrow(), Secret::Known(_))
+    }
+
     /// Returns the header's value; marked as sensitive.
     pub(crate) fn header(&self) -> Result<HeaderValue, NoSecret> {
         let name = || self.0.name.clone();

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde_json::{Map, Value};
-use tunnel_api::connection::ConnectionKind;
+use tunnel_api::connection::Api;
 use tunnel_api::{Config, Model, Status};
 
 use crate::cli::App;
@@ -102,7 +102,7 @@ impl Target {
         };
         let speaks_ollama = |model: &Model| {
             model.connections.iter().any(|id| {
-                status.connections.get(id).is_some_and(|connection| connection.kind == ConnectionKind::Ollama)
+                status.connections.get(id).is_some_and(|connection| connection.speaks(Api::Ollama))
             })
         };
         let model = match wanted {
