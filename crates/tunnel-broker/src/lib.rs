@@ -88,8 +88,8 @@ pub use metrics::{
 };
 pub use policy::{Denied, RemotePaths};
 pub use profile::{
-    Api, HealthCheck, Lists, Loaded, ModelCall, ModelList, Names, PluginError, Profile, Recommended, Side, Speaks,
-    Text, VersionCheck,
+    Api, HealthCheck, Lists, Loaded, ModelCall, ModelList, Names, PluginError, Profile, Recommended, Side,
+    Speaks, Text, VersionCheck,
 };
 pub use rule::{PathRule, PathRuleError};
 pub use status::{BackendState, BackendStatus, ModelInfo, OfferedModel};

@@ -154,14 +154,19 @@ mod tests {
         let Addresses::Socket(path) = origin.addresses() else { panic!("no socket") };
         assert_eq!(path.to_str(), Some("/run/my plugin.sock"));
         assert_eq!(target(&origin, "/v1/models"), "/v1/models");
-        assert_eq!((origin.authority.to_str().unwrap(), origin.shown.as_str()), ("localhost", "unix:///run/my%20plugin.sock"));
+        assert_eq!(
+            (origin.authority.to_str().unwrap(), origin.shown.as_str()),
+            ("localhost", "unix:///run/my%20plugin.sock")
+        );
         assert!(origin.is_loopback() && origin.keeps_secrets());
     }
 
     #[test]
     fn secrets_stay_on_this_machine_or_under_tls() {
         let keeps = |url| origin(BackendKind::Cloud, url).keeps_secrets();
-        assert!(keeps("https://relay.example") && keeps("http://127.0.0.1:8080") && keeps("http://localhost"));
+        assert!(
+            keeps("https://relay.example") && keeps("http://127.0.0.1:8080") && keeps("http://localhost")
+        );
         assert!(!keeps("http://relay.example") && !keeps("http://10.0.0.1") && !keeps("http://0.0.0.0"));
     }
 }

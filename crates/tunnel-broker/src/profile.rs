@@ -26,8 +26,8 @@ pub(crate) use llamacpp::PROFILE as LLAMACPP;
 pub(crate) use lmstudio::PROFILE as LMSTUDIO;
 pub(crate) use ollama::PROFILE as OLLAMA;
 pub(crate) use openai::PROFILE as OPENAI;
-pub use plugin::PluginError;
 pub(crate) use plugin::PROFILE as PLUGIN;
+pub use plugin::PluginError;
 pub(crate) use vllm::PROFILE as VLLM;
 
 /// A text that is part of the program, or that a server sent.

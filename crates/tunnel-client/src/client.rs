@@ -13,8 +13,8 @@ use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
-use tunnel_api::credential::{StoredCredential, StoredCredentials};
 use tunnel_api::connection::ConnectionTest;
+use tunnel_api::credential::{StoredCredential, StoredCredentials};
 use tunnel_api::{
     AuthStatus, Connections, Detected, Devices, Diagnosis, ErrorBody, Events, Health, Key, KeyRequest, Keys,
     LoginBegun, LoginFlow, LoginStatus, Metrics, Models, NewKey, Requests, Status, TunnelAnswer, Usage,

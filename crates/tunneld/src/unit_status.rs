@@ -24,8 +24,7 @@ pub(crate) async fn follow(mut status: watch::Receiver<Arc<Status>>, soft: Cance
 }
 
 fn line(status: &Status) -> String {
-    let backends =
-        || status.connections.values().filter(|connection| !connection.is_tunnel());
+    let backends = || status.connections.values().filter(|connection| !connection.is_tunnel());
     let up = backends().filter(|backend| backend.connected).count();
     let tunnel = match (status.tunnel.state, &status.tunnel.last_error) {
         (TunnelState::Connected, _) | (_, None) => status.tunnel.state.to_string(),

@@ -62,8 +62,7 @@ pub(crate) fn current(status: &Status, broker: &Broker) -> Status {
 
 /// Judges a snapshot: can requests be answered, and does all work that is switched on.
 pub(crate) fn health(status: &Status) -> HealthStatus {
-    let mut backends =
-        status.connections.values().filter(|connection| !connection.is_tunnel());
+    let mut backends = status.connections.values().filter(|connection| !connection.is_tunnel());
     if !backends.clone().any(|backend| backend.connected) {
         return HealthStatus::Unhealthy;
     }

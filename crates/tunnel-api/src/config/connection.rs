@@ -86,8 +86,11 @@ pub enum ConnectionType {
 pub(super) fn connections(top: &mut Section<'_>) -> Vec<ConnectionConfig> {
     top.sections("connections", |section| {
         let id = section.require("id", "Connection id must be given", id);
-        let kind =
-            section.require("type", "Connection type must be given: one of ollama, openai, llamacpp, vllm, lmstudio, cloud, plugin", kind);
+        let kind = section.require(
+            "type",
+            "Connection type must be given: one of ollama, openai, llamacpp, vllm, lmstudio, cloud, plugin",
+            kind,
+        );
         let url = section.require("url", "Connection URL must be given", |value| url(value, kind));
         let rest = ConnectionConfig {
             priority: section.read("priority", 0, rule::natural("Connection priority")),
@@ -114,9 +117,12 @@ fn id(value: &Value) -> Result<String, Rejection> {
 }
 
 fn kind(value: &Value) -> Result<ConnectionType, Rejection> {
-    let known = value.as_str().and_then(|text| ConnectionType::ALL.into_iter().find(|kind| kind.as_str() == text));
+    let known =
+        value.as_str().and_then(|text| ConnectionType::ALL.into_iter().find(|kind| kind.as_str() == text));
     known.ok_or_else(|| {
-        let mut rule = "Connection type must be one of: ollama, openai, llamacpp, vllm, lmstudio, cloud, plugin".to_owned();
+        let mut rule =
+            "Connection type must be one of: ollama, openai, llamacpp, vllm, lmstudio, cloud, plugin"
+                .to_owned();
         if let Some(meant) = value.as_str().and_then(meant) {
             rule.push_str(&format!("; did you mean {}?", meant.as_str()));
         }
@@ -126,7 +132,8 @@ fn kind(value: &Value) -> Result<ConnectionType, Rejection> {
 
 /// Returns the type that people write in other ways, too: `llama.cpp`, `LM Studio`, `VLLM`.
 fn meant(text: &str) -> Option<ConnectionType> {
-    let plain: String = text.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
+    let plain: String =
+        text.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
     let known = ConnectionType::ALL.into_iter().find(|kind| kind.as_str() == plain);
     known.or(match plain.as_str() {
         "llama" | "llamaserver" => Some(ConnectionType::Llamacpp),
@@ -137,15 +144,8 @@ fn meant(text: &str) -> Option<ConnectionType> {
 
 impl ConnectionType {
     /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::Ollama,
-        Self::Openai,
-        Self::Llamacpp,
-        Self::Vllm,
-        Self::Lmstudio,
-        Self::Cloud,
-        Self::Plugin,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Ollama, Self::Openai, Self::Llamacpp, Self::Vllm, Self::Lmstudio, Self::Cloud, Self::Plugin];
 
     /// Returns the name that the configuration uses.
     pub fn as_str(self) -> &'static str {
@@ -171,7 +171,10 @@ fn url(value: &Value, kind: Option<ConnectionType>) -> Result<Url, Rejection> {
         _ => {
             let url = rule::http_url("Connection URL", value)?;
             if kind == Some(ConnectionType::Cloud) && url.scheme() == "http" && !rule::is_loopback(&url) {
-                return Err("Connection URL of type cloud must start with https:// unless it is a loopback address".into());
+                return Err(
+                    "Connection URL of type cloud must start with https:// unless it is a loopback address"
+                        .into(),
+                );
             }
             Ok(url)
         }

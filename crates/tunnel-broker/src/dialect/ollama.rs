@@ -57,7 +57,8 @@ mod tests {
 
     #[test]
     fn a_recorded_entry_is_described_as_the_same_ollama_did() {
-        let entry = json!({"name":"smollm2:135m","modified_at":"2026-11-21T09:56:48.275999716Z","size":98363007});
+        let entry =
+            json!({"name":"smollm2:135m","modified_at":"2026-11-21T09:56:48.275999716Z","size":98363007});
         let name = "smollm2:135m".to_owned();
         let model = Listed { name, loaded: true, size_bytes: None, api: Api::Ollama, entry };
         let expected =

@@ -125,20 +125,20 @@ impl Asker<'_> {
                     }
                 }
                 // That it wants a secret says more than that it lacks a path.
-                Answer::Refused(error) => {
-                    match refusal {
-                        Some(ProbeError::Unauthorised { .. }) => {}
-                        Some(_) if !error.is_final() => {}
-                        Some(_) | None => refusal = Some(error),
-                    }
-                }
+                Answer::Refused(error) => match refusal {
+                    Some(ProbeError::Unauthorised { .. }) => {}
+                    Some(_) if !error.is_final() => {}
+                    Some(_) | None => refusal = Some(error),
+                },
             }
         }
         let speaks = if every && answered { speaks } else { profile.speaks };
         match refusal.filter(|_| !answered) {
             None => Ok((listing, speaks)),
             // A server that lists nothing is fine when the configuration says what it has.
-            Some(ProbeError::Status { status: StatusCode::NOT_FOUND, .. }) if declared => Ok((listing, speaks)),
+            Some(ProbeError::Status { status: StatusCode::NOT_FOUND, .. }) if declared => {
+                Ok((listing, speaks))
+            }
             Some(error) => Err(error),
         }
     }
@@ -180,7 +180,9 @@ impl Asker<'_> {
                         "store a secret that it takes: tunnelctl connections credential set {}",
                         credential.name()
                     ),
-                    None => "name a stored secret as its credential under connections in the config".to_owned(),
+                    None => {
+                        "name a stored secret as its credential under connections in the config".to_owned()
+                    }
                 };
                 ProbeError::Unauthorised { path, status, step }
             }

@@ -1,4 +1,6 @@
-use super::{Cow, Duration, Lists, Loaded, ModelList, Names, Profile, Side, Speaks, Text, ollama_list, openai_list};
+use super::{
+    Cow, Duration, Lists, Loaded, ModelList, Names, Profile, Side, Speaks, Text, ollama_list, openai_list,
+};
 
 /// An account elsewhere, reached with a token: another relay, or a service with Ollama's or OpenAI's API.
 ///
@@ -24,7 +26,9 @@ pub(crate) static PROFILE: Profile = {
         start_step: Text::Borrowed(
             "see whether the account works; or mend its url and its credential under connections in the config",
         ),
-        no_models_step: Text::Borrowed("see that the account has models, and for a relay that a device is online"),
+        no_models_step: Text::Borrowed(
+            "see that the account has models, and for a relay that a device is online",
+        ),
         recommended: None,
         usual_ports: Cow::Borrowed(&[]),
         least_interval: Duration::from_secs(30),

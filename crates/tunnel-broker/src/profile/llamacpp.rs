@@ -1,6 +1,6 @@
 use super::{
-    Cow, Duration, HealthCheck, Lists, Method, ModelCall, ModelList, Names, Profile, ROUTER_STATE, Side, Speaks, Text,
-    VersionCheck, openai_list,
+    Cow, Duration, HealthCheck, Lists, Method, ModelCall, ModelList, Names, Profile, ROUTER_STATE, Side,
+    Speaks, Text, VersionCheck, openai_list,
 };
 
 /// llama.cpp's `llama-server`, with one model or as a router of several.

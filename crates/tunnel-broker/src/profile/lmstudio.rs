@@ -1,14 +1,15 @@
 use super::{
-    Cow, Duration, Lists, Loaded, Method, ModelCall, ModelList, Names, Profile, Side, Speaks, Text, openai_list,
+    Cow, Duration, Lists, Loaded, Method, ModelCall, ModelList, Names, Profile, Side, Speaks, Text,
+    openai_list,
 };
 
 /// LM Studio: its own list tells which models are in memory; the others it loads when they are asked for.
 pub(crate) static PROFILE: Profile = {
     const VALUES: &[Text] = &[Text::Borrowed("loaded")];
-    const STATE: Loaded =
-        Loaded::Told { at: Text::Borrowed("/state"), values: Cow::Borrowed(VALUES) };
+    const STATE: Loaded = Loaded::Told { at: Text::Borrowed("/state"), values: Cow::Borrowed(VALUES) };
     // Before 0.3.6 it has the second one only, which says nothing of memory.
-    const LISTS: &[ModelList] = &[openai_list("/api/v0/models", STATE), openai_list("/v1/models", Loaded::Elsewhere)];
+    const LISTS: &[ModelList] =
+        &[openai_list("/api/v0/models", STATE), openai_list("/v1/models", Loaded::Elsewhere)];
     Profile {
         name: Text::Borrowed("lmstudio"),
         product: Text::Borrowed("LM Studio"),

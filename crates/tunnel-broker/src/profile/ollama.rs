@@ -1,6 +1,6 @@
 use super::{
-    Cow, Duration, Lists, Loaded, Method, ModelCall, ModelList, Names, Profile, Recommended, Side, Speaks, Text,
-    VersionCheck, ollama_list,
+    Cow, Duration, Lists, Loaded, Method, ModelCall, ModelList, Names, Profile, Recommended, Side, Speaks,
+    Text, VersionCheck, ollama_list,
 };
 
 /// Ollama: `/api/*`, and OpenAI's API at `/v1/*`. Its version tells that it is one.

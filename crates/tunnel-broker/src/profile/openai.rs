@@ -1,6 +1,6 @@
 use super::{
-    Cow, Duration, HealthCheck, Lists, ModelList, NO_MODELS_STEP, Names, Profile, ROUTER_STATE, START_STEP, Side, Speaks,
-    Text, openai_list,
+    Cow, Duration, HealthCheck, Lists, ModelList, NO_MODELS_STEP, Names, Profile, ROUTER_STATE, START_STEP,
+    Side, Speaks, Text, openai_list,
 };
 
 /// Any server with OpenAI's API: what all of them have in common, and what is harmless to ask of those that lack it.

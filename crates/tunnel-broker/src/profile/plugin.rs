@@ -4,8 +4,8 @@ use http::uri::PathAndQuery;
 use serde::Deserialize;
 
 use super::{
-    Api, Cow, Duration, HealthCheck, Lists, Loaded, Method, ModelCall, ModelList, NO_MODELS_STEP, Names, Profile,
-    ROUTER_STATE, Side, Speaks, Text, VersionCheck, ollama_list, openai_list,
+    Api, Cow, Duration, HealthCheck, Lists, Loaded, Method, ModelCall, ModelList, NO_MODELS_STEP, Names,
+    Profile, ROUTER_STATE, Side, Speaks, Text, VersionCheck, ollama_list, openai_list,
 };
 
 /// A plugin that has not said anything of itself yet: taken for a server with OpenAI's API.
@@ -26,7 +26,9 @@ pub(crate) static PROFILE: Profile = {
         names: Names::EXACT,
         // Its address is a socket, or what it was given: nothing of it is taken for a part of the API.
         own_path: None,
-        start_step: Text::Borrowed("see why the plugin does not answer, or mend its url under connections in the config"),
+        start_step: Text::Borrowed(
+            "see why the plugin does not answer, or mend its url under connections in the config",
+        ),
         no_models_step: NO_MODELS_STEP,
         recommended: None,
         usual_ports: Cow::Borrowed(&[]),
@@ -179,7 +181,10 @@ fn lists(speaks: Speaks, at: Option<String>) -> Result<Lists, PluginError> {
 fn model_call(member: &'static str, call: Call) -> Result<ModelCall, PluginError> {
     let body = call.body.unwrap_or_else(|| r#"{"model":{model}}"#.to_owned());
     if body.len() > LONGEST_BODY || !body.contains("{model}") {
-        return Err(PluginError::Member { member, rule: "an object whose body is a short text with {model} in it" });
+        return Err(PluginError::Member {
+            member,
+            rule: "an object whose body is a short text with {model} in it",
+        });
     }
     Ok(ModelCall { method: Method::POST, path: path(member, call.path)?, body: body.into() })
 }
@@ -189,7 +194,11 @@ fn path(member: &'static str, text: String) -> Result<Text, PluginError> {
         && text.len() <= LONGEST_PATH
         && !text.contains('#')
         && PathAndQuery::try_from(text.as_str()).is_ok();
-    if fits { Ok(text.into()) } else { Err(PluginError::Member { member, rule: "a path such as /v1/models" }) }
+    if fits {
+        Ok(text.into())
+    } else {
+        Err(PluginError::Member { member, rule: "a path such as /v1/models" })
+    }
 }
 
 fn title(member: &'static str, text: &str) -> Result<Text, PluginError> {
@@ -266,14 +275,23 @@ mod tests {
             let mut description = json!({ "protocol": 1 });
             description[member] = bad;
             let error = read(description).unwrap_err();
-            assert!(matches!(error, PluginError::Member { member: told, .. } if told == member), "{member}: {error}");
+            assert!(
+                matches!(error, PluginError::Member { member: told, .. } if told == member),
+                "{member}: {error}"
+            );
         }
     }
 
     #[test]
     fn other_protocols_and_other_answers_are_no_descriptions() {
         assert_eq!(read(json!({ "protocol": 2 })), Err(PluginError::Protocol(2)));
-        for other in [json!({}), json!([1]), json!("x"), json!({ "protocol": "1" }), json!({ "protocol": 1, "api": "openai" })] {
+        for other in [
+            json!({}),
+            json!([1]),
+            json!("x"),
+            json!({ "protocol": "1" }),
+            json!({ "protocol": 1, "api": "openai" }),
+        ] {
             assert!(matches!(read(other.clone()), Err(PluginError::NotADescription { .. })), "{other}");
         }
         let endless = vec![b' '; Profile::LARGEST_DESCRIPTION + 1];

@@ -1,5 +1,6 @@
 use super::{
-    Cow, Duration, HealthCheck, Lists, Loaded, ModelList, Names, Profile, Side, Speaks, Text, VersionCheck, openai_list,
+    Cow, Duration, HealthCheck, Lists, Loaded, ModelList, Names, Profile, Side, Speaks, Text, VersionCheck,
+    openai_list,
 };
 
 /// vLLM: one model a server, in memory from the first to the last moment. It listens when the model is loaded.
@@ -27,7 +28,9 @@ pub(crate) static PROFILE: Profile = {
         unload: None,
         names: Names::EXACT,
         own_path: Some(Text::Borrowed("/v1")),
-        start_step: Text::Borrowed("start it: vllm serve MODEL; or mend its url under connections in the config"),
+        start_step: Text::Borrowed(
+            "start it: vllm serve MODEL; or mend its url under connections in the config",
+        ),
         no_models_step: Text::Borrowed("start it with a model: vllm serve MODEL"),
         recommended: None,
         usual_ports: Cow::Borrowed(&[8000]),

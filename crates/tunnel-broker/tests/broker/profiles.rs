@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use http::StatusCode;
 use serde_json::json;
-use tunnel_broker::{BackendConfig, BackendKind, BackendState, BackendStatus, Credential, Ingress, Profile, Speaks};
+use tunnel_broker::{
+    BackendConfig, BackendKind, BackendState, BackendStatus, Credential, Ingress, Profile, Speaks,
+};
 
 use crate::support::*;
 
@@ -38,10 +40,13 @@ impl Server {
             noting.lock().unwrap().push((exchange.target.clone(), sent.clone()));
             async move {
                 let body = exchange.body().await;
-                let allowed = token.is_none_or(|token| sent.is_some_and(|sent| sent == format!("Bearer {token}")));
+                let allowed =
+                    token.is_none_or(|token| sent.is_some_and(|sent| sent == format!("Bearer {token}")));
                 let answer = answers.iter().find(|(target, ..)| *target == exchange.target);
                 match answer {
-                    _ if !allowed => exchange.answer(401, "application/json", recorded!("openai-wrong-key")).await,
+                    _ if !allowed => {
+                        exchange.answer(401, "application/json", recorded!("openai-wrong-key")).await
+                    }
                     Some((_, status, body)) => exchange.answer(*status, "application/json", body).await,
                     None if exchange.method == "POST" => {
                         let body = String::from_utf8_lossy(&body);
@@ -98,7 +103,8 @@ async fn an_ollama_is_asked_for_version_models_and_memory() {
 async fn a_llama_cpp_tells_its_version_once_and_loads_before_it_is_up() {
     let loading = Server::start(&[("/health", 503, recorded!("llamacpp-loading"))]).await;
     let bench = start(settings(vec![loading.config(BackendKind::LlamaCpp)]));
-    eventually("it loads", || bench.broker.snapshot()[0].error.as_deref() == Some("still loading its model")).await;
+    eventually("it loads", || bench.broker.snapshot()[0].error.as_deref() == Some("still loading its model"))
+        .await;
 
     let server = Server::start(&[
         ("/health", 200, r#"{"status":"ok"}"#),
@@ -193,15 +199,16 @@ async fn a_plugin_behind_a_socket_is_asked_as_it_describes_itself() {
     drop(std::fs::remove_file(&path));
     let listener = tokio::net::UnixListener::bind(&path).unwrap();
     let addr = server.fake.addr;
-    let bridge = tokio_util::task::AbortOnDropHandle::new(tokio_util::task::TaskTracker::new().spawn(async move {
-        let mut open = tokio::task::JoinSet::new();
-        while let Ok((mut near, _)) = listener.accept().await {
-            open.spawn(async move {
-                let mut far = tokio::net::TcpStream::connect(addr).await.unwrap();
-                tokio::io::copy_bidirectional(&mut near, &mut far).await.ok();
-            });
-        }
-    }));
+    let bridge =
+        tokio_util::task::AbortOnDropHandle::new(tokio_util::task::TaskTracker::new().spawn(async move {
+            let mut open = tokio::task::JoinSet::new();
+            while let Ok((mut near, _)) = listener.accept().await {
+                open.spawn(async move {
+                    let mut far = tokio::net::TcpStream::connect(addr).await.unwrap();
+                    tokio::io::copy_bidirectional(&mut near, &mut far).await.ok();
+                });
+            }
+        }));
     let url = format!("unix://{}", path.to_str().unwrap().replace(' ', "%20")).parse().unwrap();
     let mut config = BackendConfig::new("x", BackendKind::Plugin, url);
     let description = br#"{"protocol":1,"name":"Mine","version":"7","health":"/alive","models":"/list"}"#;
@@ -262,7 +269,8 @@ async fn the_secret_is_sent_to_its_own_connection_alone_and_a_new_one_from_then_
     credential.set("wrong").unwrap();
     eventually("it refuses", || {
         let error = bench.broker.snapshot()[0].error.clone().unwrap_or_default();
-        error.starts_with("unauthorised: /api/tags was answered with status 401; store a secret that it takes")
+        error
+            .starts_with("unauthorised: /api/tags was answered with status 401; store a secret that it takes")
     })
     .await;
     credential.set("right").unwrap();

@@ -49,7 +49,9 @@ pub(super) async fn login(client: &Client, from: &LoginFrom, output: &Output) ->
                 .with_context(|| format!("could not read {}", file.display()))?;
             text
         }
-        None => typed(output, "Paste the token, then press Enter; it is not shown: ").await.context("could not read standard input")?,
+        None => typed(output, "Paste the token, then press Enter; it is not shown: ")
+            .await
+            .context("could not read standard input")?,
     };
     let token = text.trim();
     if token.is_empty() {

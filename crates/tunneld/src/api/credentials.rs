@@ -30,8 +30,8 @@ pub(super) async fn store(
 ) -> Result<Json<StoredCredential>, ApiError> {
     let name = checked(name)?;
     // The parser's own words would repeat parts of it.
-    let request: CredentialRequest =
-        serde_json::from_slice(&body).map_err(|_| bad_request("it takes an object with secret, a text; nothing else"))?;
+    let request: CredentialRequest = serde_json::from_slice(&body)
+        .map_err(|_| bad_request("it takes an object with secret, a text; nothing else"))?;
     let stored_in = api.vault.store(&name, request.secret.trim()).await.map_err(refused)?;
     Ok(Json(StoredCredential { connections: used_by(&api, &name), name, stored_in }))
 }
@@ -53,7 +53,9 @@ fn checked(name: String) -> Result<String, ApiError> {
     if is_connection_id(&name) && !name.starts_with("sk-") {
         return Ok(name);
     }
-    Err(bad_request("the name must be 1 to 63 characters of A-Z, a-z, 0-9, ., _ and -, and never the secret itself"))
+    Err(bad_request(
+        "the name must be 1 to 63 characters of A-Z, a-z, 0-9, ., _ and -, and never the secret itself",
+    ))
 }
 
 fn bad_request(sentence: &str) -> ApiError {
@@ -63,6 +65,7 @@ fn bad_request(sentence: &str) -> ApiError {
 fn used_by(api: &Api, name: &str) -> Vec<String> {
     let state = api.config.follow();
     let state = state.borrow();
-    let named = state.config.connections.iter().filter(|connection| connection.credential.as_deref() == Some(name));
+    let named =
+        state.config.connections.iter().filter(|connection| connection.credential.as_deref() == Some(name));
     named.map(|connection| connection.id.clone()).collect()
 }

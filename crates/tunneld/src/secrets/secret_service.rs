@@ -114,7 +114,8 @@ impl Keyring {
 impl Keyring {
     async fn names_of_connections(&self) -> Result<Vec<String>, StoreError> {
         let service = self.connect().await?;
-        let found = service.search_items(HashMap::from([("application", APPLICATION)])).await.map_err(failed)?;
+        let found =
+            service.search_items(HashMap::from([("application", APPLICATION)])).await.map_err(failed)?;
         let mut names = Vec::new();
         for item in found.unlocked.iter().chain(&found.locked) {
             let attributes = item.get_attributes().await.map_err(failed)?;

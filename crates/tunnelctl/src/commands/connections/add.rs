@@ -152,7 +152,15 @@ mod tests {
     const URL: &str = "http://127.0.0.1:8080";
 
     fn wish<'a>() -> Wish<'a> {
-        Wish { url: URL, kind: None, id: None, priority: None, weight: None, max_concurrent: None, credential: None }
+        Wish {
+            url: URL,
+            kind: None,
+            id: None,
+            priority: None,
+            weight: None,
+            max_concurrent: None,
+            credential: None,
+        }
     }
 
     fn detected() -> Detected {

@@ -39,7 +39,9 @@ async fn set(client: &Client, name: &str, output: &Output) -> anyhow::Result<u8>
     let text = typed(output, prompt).await.context("could not read standard input")?;
     let secret = text.trim();
     if secret.is_empty() {
-        output.error("there is no secret in it; whoever runs the server makes one, such as: tunnelctl keys create");
+        output.error(
+            "there is no secret in it; whoever runs the server makes one, such as: tunnelctl keys create",
+        );
         return Ok(exit::USAGE);
     }
     let stored = client.store_credential(name, secret).await?;
@@ -55,7 +57,9 @@ async fn set(client: &Client, name: &str, output: &Output) -> anyhow::Result<u8>
         ));
     } else {
         let ids = clean(&stored.connections.join(", "));
-        output.talk(&format!("it is sent to {ids} from now on; to see how they stand: tunnelctl connections list"));
+        output.talk(&format!(
+            "it is sent to {ids} from now on; to see how they stand: tunnelctl connections list"
+        ));
     }
     Ok(exit::OK)
 }

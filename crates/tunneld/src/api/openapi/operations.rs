@@ -5,12 +5,12 @@ use serde_json::json;
 use tunnel_api::config_api::{
     BackupAnswer, ConfigAnswer, ConfigBackups, ConfigCheck, ConfigOrigins, ImportAnswer, RestoreOrder,
 };
+use tunnel_api::credential::{CredentialRequest, StoredCredential, StoredCredentials};
 use tunnel_api::{
     AuthStatus, Config, Connections, Detected, Devices, Diagnosis, Events, Health, Key, KeyRequest, Keys,
     LogLevelAnswer, LoginBegun, LoginRequest, LoginStatus, Metrics, Models, NewKey, Requests, Status,
     TokenRequest, TunnelAnswer, Usage, Version, Warnings,
 };
-use tunnel_api::credential::{CredentialRequest, StoredCredential, StoredCredentials};
 use tunnel_api::{connection::ConnectionTest, log_level::LogLevelRequest};
 
 use super::document::Operation;

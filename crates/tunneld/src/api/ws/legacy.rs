@@ -70,8 +70,8 @@ fn essence(status: &Status) -> Map<String, Value> {
 
 #[cfg(test)]
 mod tests {
-    use tunnel_api::connection::ConnectionKind;
     use jiff::Timestamp;
+    use tunnel_api::connection::ConnectionKind;
     use tunnel_api::connection::ConnectionState;
 
     use super::*;

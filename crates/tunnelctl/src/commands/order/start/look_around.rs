@@ -69,9 +69,7 @@ async fn probed(client: &Client) -> Result<Connections, Error> {
 }
 
 pub(super) fn has_server(connections: &Connections) -> bool {
-    let up = |connection: &tunnel_api::Connection| {
-        !connection.is_tunnel() && connection.connected
-    };
+    let up = |connection: &tunnel_api::Connection| !connection.is_tunnel() && connection.connected;
     connections.connections.iter().any(|report| up(&report.connection))
 }
 
