@@ -30,7 +30,8 @@ async fn wait_for_error(daemon: &e2e::Daemon, id: &str, part: &str) -> Result<()
 
 /// Streams an answer and returns it; it must have a regular end.
 async fn streamed(caller: &Caller, model: &str) -> Result<String> {
-    let body = json!({ "model": model, "stream": true, "messages": [{ "role": "user", "content": "hi" }] });
+    let body = json!({ "model": model, "stream": true, "max_tokens": 16,
+        "messages": [{ "role": "user", "content": "hi" }] });
     let reply = caller.post("/v1/chat/completions").json(&body).send().await?;
     let status = reply.status();
     let text = reply.text().await?;
