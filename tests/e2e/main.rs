@@ -9,6 +9,7 @@ mod bulk;
 mod canaries;
 mod cancelling;
 mod clients;
+mod cloud;
 mod cold_start;
 mod commands;
 mod contract;

@@ -21,7 +21,7 @@ impl ApiRoute {
         let paths = document.get("paths").and_then(Value::as_object).context("a description has paths")?;
         let mut routes = Vec::new();
         for (path, methods) in paths {
-            let path = path.replace("{id}", "none");
+            let path = path.replace("{id}", "none").replace("{name}", "none");
             for method in methods.as_object().into_iter().flat_map(|methods| methods.keys()) {
                 routes.push(Self { method: method.to_uppercase(), path: path.clone() });
             }

@@ -28,9 +28,11 @@ const STALE_CHECK_SECONDS: i64 = 5 * 60;
 pub struct Connection {
     /// Unique id; `ollama` for the first local Ollama, `cloud` for the relay.
     pub id: String,
-    /// What it speaks.
+    /// What it is.
     #[serde(rename = "type")]
     pub kind: ConnectionKind,
+    /// The APIs that it speaks, as far as is known. Empty for the tunnel, and from an older daemon.
+    pub speaks: Vec<Api>,
     /// How it stands.
     pub state: ConnectionState,
     /// How it is, in more words than `state` has; `unknown` from an older daemon.
@@ -60,6 +62,23 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// Tells whether it is the tunnel to the relay rather than a server that requests go out to.
+    pub fn is_tunnel(&self) -> bool {
+        self.id == CLOUD_ID
+    }
+
+    /// Tells whether it is known to speak this API. Of an older daemon only the type tells.
+    pub fn speaks(&self, api: Api) -> bool {
+        if self.speaks.is_empty() && !self.is_tunnel() {
+            return match api {
+                Api::Ollama => self.kind == ConnectionKind::Ollama,
+                Api::Openai => true,
+                Api::Unknown => false,
+            };
+        }
+        self.speaks.contains(&api)
+    }
+
     /// Tells whether someone should look: it is down, [`Quality::Critical`] or [`Quality::Poor`], or was last
     /// checked more than five minutes before `now`. One that loads its model needs nothing but time.
     pub fn needs_attention(&self, now: Timestamp) -> bool {
@@ -158,16 +177,37 @@ pub fn quality(connected: bool, latency: Option<Duration>, error_rate: f64) -> Q
     }
 }
 
-/// What a connection speaks.
+/// An API that a connection may speak.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum Api {
+    /// Ollama's, at `/api`.
+    Ollama,
+    /// OpenAI's, at `/v1`.
+    Openai,
+    /// A value that a newer daemon sent.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
+/// What a connection is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum ConnectionKind {
     /// Ollama's API.
     Ollama,
-    /// OpenAI's API.
+    /// Any server with OpenAI's API.
     Openai,
-    /// Models on the other side of a relay.
+    /// llama.cpp's `llama-server`.
+    Llamacpp,
+    /// vLLM.
+    Vllm,
+    /// LM Studio.
+    Lmstudio,
+    /// The tunnel to the relay, or an account elsewhere.
     Cloud,
     /// A process of the user's that speaks HTTP.
     Plugin,
@@ -178,11 +218,28 @@ pub enum ConnectionKind {
 }
 
 impl ConnectionKind {
+    /// Returns the kind of this name; [`ConnectionKind::Unknown`] where there is none.
+    pub fn named(name: &str) -> Self {
+        let all = [
+            Self::Ollama,
+            Self::Openai,
+            Self::Llamacpp,
+            Self::Vllm,
+            Self::Lmstudio,
+            Self::Cloud,
+            Self::Plugin,
+        ];
+        all.into_iter().find(|kind| kind.as_str() == name).unwrap_or_default()
+    }
+
     /// Returns the name that the API and the configuration use.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ollama => "ollama",
             Self::Openai => "openai",
+            Self::Llamacpp => "llamacpp",
+            Self::Vllm => "vllm",
+            Self::Lmstudio => "lmstudio",
             Self::Cloud => "cloud",
             Self::Plugin => "plugin",
             Self::Unknown => "unknown",

@@ -26,6 +26,7 @@ pub mod auth;
 pub mod config;
 pub mod config_api;
 pub mod connection;
+pub mod credential;
 pub mod detect;
 pub mod device;
 pub mod diagnosis;

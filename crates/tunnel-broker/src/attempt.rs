@@ -48,6 +48,11 @@ pub(crate) async fn attempt(
     payload: &mut Option<Payload>,
     terms: &Terms<'_>,
 ) -> Result<(Response<Incoming>, Conn), AttemptError> {
+    // A secret that is gone since the last probe: nothing may be sent without it.
+    upstream.authorization().map_err(|why| AttemptError::Connect {
+        error: ConnectError::NoSecret(why),
+        hasty: false,
+    })?;
     // What can be sent once only gets a new connection: one from the pool may be closed already.
     let pooled = if can_be_sent_again(call, payload) { upstream.pool.take() } else { None };
     if let Some(mut conn) = pooled {
@@ -79,7 +84,7 @@ async fn send(
     conn: &mut Conn,
     terms: &Terms<'_>,
 ) -> Result<Response<Incoming>, ExchangeError> {
-    let (request, watch) = call.request(payload, &upstream.origin).ok_or(ExchangeError::UploadFailed)?;
+    let (request, watch) = call.request(payload, upstream).ok_or(ExchangeError::UploadFailed)?;
     call.meter.connected();
     let can_move = can_be_sent_again(call, payload);
     let doubt = can_move.then(|| Doubt::new(upstream, terms.may_move, terms.first_byte));

@@ -4,9 +4,11 @@ use std::sync::atomic::Ordering;
 use http::HeaderValue;
 use tokio::time::Instant;
 
-use crate::config::{BackendConfig, BackendKind};
+use crate::broker::Ingress;
+use crate::config::BackendConfig;
 use crate::health::Phase;
 use crate::path::Dialect;
+use crate::profile::{Names, Profile, Side};
 use crate::route::Candidate;
 use crate::status::{BackendState, BackendStatus, ModelInfo};
 use crate::upstream::{Report, Upstream};
@@ -31,10 +33,27 @@ impl Backend {
     }
 
     pub(crate) fn speaks(&self, dialect: Dialect) -> bool {
-        match (self.config.kind, dialect) {
-            (BackendKind::Ollama, _) | (BackendKind::OpenAi, Dialect::OpenAi | Dialect::Other) => true,
-            (BackendKind::OpenAi, Dialect::Ollama) => false,
+        self.report.speaks.understands(dialect)
+    }
+
+    pub(crate) fn profile(&self) -> &Profile {
+        &self.upstream.profile
+    }
+
+    /// Tells whether a request that came in there may go out here.
+    ///
+    /// Nothing goes from the tunnel to the cloud: an account at the tunnel's own relay would send it back to this very
+    /// device, round and round. And who reaches this device from elsewhere is not meant to spend its user's money.
+    pub(crate) fn takes_from(&self, ingress: Ingress) -> bool {
+        match ingress {
+            Ingress::Local => true,
+            Ingress::Tunnel => self.profile().side == Side::Local,
         }
+    }
+
+    /// What the names of its models mean: one that has no list of Ollama's takes them as they are.
+    pub(crate) fn names(&self) -> Names {
+        if self.report.speaks.ollama { self.profile().names } else { Names::EXACT }
     }
 
     pub(crate) fn is_up(&self) -> bool {
@@ -73,7 +92,7 @@ impl Backend {
             return listed.map(|model| model.info()).collect();
         }
         let find = |name: &String| {
-            let known = listed.clone().find(|model| model.is_called(self.config.kind, name));
+            let known = listed.clone().find(|model| model.is_called(self.names(), name));
             known.map_or_else(
                 || ModelInfo { name: name.clone(), loaded: false, size_bytes: None },
                 |model| ModelInfo { name: name.clone(), ..model.info() },
@@ -96,6 +115,8 @@ impl Backend {
         BackendStatus {
             id: self.config.id.clone(),
             kind: self.config.kind,
+            profile: Arc::clone(&self.config.profile),
+            speaks: report.speaks,
             endpoint: self.upstream.origin.shown.clone(),
             state: report.state,
             health: self.upstream.health(report, self.is_full(in_flight), now),

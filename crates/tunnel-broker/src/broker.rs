@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::backend::Backend;
 use crate::body::{Body, BoxError};
 use crate::call::Call;
 use crate::class::EndpointClass;
@@ -73,7 +74,7 @@ impl Broker {
         Self { shared: Shared::start(config, tracker.clone(), shutdown), turn: Arc::default() }
     }
 
-    /// Takes over a new configuration. Backends whose id, kind and URL stay keep their state and connections;
+    /// Takes over a new configuration. Backends whose id, profile, URL and credential stay keep their state and connections;
     /// requests that run keep what they started with.
     pub fn reconfigure(&self, config: BrokerConfig) {
         self.shared.reconfigure(config);
@@ -180,9 +181,16 @@ impl Broker {
 
     /// Returns the models that can be asked for now, by name.
     pub fn models(&self) -> Vec<OfferedModel> {
+        self.models_for(Ingress::Local)
+    }
+
+    /// Like [`Broker::models`], those that a request may ask for that comes in there: what is in the cloud is not
+    /// offered through the tunnel.
+    pub fn models_for(&self, ingress: Ingress) -> Vec<OfferedModel> {
         let table = self.shared.table.load();
         let mut offered: BTreeMap<String, OfferedModel> = BTreeMap::new();
-        for backend in table.backends.iter().filter(|backend| backend.is_up()) {
+        let usable = |backend: &&Arc<Backend>| backend.is_up() && backend.takes_from(ingress);
+        for backend in table.backends.iter().filter(usable) {
             for model in backend.models() {
                 let entry = offered.entry(model.name.clone()).or_insert_with(|| OfferedModel {
                     name: model.name,

@@ -1,18 +1,18 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request};
 
 use crate::broker::Ingress;
 use crate::catalog::split_pin;
 use crate::meter::Meter;
-use crate::origin::Origin;
 use crate::path::Dialect;
 use crate::prefix::{NamedModel, Payload};
 use crate::table::Table;
 use crate::upload::{Upload, UploadWatch};
+use crate::upstream::Upstream;
 
 /// One request on its way to a backend.
 pub(crate) struct Call {
@@ -64,11 +64,13 @@ impl Call {
         }
     }
 
-    /// Builds the request for a backend; none when the payload has been given away.
+    /// Builds the request for a backend; none when the payload has been given away, or when the backend's secret has.
     ///
     /// Takes a body along that cannot be sent again, and leaves one that can.
-    pub(crate) fn request(&self, payload: &mut Option<Payload>, origin: &Origin) -> Option<Built> {
+    pub(crate) fn request(&self, payload: &mut Option<Payload>, upstream: &Upstream) -> Option<Built> {
+        let origin = &upstream.origin;
         let target = origin.target(&self.target)?;
+        let authorization = upstream.authorization().ok()?;
         let mut headers = self.headers.clone();
         let (upload, watch) = match payload.take()? {
             Payload::Whole { bytes, trailers } => {
@@ -93,6 +95,9 @@ impl Call {
             }
         };
         headers.insert(HOST, origin.authority.clone());
+        if let Some(authorization) = authorization {
+            headers.insert(AUTHORIZATION, authorization);
+        }
         let mut request = Request::new(upload);
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = target.into();

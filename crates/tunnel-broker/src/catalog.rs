@@ -6,13 +6,13 @@ use std::sync::Arc;
 use http::HeaderValue;
 use tunnel_sniff::with_tag;
 
-use crate::config::BackendKind;
+use crate::profile::Names;
 
 /// All models of all backends, by each name under which a caller may ask for them.
 #[derive(Debug, Default)]
 pub(crate) struct Catalog {
     by_name: HashMap<Box<str>, Vec<Served>>,
-    /// Ollama's models by their names in lower case: Ollama does not tell `Llama3` from `llama3`.
+    /// By their names in lower case, those of servers that do not tell `Llama3` from `llama3`.
     folded: HashMap<Box<str>, Vec<Served>>,
 }
 
@@ -42,20 +42,19 @@ impl ModelName {
 
 impl Catalog {
     /// Adds one model of the backend with the index `backend`.
-    pub(crate) fn add(&mut self, backend: usize, kind: BackendKind, name: &str, loaded: bool) {
+    pub(crate) fn add(&mut self, backend: usize, names: Names, name: &str, loaded: bool) {
         let served = Served { backend, loaded, name: Arc::new(ModelName::new(name)) };
         insert(&mut self.by_name, name, &served);
-        match kind {
-            BackendKind::OpenAi => {}
-            BackendKind::Ollama => {
-                let full = with_tag(name);
-                let folded = full.to_ascii_lowercase();
-                // Without a tag `:latest` is meant, whichever of the two the backend lists.
-                for alias in [full.as_str(), full.strip_suffix(":latest").unwrap_or(name)] {
-                    insert(&mut self.by_name, alias, &served);
-                }
-                insert(&mut self.folded, &folded, &served);
+        if names.tags {
+            // Without a tag `:latest` is meant, whichever of the two the backend lists.
+            let full = with_tag(name);
+            for alias in [full.as_str(), full.strip_suffix(":latest").unwrap_or(name)] {
+                insert(&mut self.by_name, alias, &served);
             }
+        }
+        if names.folds_case {
+            let full = if names.tags { with_tag(name) } else { name.to_owned() };
+            insert(&mut self.folded, &full.to_ascii_lowercase(), &served);
         }
     }
 
@@ -87,11 +86,11 @@ mod tests {
 
     fn catalog() -> Catalog {
         let mut catalog = Catalog::default();
-        catalog.add(0, BackendKind::Ollama, "llama3:latest", false);
-        catalog.add(0, BackendKind::Ollama, "smollm2:135m", true);
-        catalog.add(1, BackendKind::OpenAi, "Qwen/Qwen2", true);
-        catalog.add(1, BackendKind::OpenAi, "llama3", true);
-        catalog.add(2, BackendKind::Ollama, "llama3", false);
+        catalog.add(0, Names::OLLAMA, "llama3:latest", false);
+        catalog.add(0, Names::OLLAMA, "smollm2:135m", true);
+        catalog.add(1, Names::EXACT, "Qwen/Qwen2", true);
+        catalog.add(1, Names::EXACT, "llama3", true);
+        catalog.add(2, Names::OLLAMA, "llama3", false);
         catalog
     }
 

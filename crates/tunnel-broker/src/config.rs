@@ -1,9 +1,13 @@
 use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use url::Url;
 
+use crate::credential::Credential;
 use crate::policy::RemotePaths;
+use crate::profile::{self, Profile};
 
 /// What a [`Broker`](crate::Broker) works with; replaced as a whole by [`Broker::reconfigure`](crate::Broker::reconfigure).
 #[derive(Clone, Debug)]
@@ -36,6 +40,8 @@ pub struct BrokerConfig {
     pub routing_policy: RoutingPolicy,
     /// How many requests may wait for one backend, and how long.
     pub queue: QueueLimits,
+    /// A PEM file with roots that certificates of backends are good to beside the system's. Default none.
+    pub ca_file: Option<PathBuf>,
     /// Whether requests are measured and recorded. Default true. Running requests are listed in any case.
     pub metrics_enabled: bool,
     /// Our own version: `GET /api/version` answers it when no Ollama is there to be asked.
@@ -56,6 +62,7 @@ impl Default for BrokerConfig {
             remote_paths: RemotePaths::Inference,
             routing_policy: RoutingPolicy::PreferLocal,
             queue: QueueLimits::default(),
+            ca_file: None,
             metrics_enabled: true,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
@@ -93,10 +100,12 @@ impl Default for QueueLimits {
 pub struct BackendConfig {
     /// Unique name, used in `X-Tunnel-Connection`, in `<id>/<model>` and in logs.
     pub id: String,
-    /// The API that the server speaks.
+    /// What it is called in the configuration.
     pub kind: BackendKind,
-    /// Where it is, `http` or `https`. A path becomes a prefix of each request's path; for
-    /// [`BackendKind::OpenAi`] a final `/v1` is taken as part of the API and not as a prefix.
+    /// How to talk with it: what is known of its kind, or what a plugin said of itself.
+    pub profile: Arc<Profile>,
+    /// Where it is, `http`, `https` or `unix` with the path of a socket. A path becomes a prefix of each request's path,
+    /// but for an end that belongs to its API, as [`Profile::own_path`] says.
     pub url: Url,
     /// Lower is asked first. Default 0.
     pub priority: u32,
@@ -106,41 +115,74 @@ pub struct BackendConfig {
     pub max_concurrent: Option<NonZeroU32>,
     /// The models to offer. Empty: all that the server lists.
     pub models: Vec<String>,
+    /// The secret that is sent to it; over TLS or to this machine only.
+    pub credential: Option<Credential>,
     /// A backend that is not enabled is neither probed nor asked.
     pub enabled: bool,
 }
 
 impl BackendConfig {
-    /// Returns an enabled backend with the default priority and weight, no limit, and all its models.
+    /// Returns an enabled backend with the default priority and weight, no limit, no secret, and all its models.
     pub fn new(id: impl Into<String>, kind: BackendKind, url: Url) -> Self {
         Self {
             id: id.into(),
             kind,
+            profile: Arc::new(kind.profile().clone()),
             url,
             priority: 0,
             weight: NonZeroU32::MIN,
             max_concurrent: None,
             models: Vec::new(),
+            credential: None,
             enabled: true,
         }
     }
 }
 
-/// The API that a backend speaks.
+/// What a backend is called in the configuration. What that means says its [`Profile`]: nothing else may depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BackendKind {
     /// Ollama: `/api/*`, and OpenAI's API at `/v1/*`.
     Ollama,
-    /// A server with OpenAI's API only: llama.cpp, vLLM, LM Studio.
+    /// Any server with OpenAI's API only.
     OpenAi,
+    /// llama.cpp's `llama-server`.
+    LlamaCpp,
+    /// vLLM.
+    Vllm,
+    /// LM Studio.
+    LmStudio,
+    /// Another relay's address, or an account of the user's own, with Ollama's or OpenAI's API.
+    Cloud,
+    /// A program that describes itself.
+    Plugin,
 }
 
 impl BackendKind {
-    /// The name used in configuration and status: `ollama` or `openai`.
-    pub fn as_str(self) -> &'static str {
+    /// All of them, the most usual first.
+    pub const ALL: [Self; 7] =
+        [Self::Ollama, Self::LlamaCpp, Self::Vllm, Self::LmStudio, Self::OpenAi, Self::Cloud, Self::Plugin];
+
+    /// What is known of it.
+    pub fn profile(self) -> &'static Profile {
         match self {
-            Self::Ollama => "ollama",
-            Self::OpenAi => "openai",
+            Self::Ollama => &profile::OLLAMA,
+            Self::OpenAi => &profile::OPENAI,
+            Self::LlamaCpp => &profile::LLAMACPP,
+            Self::Vllm => &profile::VLLM,
+            Self::LmStudio => &profile::LMSTUDIO,
+            Self::Cloud => &profile::CLOUD,
+            Self::Plugin => &profile::PLUGIN,
         }
+    }
+
+    /// The name used in configuration and status, such as `llamacpp`.
+    pub fn as_str(self) -> &'static str {
+        &self.profile().name
+    }
+
+    /// Returns the kind of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
     }
 }

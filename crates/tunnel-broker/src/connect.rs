@@ -7,11 +7,12 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 
+use crate::credential::NoSecret;
 use crate::origin::{Addresses, Origin};
-use crate::tls;
+use crate::tls::Roots;
 
 /// Why there is no connection to a backend. The texts are for people.
 #[derive(Debug, thiserror::Error)]
@@ -26,19 +27,36 @@ pub(crate) enum ConnectError {
     Io { at: String, why: io::Error },
     #[error("no TLS connection to {at}: {why}")]
     Tls { at: String, why: io::Error },
+    #[error("unauthorised: {0}")]
+    NoSecret(NoSecret),
 }
 
 /// Opens a connection; `limit` covers look-up, TCP and TLS together.
-pub(crate) async fn connect(origin: &Origin, limit: Duration) -> Result<Io, ConnectError> {
-    let at = || format!("{}:{}", origin.host, origin.port);
-    tokio::time::timeout(limit, open(origin))
+pub(crate) async fn connect(origin: &Origin, roots: &Roots, limit: Duration) -> Result<Io, ConnectError> {
+    tokio::time::timeout(limit, open(origin, roots))
         .await
-        .unwrap_or_else(|_| Err(ConnectError::Timeout { at: at(), after: limit }))
+        .unwrap_or_else(|_| Err(ConnectError::Timeout { at: place(origin), after: limit }))
 }
 
-async fn open(origin: &Origin) -> Result<Io, ConnectError> {
-    let at = || format!("{}:{}", origin.host, origin.port);
+/// Names where a connection goes, for people.
+fn place(origin: &Origin) -> String {
+    match origin.addresses() {
+        Addresses::Socket(path) => path.display().to_string(),
+        Addresses::Fixed(_) | Addresses::Lookup => format!("{}:{}", origin.host, origin.port),
+    }
+}
+
+async fn open(origin: &Origin, roots: &Roots) -> Result<Io, ConnectError> {
+    let at = || place(origin);
     let addresses: Vec<SocketAddr> = match origin.addresses() {
+        Addresses::Socket(path) => {
+            let stream = UnixStream::connect(path).await;
+            return stream.map(Io::Unix).map_err(|why| match why.kind() {
+                // The program that made it is gone, or has not made it yet: nobody listens.
+                io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => ConnectError::Refused(at()),
+                _ => ConnectError::Io { at: at(), why },
+            });
+        }
         Addresses::Fixed(ips) => ips.iter().map(|ip| SocketAddr::new(*ip, origin.port)).collect(),
         Addresses::Lookup => tokio::net::lookup_host((origin.host.as_str(), origin.port))
             .await
@@ -57,7 +75,7 @@ async fn open(origin: &Origin) -> Result<Io, ConnectError> {
     if !origin.tls {
         return Ok(Io::Plain(stream));
     }
-    let stream = tls::secure(&origin.host, stream).await;
+    let stream = roots.secure(&origin.host, stream).await;
     let stream = stream.map_err(|why| ConnectError::Tls { at: at(), why })?;
     Ok(Io::Tls(Box::new(stream)))
 }
@@ -91,11 +109,12 @@ async fn first_of(addresses: Vec<SocketAddr>) -> Result<TcpStream, (Option<Socke
     }
 }
 
-/// A connection, with or without TLS.
+/// A connection: plain, with TLS, or to a socket of this machine.
 #[derive(Debug)]
 pub(crate) enum Io {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    Unix(UnixStream),
 }
 
 impl AsyncRead for Io {
@@ -103,6 +122,7 @@ impl AsyncRead for Io {
         match self.get_mut() {
             Self::Plain(io) => Pin::new(io).poll_read(cx, buf),
             Self::Tls(io) => Pin::new(io).poll_read(cx, buf),
+            Self::Unix(io) => Pin::new(io).poll_read(cx, buf),
         }
     }
 }
@@ -112,6 +132,7 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Self::Plain(io) => Pin::new(io).poll_write(cx, buf),
             Self::Tls(io) => Pin::new(io).poll_write(cx, buf),
+            Self::Unix(io) => Pin::new(io).poll_write(cx, buf),
         }
     }
 
@@ -123,6 +144,7 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Self::Plain(io) => Pin::new(io).poll_write_vectored(cx, bufs),
             Self::Tls(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+            Self::Unix(io) => Pin::new(io).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -130,6 +152,7 @@ impl AsyncWrite for Io {
         match self {
             Self::Plain(io) => io.is_write_vectored(),
             Self::Tls(io) => io.is_write_vectored(),
+            Self::Unix(io) => io.is_write_vectored(),
         }
     }
 
@@ -137,6 +160,7 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Self::Plain(io) => Pin::new(io).poll_flush(cx),
             Self::Tls(io) => Pin::new(io).poll_flush(cx),
+            Self::Unix(io) => Pin::new(io).poll_flush(cx),
         }
     }
 
@@ -144,6 +168,7 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Self::Plain(io) => Pin::new(io).poll_shutdown(cx),
             Self::Tls(io) => Pin::new(io).poll_shutdown(cx),
+            Self::Unix(io) => Pin::new(io).poll_shutdown(cx),
         }
     }
 }

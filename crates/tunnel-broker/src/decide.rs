@@ -54,7 +54,14 @@ pub(crate) async fn decide(
 }
 
 pub(crate) fn wanted<'a>(call: &'a Call, spread: Spread, tried: &'a [Arc<Upstream>]) -> Wanted<'a> {
-    Wanted { dialect: call.dialect, pin: call.pin.as_deref(), model: call.model.as_deref(), spread, tried }
+    Wanted {
+        ingress: call.ingress,
+        dialect: call.dialect,
+        pin: call.pin.as_deref(),
+        model: call.model.as_deref(),
+        spread,
+        tried,
+    }
 }
 
 /// Says why a request has no backend.

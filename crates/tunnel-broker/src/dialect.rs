@@ -1,20 +1,22 @@
-//! What the two kinds of backend say and how they say it.
+//! The two APIs: what backends say in them, and how they are asked.
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::StatusCode;
 use serde_json::Value;
 
-use crate::config::BackendKind;
 use crate::connect::ConnectError;
-use crate::exchange::{Limits, get};
+use crate::credential::NoSecret;
 use crate::health::Fault;
+use crate::profile::{Api, Names, Speaks, Text};
 use crate::status::ModelInfo;
-use crate::upstream::Upstream;
 
+mod list;
 pub(crate) mod ollama;
 pub(crate) mod openai;
+mod probe;
+
+pub(crate) use probe::{Habits, probe};
 
 /// What a backend says of itself.
 #[derive(Debug)]
@@ -22,6 +24,8 @@ pub(crate) struct Probed {
     pub(crate) version: Option<String>,
     /// How long the first answer took.
     pub(crate) latency: Duration,
+    /// The APIs that it turned out to speak.
+    pub(crate) speaks: Speaks,
     pub(crate) listing: Listing,
 }
 
@@ -38,7 +42,9 @@ pub(crate) struct Listed {
     pub(crate) name: String,
     pub(crate) loaded: bool,
     pub(crate) size_bytes: Option<u64>,
-    /// The backend's own description, passed on in listings of the same dialect.
+    /// The API in whose list it stands.
+    pub(crate) api: Api,
+    /// The backend's own description, passed on in listings of the same API.
     pub(crate) entry: Value,
 }
 
@@ -48,8 +54,16 @@ impl Listed {
     }
 
     /// Tells whether a configured name means this model.
-    pub(crate) fn is_called(&self, kind: BackendKind, name: &str) -> bool {
-        self.name == name || (kind == BackendKind::Ollama && self.name.strip_suffix(":latest") == Some(name))
+    pub(crate) fn is_called(&self, names: Names, name: &str) -> bool {
+        self.name == name || (names.tags && self.name.strip_suffix(":latest") == Some(name))
+    }
+
+    /// Describes it as OpenAI's list does. `backend` owns what has no other owner.
+    pub(crate) fn as_openai(&self, backend: &str) -> Value {
+        match self.api {
+            Api::Ollama => ollama::as_openai(self),
+            Api::OpenAi => openai::completed(&self.entry, backend),
+        }
     }
 }
 
@@ -59,15 +73,19 @@ pub(crate) enum ProbeError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     #[error("no answer to {path} within {} s", .after.as_secs())]
-    Silent { path: &'static str, after: Duration },
+    Silent { path: Text, after: Duration },
     #[error("the connection broke while {0} was asked")]
-    Broken(&'static str),
+    Broken(Text),
     #[error("{path} was answered with status {}", .status.as_u16())]
-    Status { path: &'static str, status: StatusCode },
+    Status { path: Text, status: StatusCode },
     #[error("{path} was answered, but not as {server} does")]
-    Strange { path: &'static str, server: &'static str },
+    Strange { path: Text, server: Text },
     #[error("still loading its model")]
     Loading,
+    #[error("unauthorised: {path} was answered with status {}; {step}", .status.as_u16())]
+    Unauthorised { path: Text, status: StatusCode, step: String },
+    #[error("unauthorised: {0}")]
+    NoSecret(#[from] NoSecret),
 }
 
 impl ProbeError {
@@ -75,9 +93,7 @@ impl ProbeError {
         match self {
             Self::Connect(_) => Fault::Unreachable,
             Self::Loading => Fault::Loading,
-            Self::Status { status: StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, .. } => {
-                Fault::Unauthorised
-            }
+            Self::Unauthorised { .. } | Self::NoSecret(_) => Fault::Unauthorised,
             Self::Silent { .. } | Self::Broken(_) | Self::Status { .. } | Self::Strange { .. } => {
                 Fault::Misbehaves
             }
@@ -93,45 +109,9 @@ impl ProbeError {
     pub(crate) fn is_silence(&self) -> bool {
         matches!(self, Self::Silent { .. } | Self::Connect(ConnectError::Timeout { .. }))
     }
-}
 
-/// What a prober keeps from one probe to the next.
-#[derive(Debug, Default)]
-pub(crate) struct Habits {
-    /// Set once a server with OpenAI's API has said that it has no `/health`: some log each such question.
-    pub(crate) no_health: bool,
-}
-
-/// Asks a backend how it is and what it has. `declared`: the configuration names its models.
-pub(crate) async fn probe(
-    upstream: &Upstream,
-    limits: Limits,
-    declared: bool,
-    habits: &mut Habits,
-) -> Result<Probed, ProbeError> {
-    let asker = Asker { upstream, limits };
-    match upstream.kind {
-        BackendKind::Ollama => ollama::probe(&asker).await,
-        BackendKind::OpenAi => openai::probe(&asker, declared, habits).await,
-    }
-}
-
-/// Asks one backend small questions.
-pub(crate) struct Asker<'a> {
-    upstream: &'a Upstream,
-    limits: Limits,
-}
-
-impl Asker<'_> {
-    async fn ask(&self, path: &'static str) -> Result<(StatusCode, Bytes), ProbeError> {
-        get(self.upstream, path, &self.limits).await
-    }
-
-    /// Asks, and takes only a success.
-    async fn ask_ok(&self, path: &'static str) -> Result<Bytes, ProbeError> {
-        match self.ask(path).await? {
-            (status, body) if status.is_success() => Ok(body),
-            (status, _) => Err(ProbeError::Status { path, status }),
-        }
+    /// Tells whether asking again would bring the same.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(self, Self::Unauthorised { .. } | Self::NoSecret(_))
     }
 }

@@ -6,7 +6,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::HOST;
+use http::header::{AUTHORIZATION, HOST};
+use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -15,6 +16,7 @@ use crate::conn::Conn;
 use crate::dialect::ProbeError;
 use crate::doubt::Doubt;
 use crate::kept::collect;
+use crate::profile::Text;
 use crate::upload::{Upload, UploadWatch, Upstate};
 use crate::upstream::Upstream;
 
@@ -95,7 +97,7 @@ pub(crate) struct Limits {
 /// Gets a small document from a backend: for probes.
 pub(crate) async fn get(
     upstream: &Upstream,
-    path: &'static str,
+    path: &Text,
     limits: &Limits,
 ) -> Result<(StatusCode, Bytes), ProbeError> {
     if let Some(conn) = upstream.pool.take() {
@@ -112,26 +114,30 @@ pub(crate) async fn get(
 async fn get_on(
     mut conn: Conn,
     upstream: &Upstream,
-    path: &'static str,
+    path: &Text,
     limits: &Limits,
 ) -> Result<(StatusCode, Bytes), ProbeError> {
-    let strange = || ProbeError::Strange { path, server: "an HTTP server" };
-    let silent = || ProbeError::Silent { path, after: limits.answer };
-    let target = upstream.origin.target(&http::uri::PathAndQuery::from_static(path)).ok_or_else(strange)?;
+    let strange = || ProbeError::Strange { path: path.clone(), server: Text::Borrowed("an HTTP server") };
+    let silent = || ProbeError::Silent { path: path.clone(), after: limits.answer };
+    let target = PathAndQuery::try_from(&**path).map_err(|_| strange())?;
+    let target = upstream.origin.target(&target).ok_or_else(strange)?;
     let mut request = Request::new(Upload::Empty);
     *request.uri_mut() = target.into();
     request.headers_mut().insert(HOST, upstream.origin.authority.clone());
+    if let Some(authorization) = upstream.authorization()? {
+        request.headers_mut().insert(AUTHORIZATION, authorization);
+    }
     let answer = async {
         let response =
             exchange(&mut conn, request, None, limits.answer, None).await.map_err(|e| match e {
                 ExchangeError::Silent | ExchangeError::Hangs => silent(),
                 ExchangeError::NotHttp => strange(),
                 ExchangeError::Lost | ExchangeError::UploadStalled | ExchangeError::UploadFailed => {
-                    ProbeError::Broken(path)
+                    ProbeError::Broken(path.clone())
                 }
             })?;
         let (head, body) = response.into_parts();
-        let body = collect(&mut conn, body, LARGEST).await.ok_or(ProbeError::Broken(path))?;
+        let body = collect(&mut conn, body, LARGEST).await.ok_or_else(|| ProbeError::Broken(path.clone()))?;
         Ok((head.status, body))
     };
     let answer = tokio::time::timeout(limits.answer, answer).await.unwrap_or(Err(silent()))?;

@@ -42,6 +42,7 @@ mod class;
 mod config;
 mod conn;
 mod connect;
+mod credential;
 mod decide;
 mod dialect;
 mod doubt;
@@ -69,6 +70,7 @@ mod policy;
 mod pool;
 mod prefix;
 mod prober;
+mod profile;
 mod queue;
 mod route;
 mod rule;
@@ -88,12 +90,17 @@ pub use body::{Body, BodyError, BoxError};
 pub use broker::{Broker, Ingress};
 pub use class::EndpointClass;
 pub use config::{BackendConfig, BackendKind, BrokerConfig, QueueLimits, RoutingPolicy};
+pub use credential::{Credential, InvalidSecret};
 pub use error::FailureCode;
 pub use finished::{CallerLabel, Finished, Outcome};
 pub use metrics::{
     ConnectionMetrics, LastFailure, MetricsSnapshot, ModelMetrics, Percentiles, Rates, Totals,
 };
 pub use policy::{Denied, RemotePaths};
+pub use profile::{
+    Api, HealthCheck, Lists, Loaded, ModelCall, ModelList, Names, PluginError, Profile, Recommended, Side,
+    Speaks, Text, VersionCheck,
+};
 pub use rule::{PathRule, PathRuleError};
 pub use status::{BackendState, BackendStatus, BreakerState, Health, ModelInfo, OfferedModel};
 pub use track::{RequestState, RunningRequest};

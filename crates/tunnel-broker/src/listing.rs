@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 use crate::backend::Backend;
 use crate::body::Body;
 use crate::call::Call;
-use crate::config::BackendKind;
 use crate::decide::explain;
 use crate::dialect::{ollama, openai};
 use crate::error::{Failure, json as answer};
 use crate::pass::{refuse, sign};
 use crate::path::Endpoint;
+use crate::profile::Api;
 use crate::route::{NoRoute, Spread};
 use crate::shared::{Shared, is_stale};
 use crate::table::{Table, Wanted};
@@ -45,8 +45,11 @@ async fn content(shared: &Shared, call: &Call, endpoint: &Endpoint<'_>) -> Resul
     {
         return Err(Failure::UnknownConnection(pin.to_owned()));
     }
-    let concerns =
-        |backend: &Backend| backend.speaks(call.dialect) && pin.is_none_or(|id| backend.config.id == id);
+    let concerns = |backend: &Backend| {
+        backend.speaks(call.dialect)
+            && backend.takes_from(call.ingress)
+            && pin.is_none_or(|id| backend.config.id == id)
+    };
     settle(shared, concerns).await;
     if *endpoint != Endpoint::Version {
         shared.refresh(|backend| concerns(backend) && is_stale(backend)).await;
@@ -55,7 +58,14 @@ async fn content(shared: &Shared, call: &Call, endpoint: &Endpoint<'_>) -> Resul
     let mut known = table.backends.iter().filter(|backend| concerns(backend)).peekable();
     // Better no list than one that says there are no models when their server is down.
     if known.peek().is_some() && !known.any(|backend| backend.is_up()) {
-        let wanted = Wanted { dialect: call.dialect, pin, model: None, spread: Spread::First, tried: &[] };
+        let wanted = Wanted {
+            ingress: call.ingress,
+            dialect: call.dialect,
+            pin,
+            model: None,
+            spread: Spread::First,
+            tried: &[],
+        };
         let no_route = table.route(&wanted).err().unwrap_or(NoRoute::Nobody);
         return Err(explain(&table, call, no_route));
     }
@@ -109,7 +119,7 @@ fn tags(up: &[&Backend]) -> Vec<Value> {
     let offered = up.iter().flat_map(|backend| {
         let listed = backend.report.listing.iter().flat_map(|listing| &listing.models);
         listed
-            .filter(|model| backend.offers(&model.name))
+            .filter(|model| model.api == Api::Ollama && backend.offers(&model.name))
             .map(|model| (model.name.clone(), model.entry.clone()))
     });
     offered.filter(|(name, _)| seen.insert(name.clone())).map(|(_, entry)| entry).collect()
@@ -134,11 +144,10 @@ fn objects(up: &[&Backend]) -> Vec<(usize, Value)> {
             if !seen.insert(info.name.clone()) {
                 continue;
             }
-            let kind = backend.config.kind;
-            let object = match (listed().find(|model| model.is_called(kind, &info.name)), kind) {
-                (Some(model), BackendKind::Ollama) => ollama::as_openai(model),
-                (Some(model), BackendKind::OpenAi) => model.entry.clone(),
-                (None, _) => openai::declared(&info.name, &backend.config.id),
+            let names = backend.names();
+            let object = match listed().find(|model| model.is_called(names, &info.name)) {
+                Some(model) => model.as_openai(&backend.config.id),
+                None => openai::declared(&info.name, &backend.config.id),
             };
             objects.push((at, object));
         }

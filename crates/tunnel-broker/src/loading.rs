@@ -1,29 +1,23 @@
 //! The answer of a server that is there and still loads its model.
 
 use http::response::Parts;
-use http::{StatusCode, header};
+use http::header;
 use serde::Deserialize;
 
-use crate::config::BackendKind;
+use crate::profile::Profile;
 
 /// Longest body that is read in order to find out: llama.cpp's has 80 bytes.
 const LONGEST: u64 = 4 << 10;
 
 /// Tells whether an answer may say so, and its body is worth a look. `length`: the body's, where it is known.
-pub(crate) fn may_say_loading(kind: BackendKind, head: &Parts, length: Option<u64>) -> bool {
+pub(crate) fn may_say_loading(profile: &Profile, head: &Parts, length: Option<u64>) -> bool {
     let json = || {
         let content_type = head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         content_type.is_some_and(|text| text.starts_with("application/json"))
     };
-    match kind {
-        BackendKind::OpenAi => {
-            head.status == StatusCode::SERVICE_UNAVAILABLE
-                && length.is_some_and(|length| length <= LONGEST)
-                && json()
-        }
-        // It holds a request back until the model is there.
-        BackendKind::Ollama => false,
-    }
+    profile.health.as_ref().is_some_and(|health| health.loading.contains(&head.status.as_u16()))
+        && length.is_some_and(|length| length <= LONGEST)
+        && json()
 }
 
 /// Reads llama.cpp's words: `{"error":{"message":"Loading model","type":"unavailable_error","code":503}}`.
@@ -46,6 +40,7 @@ pub(crate) fn says_loading(body: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::BackendKind;
 
     #[test]
     fn only_llama_cpps_words_say_it() {
@@ -70,7 +65,7 @@ mod tests {
             response.body(()).unwrap().into_parts().0
         };
         let json = "application/json; charset=utf-8";
-        let may = |kind, head: Parts, length| may_say_loading(kind, &head, length);
+        let may = |kind: BackendKind, head: Parts, length| may_say_loading(kind.profile(), &head, length);
         assert!(may(BackendKind::OpenAi, head(503, json), Some(80)));
         assert!(!may(BackendKind::Ollama, head(503, json), Some(80)));
         assert!(!may(BackendKind::OpenAi, head(500, json), Some(80)));

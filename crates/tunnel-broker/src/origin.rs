@@ -1,10 +1,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
 
 use http::HeaderValue;
 use http::uri::PathAndQuery;
 use url::{Host, Url};
 
-use crate::config::BackendKind;
+use crate::profile::Profile;
 
 /// Where a backend is, in the forms that a request needs.
 #[derive(Debug)]
@@ -28,10 +29,15 @@ pub(crate) enum Addresses {
     Fixed(Vec<IpAddr>),
     /// The name has to be looked up.
     Lookup,
+    /// A socket of this machine.
+    Socket(PathBuf),
 }
 
 impl Origin {
-    pub(crate) fn new(kind: BackendKind, url: &Url) -> Self {
+    pub(crate) fn new(profile: &Profile, url: &Url) -> Self {
+        if url.scheme() == "unix" {
+            return Self::of_socket(url);
+        }
         let (host, addresses) = match url.host() {
             Some(Host::Ipv4(ip)) => (ip.to_string(), Addresses::Fixed(vec![ip.into()])),
             Some(Host::Ipv6(ip)) => (ip.to_string(), Addresses::Fixed(vec![ip.into()])),
@@ -46,12 +52,30 @@ impl Origin {
         let named = url.host_str().unwrap_or_default();
         let authority = url.port().map_or_else(|| named.to_owned(), |port| format!("{named}:{port}"));
         let mut prefix = url.path().trim_end_matches('/').to_owned();
-        if kind == BackendKind::OpenAi && (prefix == "/v1" || prefix.ends_with("/v1")) {
-            prefix.truncate(prefix.len() - "/v1".len());
+        if let Some(own) = profile.own_path.as_deref()
+            && let Some(before) = prefix.strip_suffix(own)
+        {
+            prefix.truncate(before.len());
         }
         let shown = format!("{}://{authority}{}", url.scheme(), url.path().trim_end_matches('/'));
         let authority = HeaderValue::from_str(&authority).unwrap_or_else(|_| HeaderValue::from_static(""));
         Self { tls, host, port, authority, shown, prefix, addresses }
+    }
+
+    /// A URL's path names the socket, so there is none left for requests.
+    fn of_socket(url: &Url) -> Self {
+        // Empty only where the URL names a host: nothing can be connected to there.
+        let path = url.to_file_path().unwrap_or_default();
+        Self {
+            tls: false,
+            host: "localhost".to_owned(),
+            port: 0,
+            // Some name has to be there (RFC 9112 §3.2), and this one no server refuses.
+            authority: HeaderValue::from_static("localhost"),
+            shown: format!("unix://{}", url.path()),
+            prefix: String::new(),
+            addresses: Addresses::Socket(path),
+        }
     }
 
     pub(crate) fn addresses(&self) -> &Addresses {
@@ -63,7 +87,13 @@ impl Origin {
         match &self.addresses {
             Addresses::Fixed(ips) => !ips.is_empty() && ips.iter().all(IpAddr::is_loopback),
             Addresses::Lookup => false,
+            Addresses::Socket(_) => true,
         }
+    }
+
+    /// Tells whether nobody on the way can read what is sent.
+    pub(crate) fn keeps_secrets(&self) -> bool {
+        self.tls || self.is_loopback()
     }
 
     /// Returns the request target in origin form; the bytes of the request's own are kept.
@@ -82,9 +112,10 @@ fn localhost() -> Vec<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::BackendKind;
 
     fn origin(kind: BackendKind, url: &str) -> Origin {
-        Origin::new(kind, &url.parse().unwrap())
+        Origin::new(kind.profile(), &url.parse().unwrap())
     }
 
     fn target(origin: &Origin, target: &'static str) -> String {
@@ -115,5 +146,27 @@ mod tests {
         assert_eq!(ips, &localhost());
         assert!(origin.is_loopback());
         assert_eq!(origin.port, 11434);
+    }
+
+    #[test]
+    fn a_socket_is_this_machine_and_its_path_no_prefix() {
+        let origin = origin(BackendKind::Plugin, "unix:///run/my%20plugin.sock");
+        let Addresses::Socket(path) = origin.addresses() else { panic!("no socket") };
+        assert_eq!(path.to_str(), Some("/run/my plugin.sock"));
+        assert_eq!(target(&origin, "/v1/models"), "/v1/models");
+        assert_eq!(
+            (origin.authority.to_str().unwrap(), origin.shown.as_str()),
+            ("localhost", "unix:///run/my%20plugin.sock")
+        );
+        assert!(origin.is_loopback() && origin.keeps_secrets());
+    }
+
+    #[test]
+    fn secrets_stay_on_this_machine_or_under_tls() {
+        let keeps = |url| origin(BackendKind::Cloud, url).keeps_secrets();
+        assert!(
+            keeps("https://relay.example") && keeps("http://127.0.0.1:8080") && keeps("http://localhost")
+        );
+        assert!(!keeps("http://relay.example") && !keeps("http://10.0.0.1") && !keeps("http://0.0.0.0"));
     }
 }

@@ -5,6 +5,7 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::config::BrokerConfig;
+use crate::credential::{Credential, CredentialChanges};
 use crate::dialect::{Habits, ProbeError, Probed, probe};
 use crate::exchange::Limits;
 use crate::health::{HealthRules, HealthTracker, Phase};
@@ -21,6 +22,8 @@ pub(crate) struct Prober {
 
 /// Orders are carried out no more often than this: callers can cause them.
 const SHORTEST_GAP: Duration = Duration::from_millis(200);
+/// Longest wait for whoever keeps a backend's secret to have looked for it.
+const SECRET_LIMIT: Duration = Duration::from_secs(10);
 /// How often idle connections that a backend has closed are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(15);
 /// Longest wait for the answer to one question of a probe.
@@ -40,10 +43,15 @@ impl Prober {
 
     async fn probing(self) {
         let mut orders = self.upstream.orders();
+        let mut secret = self.upstream.credential().map(Credential::changes);
         let mut health = HealthTracker::default();
         let mut habits = Habits::default();
         loop {
             let order = *orders.borrow_and_update();
+            if let Some(credential) = self.upstream.credential() {
+                // A store of secrets that hangs must not be taken for one that has none.
+                drop(tokio::time::timeout(SECRET_LIMIT, credential.settled()).await);
+            }
             let started = Instant::now();
             let settings = self.shared.settings();
             let declared = self.shared.declares_models(&self.id);
@@ -52,12 +60,16 @@ impl Prober {
             if result.is_err() {
                 habits = Habits::default();
             }
-            self.upstream.outcomes.set_longest(settings.probe_interval);
             let near = self.upstream.origin.is_loopback();
+            // To ask in vain where nobody listens costs nothing.
+            let unreachable = matches!(result, Err(ProbeError::Connect(_)));
+            let least = self.upstream.profile.least_interval;
+            let interval = settings.probe_interval.max(least);
+            self.upstream.outcomes.set_longest(interval);
             let rules = HealthRules {
                 failures: settings.probe_failures.max(1),
-                interval: settings.probe_interval,
-                retry_delay: settings.retry_delay,
+                interval,
+                retry_delay: if unreachable { settings.retry_delay } else { settings.retry_delay.max(least) },
                 cheap: near && result.as_ref().is_err_and(ProbeError::is_refusal),
                 near,
             };
@@ -69,6 +81,7 @@ impl Prober {
                 () = self.sweep_until(next) => {}
                 // Cannot fail: the sender lives as long as the upstream.
                 _ = orders.changed() => tokio::time::sleep_until(started + SHORTEST_GAP).await,
+                () = changed(secret.as_mut()) => {}
             }
         }
     }
@@ -86,6 +99,7 @@ impl Prober {
                 report.error = None;
                 report.version = probed.version;
                 report.latency = Some(probed.latency);
+                report.speaks = probed.speaks;
                 report.listing = Some(Arc::new(probed.listing));
             }
             Err(error) => {
@@ -142,4 +156,12 @@ fn limits(settings: &BrokerConfig, latency: Option<Duration>) -> Limits {
     // A server that was reached before is reached as quickly, or something is wrong with it.
     let connect = latency.map_or(settings.connect_timeout, |_| settings.connect_timeout.min(answer));
     Limits { connect, answer }
+}
+
+/// Waits for the next change of a backend's secret; for ever where it has none.
+async fn changed(secret: Option<&mut CredentialChanges>) {
+    match secret {
+        Some(secret) => secret.next().await,
+        None => std::future::pending().await,
+    }
 }

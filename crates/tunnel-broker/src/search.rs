@@ -146,7 +146,7 @@ impl Search {
             // No caller's credential goes to a backend, so it is ours that is refused: its prober will see.
             backend.upstream.order_check();
         }
-        let lookable = may_say_loading(backend.config.kind, &head, length);
+        let lookable = may_say_loading(&backend.config.profile, &head, length);
         let keepable = length.is_none_or(|length| length <= kept::LONGEST as u64);
         // What may say that the model is being loaded is read first: that takes nothing out of the budget.
         let decided = (!lookable).then(|| keepable && self.moves_on(asked, status));

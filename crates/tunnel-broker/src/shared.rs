@@ -1,3 +1,4 @@
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -78,12 +79,18 @@ impl Shared {
         };
         // A shorter interval counts from now on, not from the end of the longer one.
         let hurry = config.probe_interval < source.settings.probe_interval;
+        let ca_file = config.ca_file.as_deref();
         let mut fresh = Vec::new();
         for config in config.backends.iter().filter(|config| config.enabled) {
-            let kept = old.iter().position(|(id, upstream)| *id == config.id && upstream.is(config));
+            let kept = old.iter().position(|(id, upstream)| *id == config.id && upstream.is(config, ca_file));
             let upstream = kept.map(|at| old.swap_remove(at).1).unwrap_or_else(|| {
                 let upstream =
-                    Arc::new(Upstream::new(config, Arc::clone(&self.queue), self.shutdown.child_token()));
+                    Arc::new(Upstream::new(
+                        config,
+                        ca_file.map(Path::to_owned),
+                        Arc::clone(&self.queue),
+                        self.shutdown.child_token(),
+                    ));
                 fresh.push(Prober {
                     id: config.id.clone(),
                     upstream: Arc::clone(&upstream),
@@ -149,7 +156,11 @@ impl Shared {
     /// Requests that ask for this at the same time share the probes.
     pub(crate) async fn refresh(&self, concerns: impl Fn(&Backend) -> bool) {
         let table = self.table.load_full();
-        let ordered = table.backends.iter().filter(|backend| concerns(backend)).map(|backend| {
+        // One whose questions may cost is asked when it is its turn, and not because somebody asks us.
+        let asked = |backend: &&Arc<Backend>| {
+            concerns(backend) && (!backend.profile().is_rarely_asked() || is_stale(backend))
+        };
+        let ordered = table.backends.iter().filter(asked).map(|backend| {
             let order = backend.upstream.order_probe();
             backend.upstream.probed(order)
         });
@@ -166,5 +177,6 @@ impl Shared {
 pub(crate) fn is_stale(backend: &Backend) -> bool {
     const FRESH: Duration = Duration::from_secs(1);
     let Some(at) = backend.report.last_check else { return false };
-    SystemTime::now().duration_since(at).is_ok_and(|age| age > FRESH)
+    let fresh = FRESH.max(backend.profile().least_interval);
+    SystemTime::now().duration_since(at).is_ok_and(|age| age > fresh)
 }

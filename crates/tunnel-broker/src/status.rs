@@ -1,14 +1,20 @@
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::config::BackendKind;
+use crate::profile::{Profile, Speaks};
 
 /// What is known of one backend, as people and the local API see it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BackendStatus {
     /// The configured id.
     pub id: String,
-    /// The API it speaks.
+    /// What it is called in the configuration.
     pub kind: BackendKind,
+    /// What is known of its kind.
+    pub profile: Arc<Profile>,
+    /// The APIs that it speaks, as far as is known.
+    pub speaks: Speaks,
     /// The configured URL, without credentials.
     pub endpoint: String,
     /// Whether it can be used.

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use crate::backend::Backend;
+use crate::broker::Ingress;
 use crate::catalog::{Catalog, ModelName};
 use crate::config::BrokerConfig;
 use crate::path::Dialect;
@@ -19,6 +20,7 @@ pub(crate) struct Table {
 /// What decides where a request goes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wanted<'a> {
+    pub(crate) ingress: Ingress,
     pub(crate) dialect: Dialect,
     /// The id of the only backend that will do.
     pub(crate) pin: Option<&'a str>,
@@ -48,7 +50,7 @@ impl Table {
         let mut catalog = Catalog::default();
         for (index, backend) in backends.iter().enumerate() {
             for model in backend.models() {
-                catalog.add(index, backend.config.kind, &model.name, model.loaded);
+                catalog.add(index, backend.names(), &model.name, model.loaded);
             }
         }
         Self { settings, backends, catalog }
@@ -127,6 +129,7 @@ impl Table {
 impl Wanted<'_> {
     fn accepts(&self, backend: &Backend) -> bool {
         self.pin.is_none_or(|id| backend.config.id == id)
+            && backend.takes_from(self.ingress)
             && !self.tried.iter().any(|tried| Arc::ptr_eq(tried, &backend.upstream))
     }
 }

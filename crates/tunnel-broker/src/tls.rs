@@ -1,16 +1,57 @@
 use std::io;
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
+use tokio::sync::OnceCell;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// Agrees on TLS with the host, whose certificate must be good to the system's roots.
-pub(crate) async fn secure(host: &str, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-    secure_with(system_config().await?, host, stream).await
+/// Whom a backend's certificate must be good to: the system's roots, and those of a file where one is named.
+#[derive(Debug, Default)]
+pub(crate) struct Roots {
+    ca_file: Option<PathBuf>,
+    /// Of the file; read when it is first needed, and again when that failed.
+    own: OnceCell<Arc<ClientConfig>>,
+}
+
+impl Roots {
+    pub(crate) fn new(ca_file: Option<PathBuf>) -> Self {
+        Self { ca_file, own: OnceCell::new() }
+    }
+
+    /// The file beside the system's roots.
+    pub(crate) fn ca_file(&self) -> Option<&Path> {
+        self.ca_file.as_deref()
+    }
+
+    /// Agrees on TLS with the host.
+    pub(crate) async fn secure(&self, host: &str, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        let config = match &self.ca_file {
+            None => system_config().await?,
+            Some(path) => Arc::clone(self.own.get_or_try_init(|| config_with(path.clone())).await?),
+        };
+        secure_with(config, host, stream).await
+    }
+}
+
+/// Returns the settings with the system's roots and those of a PEM file.
+async fn config_with(path: PathBuf) -> io::Result<Arc<ClientConfig>> {
+    let load = move || {
+        let unusable = |why: String| io::Error::other(format!("caFile {} {why}", path.display()));
+        let own = CertificateDer::pem_file_iter(&path)
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            .map_err(|error| unusable(format!("cannot be used: {error}")))?;
+        if own.is_empty() {
+            return Err(unusable("has no certificate in it".to_owned()));
+        }
+        config(rustls_native_certs::load_native_certs().certs.into_iter().chain(own).collect())
+    };
+    tokio::task::spawn_blocking(load).await.map_err(io::Error::other)?
 }
 
 async fn secure_with(

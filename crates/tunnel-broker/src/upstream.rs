@@ -1,7 +1,9 @@
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
+use http::HeaderValue;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -9,27 +11,32 @@ use url::Url;
 
 use crate::admission::LineId;
 use crate::breaker::Position;
-use crate::config::{BackendConfig, BackendKind};
+use crate::config::BackendConfig;
 use crate::conn::Conn;
 use crate::connect::{ConnectError, connect};
+use crate::credential::{Credential, NoSecret};
 use crate::dialect::Listing;
 use crate::health::{Fault, Phase};
 use crate::origin::Origin;
 use crate::outcomes::Outcomes;
 use crate::pool::Pool;
+use crate::profile::{Profile, Speaks};
 use crate::queue::Queue;
 use crate::route::Standing;
 use crate::slots::Slots;
 use crate::status::{BackendState, BreakerState, Health};
+use crate::tls::Roots;
 
 /// A model server: its connections, its load, and what its prober last saw.
 ///
-/// Outlives a change of the configuration that leaves id, kind and URL as they are.
+/// Outlives a change of the configuration that leaves id, profile, URL, credential and roots as they are.
 #[derive(Debug)]
 pub(crate) struct Upstream {
     /// No other has it, now or later.
     pub(crate) id: LineId,
-    pub(crate) kind: BackendKind,
+    pub(crate) profile: Arc<Profile>,
+    credential: Option<Credential>,
+    roots: Roots,
     url: Url,
     pub(crate) origin: Origin,
     pub(crate) pool: Pool,
@@ -67,6 +74,8 @@ pub(crate) struct Report {
     pub(crate) latency: Option<Duration>,
     pub(crate) last_check: Option<SystemTime>,
     pub(crate) error: Option<String>,
+    /// The APIs that it speaks: those of its profile, or of these the ones that it turned out to speak.
+    pub(crate) speaks: Speaks,
     /// What it listed last; none when no probe has ever succeeded.
     pub(crate) listing: Option<Arc<Listing>>,
 }
@@ -77,13 +86,20 @@ const LONGEST_OPEN: Duration = Duration::from_secs(30);
 const FRESH: Duration = Duration::from_secs(1);
 
 impl Upstream {
-    pub(crate) fn new(config: &BackendConfig, queue: Arc<Queue>, stop: CancellationToken) -> Self {
+    pub(crate) fn new(
+        config: &BackendConfig,
+        ca_file: Option<PathBuf>,
+        queue: Arc<Queue>,
+        stop: CancellationToken,
+    ) -> Self {
         static LAST_ID: AtomicU64 = AtomicU64::new(0);
         Self {
             id: LAST_ID.fetch_add(1, Ordering::Relaxed) + 1,
-            kind: config.kind,
+            profile: Arc::clone(&config.profile),
+            credential: config.credential.clone(),
+            roots: Roots::new(ca_file),
             url: config.url.clone(),
-            origin: Origin::new(config.kind, &config.url),
+            origin: Origin::new(&config.profile, &config.url),
             pool: Pool::default(),
             in_flight: AtomicUsize::new(0),
             slots: Slots::default(),
@@ -99,6 +115,7 @@ impl Upstream {
                 latency: None,
                 last_check: None,
                 error: None,
+                speaks: config.profile.speaks,
                 listing: None,
             })),
             orders: watch::Sender::new(0),
@@ -109,8 +126,28 @@ impl Upstream {
     }
 
     /// Tells whether this is the same server as the configured one.
-    pub(crate) fn is(&self, config: &BackendConfig) -> bool {
-        self.kind == config.kind && self.url == config.url
+    pub(crate) fn is(&self, config: &BackendConfig, ca_file: Option<&Path>) -> bool {
+        self.profile == config.profile
+            && self.url == config.url
+            && self.credential == config.credential
+            && self.roots.ca_file() == ca_file
+    }
+
+    /// Returns what is sent to it as `Authorization`; none when nothing is.
+    ///
+    /// # Errors
+    ///
+    /// Why there is nothing to send, or why it must not be sent. Then the backend is not asked at all.
+    pub(crate) fn authorization(&self) -> Result<Option<HeaderValue>, NoSecret> {
+        let Some(credential) = &self.credential else { return Ok(None) };
+        if !self.origin.keeps_secrets() {
+            return Err(NoSecret::Readable(credential.name().to_owned()));
+        }
+        credential.header().map(Some)
+    }
+
+    pub(crate) fn credential(&self) -> Option<&Credential> {
+        self.credential.as_ref()
     }
 
     pub(crate) fn report(&self) -> Arc<Report> {
@@ -123,7 +160,7 @@ impl Upstream {
 
     /// Opens a connection.
     pub(crate) async fn connect(&self, limit: Duration) -> Result<Conn, ConnectError> {
-        let io = connect(&self.origin, limit).await?;
+        let io = connect(&self.origin, &self.roots, limit).await?;
         Conn::handshake(io).await.map_err(|why| ConnectError::Io {
             at: self.origin.shown.clone(),
             why: std::io::Error::other(why),

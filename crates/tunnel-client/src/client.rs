@@ -14,6 +14,7 @@ use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tunnel_api::connection::ConnectionTest;
+use tunnel_api::credential::{StoredCredential, StoredCredentials};
 use tunnel_api::{
     AuthStatus, Connections, Detected, Devices, Diagnosis, ErrorBody, Events, Health, Key, KeyRequest, Keys,
     LoginBegun, LoginFlow, LoginStatus, Metrics, Models, NewKey, Requests, Status, TunnelAnswer, Usage,
@@ -277,6 +278,22 @@ impl Client {
     /// Has the relay take a key back: `DELETE /api/keys/{id}`.
     pub async fn revoke_key(&self, id: &str) -> Result<Key, Error> {
         self.ask(Method::DELETE, &format!("/api/keys/{}", segment(id)), RELAY).await
+    }
+
+    /// Asks `GET /api/credentials`.
+    pub async fn credentials(&self) -> Result<StoredCredentials, Error> {
+        self.get("/api/credentials").await
+    }
+
+    /// Has a secret kept for connections: `PUT /api/credentials/{name}`.
+    pub async fn store_credential(&self, name: &str, secret: &str) -> Result<StoredCredential, Error> {
+        let body = Map::from_iter([("secret".to_owned(), Value::from(secret))]);
+        self.send(Method::PUT, &format!("/api/credentials/{}", segment(name)), Some(&body), CHANGE).await
+    }
+
+    /// Has a secret forgotten: `DELETE /api/credentials/{name}`.
+    pub async fn remove_credential(&self, name: &str) -> Result<StoredCredential, Error> {
+        self.ask(Method::DELETE, &format!("/api/credentials/{}", segment(name)), CHANGE).await
     }
 
     /// Orders the tunnel to be opened.

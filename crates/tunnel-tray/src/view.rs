@@ -125,7 +125,7 @@ impl Settings {
 impl View {
     /// Returns the model servers, without the tunnel.
     pub(crate) fn servers(&self) -> impl Iterator<Item = &Connection> {
-        self.status.connections.values().filter(|connection| connection.kind != ConnectionKind::Cloud)
+        self.status.connections.values().filter(|connection| !connection.is_tunnel())
     }
 
     /// Returns the address that OpenAI's clients take as their base URL. None while the gateway is closed.

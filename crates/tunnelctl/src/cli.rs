@@ -276,7 +276,7 @@ pub(crate) enum ConnectionsVerb {
         // Not `url`: that is the daemon's, and names are one for all of the command line.
         #[arg(value_name = "URL")]
         address: String,
-        /// What it speaks; default: what it turns out to speak
+        /// What it is; default: what it turns out to be
         #[arg(long = "type", value_name = "TYPE")]
         kind: Option<Kind>,
         /// Its name here; default: made from what it is
@@ -291,6 +291,9 @@ pub(crate) enum ConnectionsVerb {
         /// Most requests at once
         #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..))]
         max_concurrent: Option<u32>,
+        /// The stored secret that is sent to it; see: tunnelctl connections credential
+        #[arg(long, value_name = "NAME", value_parser = connection_id)]
+        credential: Option<String>,
     },
     /// Take a connection out of the configuration
     Remove {
@@ -315,6 +318,31 @@ pub(crate) enum ConnectionsVerb {
         /// Add what is found
         #[arg(long)]
         add: bool,
+    },
+    /// Look after the secrets that connections are sent
+    ///
+    /// A connection names one as its credential; it is sent as a bearer token, to that connection alone.
+    #[command(subcommand)]
+    Credential(CredentialVerb),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CredentialVerb {
+    /// Show the names of the secrets that are kept, and where
+    List,
+    /// Keep a secret, read from standard input
+    ///
+    /// In place of the one of this name. It takes effect at once; requests that run keep the one before.
+    Set {
+        /// Its name
+        #[arg(value_parser = connection_id)]
+        name: String,
+    },
+    /// Forget a secret
+    Remove {
+        /// Its name
+        #[arg(value_parser = connection_id)]
+        name: String,
     },
 }
 
@@ -355,13 +383,35 @@ pub(crate) enum By {
     Day,
 }
 
-/// What a model server speaks.
+/// What a model server is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Kind {
-    /// Ollama's API
+    /// Ollama
     Ollama,
-    /// OpenAI's API: llama.cpp, vLLM, LM Studio and others
+    /// Any other server with OpenAI's API
     Openai,
+    /// llama.cpp's llama-server
+    Llamacpp,
+    /// vLLM
+    Vllm,
+    /// LM Studio
+    Lmstudio,
+    /// An account elsewhere: another relay, or a service with Ollama's or OpenAI's API
+    Cloud,
+}
+
+impl Kind {
+    /// Returns the name that the configuration uses.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Ollama => "ollama",
+            Self::Openai => "openai",
+            Self::Llamacpp => "llamacpp",
+            Self::Vllm => "vllm",
+            Self::Lmstudio => "lmstudio",
+            Self::Cloud => "cloud",
+        }
+    }
 }
 
 /// An app that can be set up.

@@ -4,6 +4,7 @@ mod auth;
 mod body;
 mod config;
 mod connections;
+mod credentials;
 mod devices;
 mod diagnosis;
 pub(crate) mod error;
@@ -55,7 +56,7 @@ use crate::guard::{Effect, Guards, Verdict};
 use crate::keys::Keys;
 use crate::login::LoginHandle;
 use crate::resources::SharedReading;
-use crate::secrets::TokenHandle;
+use crate::secrets::{TokenHandle, Vault};
 use crate::store::{ApiOutcome, RecorderHandle, Store};
 use crate::tunnel::{Settings, TunnelHandle};
 use error::ApiError;
@@ -71,6 +72,7 @@ pub(crate) struct Api {
     /// Where the relay is.
     pub(crate) relay: watch::Receiver<Arc<Settings>>,
     pub(crate) token: TokenHandle,
+    pub(crate) vault: Vault,
     pub(crate) login: LoginHandle,
     pub(crate) keys: Keys,
     pub(crate) broker: Broker,
@@ -131,6 +133,8 @@ fn routes() -> Vec<(&'static str, MethodRouter<Api>)> {
         ("/api/connections", get(connections::connections)),
         ("/api/connections/detect", post(connections::detect)),
         ("/api/connections/{id}/test", post(connections::test)),
+        ("/api/credentials", get(credentials::list)),
+        ("/api/credentials/{name}", put(credentials::store).delete(credentials::remove)),
         ("/api/diagnosis", post(diagnosis::examine)),
         ("/api/warnings", get(warnings::warnings)),
         ("/api/devices", get(devices::devices)),

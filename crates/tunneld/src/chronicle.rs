@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use tunnel_api::connection::{ConnectionKind, ConnectionState};
+use tunnel_api::connection::ConnectionState;
 use tunnel_api::tunnel::Target;
 use tunnel_api::{Connection, Severity, Status, TunnelState, Warning};
 
@@ -118,7 +118,7 @@ fn tunnel(before: &Status, after: &Status, events: &mut Vec<NewEvent>) {
 }
 
 fn connections(before: &Status, after: &Status, events: &mut Vec<NewEvent>) {
-    let is_server = |connection: &&Connection| connection.kind != ConnectionKind::Cloud;
+    let is_server = |connection: &&Connection| !connection.is_tunnel();
     for new in after.connections.values().filter(is_server) {
         let was = before.connections.get(&new.id).map_or(ConnectionState::Connecting, |old| old.state);
         if was == new.state {
@@ -176,6 +176,8 @@ fn event(
 
 #[cfg(test)]
 mod tests {
+    use tunnel_api::connection::ConnectionKind;
+
     use super::*;
 
     fn kinds(before: &Status, after: &Status) -> Vec<&'static str> {

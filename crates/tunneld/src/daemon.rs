@@ -23,7 +23,7 @@ use crate::api::ws::Clients;
 use crate::api::{self, Api, ControlDoor, Entrance};
 use crate::boot::Boot;
 use crate::config::{ConfigHandle, ConfigState, Loaded, Options, TokenSink};
-use crate::detect::{Detector, USUAL_PORTS};
+use crate::detect::{Detector, usual_ports};
 use crate::diagnosis::{Examiner, Subjects};
 use crate::doors::accept::{self, Ends};
 use crate::doors::heartbeat::{Heartbeat, Places};
@@ -36,7 +36,7 @@ use crate::keys::Keys;
 use crate::notify::{LeftToClients, Notifier};
 use crate::reload::{Consumers, Reloader};
 use crate::resources::{ResourceMeter, SharedReading};
-use crate::secrets::{self, Credentials, SessionBus, TokenHandle};
+use crate::secrets::{self, Credentials, SessionBus, TokenHandle, Vault};
 use crate::status::{Sources, StatusHub};
 use crate::store::{BootId, Opened, RecorderHandle, Store, target_at_start};
 use crate::surroundings::{open_socket, socket_places, state_dir};
@@ -127,10 +127,13 @@ impl Daemon {
 
         let (control_port, gateway_port) = (config.api_server_port.get(), config.gateway_port.get());
         let guards = Arc::new(Guards::new(control_port, gateway_port, &config.allowed_origins));
-        let broker = Broker::start(loaded.broker.clone(), tracker, soft.clone());
+        let secret_places = secrets::Places::of(&options, state_dir.clone());
+        let vault = Vault::start(secret_places.clone(), soft.clone(), &critical);
+        let mut backends = loaded.broker.clone();
+        vault.equip(config, &mut backends);
+        let broker = Broker::start(backends, tracker, soft.clone());
         let (settings, settings_reader) = watch::channel(Arc::new(loaded.tunnel.clone()));
         let (state, state_reader) = watch::channel(Arc::new(loaded.state(Vec::new())));
-        let secret_places = secrets::Places::of(&options, state_dir.clone());
         let token = secrets::start(secret_places, settings.subscribe(), soft.clone(), &critical);
         let wanted =
             target_at_start(found.target.as_ref(), BootId::read().as_ref(), config.auto_start_tunnel);
@@ -210,6 +213,7 @@ impl Daemon {
             tunnel,
             relay: settings.subscribe(),
             token,
+            vault: vault.clone(),
             login,
             keys,
             broker: broker.clone(),
@@ -220,7 +224,7 @@ impl Daemon {
             resources,
             last_answer: Arc::default(),
             clients: Clients::new(left_to_clients.clone()),
-            detector: Detector::new(USUAL_PORTS),
+            detector: Detector::new(usual_ports()),
             examiner,
             log_level: log_level.clone(),
             log_place,
@@ -243,7 +247,7 @@ impl Daemon {
             guards,
         };
         let doors = Some(Doors::serve(bound, rooms, critical, ends, placing));
-        let consumers = Consumers { doors, reports, broker, settings, log_level };
+        let consumers = Consumers { doors, reports, broker, vault, settings, log_level };
         let reloader = Reloader { options, consumers, state, orders };
         lifecycle.spawn_critical("reloader", reloader.run(lifecycle.hangups(), soft));
         let stop_recorder = stop_recorder.drop_guard();

@@ -1,6 +1,6 @@
 //! Looks for the model servers of this machine: `POST /api/connections/detect`.
 //!
-//! Nothing is asked but what tells one server from another, and only on [`USUAL_PORTS`] of the loopback addresses, or at
+//! Nothing is asked but what tells one server from another, and only on [`usual_ports`] of the loopback addresses, or at
 //! the one address that somebody names. What a server is, it says itself: [`identity`] judges its answers, never its port alone.
 
 mod identity;
@@ -16,15 +16,17 @@ use jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 use tunnel_api::{Config, Detected};
+use tunnel_broker::BackendKind;
 use url::Url;
 
 use self::identity::{Heard, Identity, Step};
 use self::site::Site;
 use crate::joint::Joint;
 
-/// Where model servers listen unless they are told otherwise: Ollama, llama.cpp's server and a second one of these,
-/// vLLM, LM Studio.
-pub(crate) const USUAL_PORTS: [u16; 5] = [11434, 8080, 8081, 8000, 1234];
+/// Returns where model servers listen unless they are told otherwise.
+pub(crate) fn usual_ports() -> Vec<u16> {
+    BackendKind::ALL.iter().flat_map(|kind| kind.profile().usual_ports.iter().copied()).collect()
+}
 
 /// Longest wait for a connection to this very machine.
 const CONNECT_LIMIT: Duration = Duration::from_millis(300);

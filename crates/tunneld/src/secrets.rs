@@ -25,6 +25,7 @@ mod stores;
 pub(crate) mod testing;
 mod token;
 mod token_file;
+mod vault;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -43,6 +44,7 @@ pub(crate) use endpoint::{Endpoint, EndpointError};
 pub(crate) use handle::{ChangeError, TokenHandle};
 pub(crate) use oauth::{Issued, issued};
 pub(crate) use token::{Token, TokenError};
+pub(crate) use vault::Vault;
 
 use crate::config::Options;
 use crate::tunnel::Settings;
@@ -83,13 +85,22 @@ impl Places {
         if let Some(path) = self.token_file {
             return keeper::Source::TokenFile(token_file::TokenFile::new(path));
         }
+        keeper::Source::Stores(self.stores())
+    }
+
+    /// The places for the secrets of connections. The file that `--token-file` names is for the login alone.
+    fn stores_of_connections(self) -> stores::Stores {
+        self.stores()
+    }
+
+    fn stores(self) -> stores::Stores {
         let mut places: Vec<Box<dyn store::SecretStore>> =
             vec![Box::new(secret_service::Keyring::new(self.bus))];
         if let Some(directory) = self.credentials_directory {
             places.push(Box::new(credential::Credential::new(&directory)));
         }
         places.push(Box::new(file::SealedFiles::new(self.state_dir)));
-        keeper::Source::Stores(stores::Stores::new(places))
+        stores::Stores::new(places)
     }
 }
 

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tunnel_api::connection::ConnectionKind;
 use tunnel_api::{Status, TunnelState};
 use tunnel_runtime::systemd;
 
@@ -25,8 +24,7 @@ pub(crate) async fn follow(mut status: watch::Receiver<Arc<Status>>, soft: Cance
 }
 
 fn line(status: &Status) -> String {
-    let backends =
-        || status.connections.values().filter(|connection| connection.kind != ConnectionKind::Cloud);
+    let backends = || status.connections.values().filter(|connection| !connection.is_tunnel());
     let up = backends().filter(|backend| backend.connected).count();
     let tunnel = match (status.tunnel.state, &status.tunnel.last_error) {
         (TunnelState::Connected, _) | (_, None) => status.tunnel.state.to_string(),
@@ -38,6 +36,8 @@ fn line(status: &Status) -> String {
 #[cfg(test)]
 mod tests {
     use tunnel_api::{Connection, Tunnel};
+
+    use tunnel_api::connection::ConnectionKind;
 
     use super::*;
 

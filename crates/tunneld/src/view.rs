@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use jiff::Timestamp;
-use tunnel_api::config::ConnectionType;
-use tunnel_api::connection::{Breaker, CLOUD_ID, ConnectionHealth, ConnectionKind, ConnectionState, quality};
+use tunnel_api::connection::{
+    Api, Breaker, CLOUD_ID, ConnectionHealth, ConnectionKind, ConnectionState, quality,
+};
 use tunnel_api::status::TunnelManager;
 use tunnel_api::tunnel::Target;
 use tunnel_api::warning::{CONFIG_INVALID, CONNECTION_DOWN, KEY_WITHOUT_EFFECT, NO_TOKEN, RESTART_REQUIRED};
 use tunnel_api::{Config, Connection, Gateway, HealthStatus, Severity, Status, TunnelState, Warning};
-use tunnel_broker::{BackendKind, BackendState, BackendStatus, BreakerState, Broker, Health};
+use tunnel_broker::{BackendState, BackendStatus, BreakerState, Broker, Health};
 
 use crate::config::ConfigState;
 use crate::tunnel::TunnelReport;
@@ -66,8 +67,7 @@ pub(crate) fn current(status: &Status, broker: &Broker) -> Status {
 
 /// Judges a snapshot: can requests be answered, and does all work that is switched on.
 pub(crate) fn health(status: &Status) -> HealthStatus {
-    let mut backends =
-        status.connections.values().filter(|connection| connection.kind != ConnectionKind::Cloud);
+    let mut backends = status.connections.values().filter(|connection| !connection.is_tunnel());
     let warming = |backend: &Connection| backend.health == ConnectionHealth::Warming;
     if !backends.clone().any(|backend| backend.connected || warming(backend)) {
         return HealthStatus::Unhealthy;
@@ -85,10 +85,8 @@ pub(crate) fn connection(backend: &BackendStatus) -> Connection {
     let connected = backend.state == BackendState::Connected;
     Connection {
         id: backend.id.clone(),
-        kind: match backend.kind {
-            BackendKind::Ollama => ConnectionKind::Ollama,
-            BackendKind::OpenAi => ConnectionKind::Openai,
-        },
+        kind: ConnectionKind::named(backend.kind.as_str()),
+        speaks: speaks(backend),
         state: match backend.state {
             BackendState::Connecting => ConnectionState::Connecting,
             BackendState::Connected => ConnectionState::Connected,
@@ -122,6 +120,11 @@ pub(crate) fn connection(backend: &BackendStatus) -> Connection {
     }
 }
 
+fn speaks(backend: &BackendStatus) -> Vec<Api> {
+    let known = [(Api::Ollama, backend.speaks.ollama), (Api::Openai, backend.speaks.openai)];
+    known.into_iter().filter(|(_, speaks)| *speaks).map(|(api, _)| api).collect()
+}
+
 fn cloud(report: &TunnelReport, config: &ConfigState) -> Connection {
     let tunnel = &report.tunnel;
     let connected = tunnel.state == TunnelState::Connected;
@@ -129,6 +132,7 @@ fn cloud(report: &TunnelReport, config: &ConfigState) -> Connection {
     Connection {
         id: CLOUD_ID.to_owned(),
         kind: ConnectionKind::Cloud,
+        speaks: Vec::new(),
         state: match tunnel.state {
             TunnelState::Connected => ConnectionState::Connected,
             TunnelState::Connecting | TunnelState::Backoff => ConnectionState::Connecting,
@@ -220,15 +224,9 @@ pub(crate) fn conditions(parts: &Parts<'_>) -> Vec<Condition> {
 /// Returns the keys that say something, and that nothing heeds yet.
 fn without_effect(config: &Config) -> Vec<&'static str> {
     let default = Config::default();
-    let nobody_serves = |kind| matches!(kind, ConnectionType::Cloud | ConnectionType::Plugin);
     let keys = [
         ("routingPolicy", config.routing_policy != default.routing_policy),
         ("cloudProxyAudience", config.cloud_proxy_audience != default.cloud_proxy_audience),
-        (
-            "connections.credential",
-            config.connections.iter().any(|connection| connection.credential.is_some()),
-        ),
-        ("connections.type", config.connections.iter().any(|connection| nobody_serves(connection.kind))),
     ];
     keys.into_iter().filter(|(_, says)| *says).map(|(key, _)| key).collect()
 }
@@ -239,22 +237,18 @@ fn down(backend: &BackendStatus) -> Option<Condition> {
         BackendState::Disconnected | BackendState::Error => backend.error.as_deref().unwrap_or("no answer"),
     };
     let message = format!("{} at {} is not available: {why}", backend.id, backend.endpoint);
-    let next_step = match backend.health {
-        Health::Unauthorised => {
-            "give it a credential that it accepts: credential under connections in the config"
-        }
-        Health::Unknown | Health::Up | Health::Busy | Health::Warming | Health::Degraded | Health::Down => {
-            start_step(backend.kind)
-        }
-    };
-    Some(Condition::of(&backend.id, Warning::new(CONNECTION_DOWN, message, next_step)))
+    Some(Condition::of(&backend.id, Warning::new(CONNECTION_DOWN, message, start_step(backend))))
 }
 
 /// What to do about a model server that is down.
-pub(crate) fn start_step(kind: BackendKind) -> &'static str {
-    match kind {
-        BackendKind::Ollama => "start it: ollama serve; or set ollamaHost and ollamaPort to where it runs",
-        BackendKind::OpenAi => "start it, or mend its url under connections in the config",
+pub(crate) fn start_step(backend: &BackendStatus) -> String {
+    match backend.health {
+        Health::Unauthorised => "store a secret that it takes, and name it as the connection's credential: tunnelctl connections \
+                                 credential set NAME"
+            .to_owned(),
+        Health::Unknown | Health::Up | Health::Busy | Health::Warming | Health::Degraded | Health::Down => {
+            backend.profile.start_step.clone().into_owned()
+        }
     }
 }
 
@@ -269,6 +263,7 @@ mod tests {
 
     use tunnel_api::Tunnel;
     use tunnel_api::connection::Quality;
+    use tunnel_broker::BackendKind;
 
     use super::*;
 
@@ -276,6 +271,8 @@ mod tests {
         BackendStatus {
             id: id.to_owned(),
             kind: BackendKind::Ollama,
+            profile: Arc::new(BackendKind::Ollama.profile().clone()),
+            speaks: BackendKind::Ollama.profile().speaks,
             endpoint: format!("http://{id}.test"),
             state,
             health: Health::Up,

@@ -21,12 +21,13 @@ pub struct ConnectionConfig {
     #[cfg_attr(feature = "schema", schemars(schema_with = "schema::name"))]
     pub id: String,
 
-    /// What it speaks: `ollama`, `openai`, `cloud` or `plugin`. Must be given.
+    /// What it is: `ollama`, `llamacpp`, `vllm`, `lmstudio`, `openai` for any other server with OpenAI's API, `cloud` for
+    /// an account elsewhere (another relay, or a service with Ollama's or OpenAI's API), or `plugin`. Must be given.
     #[serde(rename = "type")]
     pub kind: ConnectionType,
 
-    /// Its base address, `http://` or `https://`, for a plugin also `unix:///path`; no user name, password,
-    /// query or fragment. Must be given.
+    /// Its base address, `http://` or `https://`, for a plugin also `unix:///path`; for the cloud `http://` on this
+    /// machine only. No user name, password, query or fragment. Must be given.
     #[cfg_attr(feature = "schema", schemars(schema_with = "schema::backend_url"))]
     #[serde(serialize_with = "super::write::url_text")]
     pub url: Url,
@@ -50,7 +51,8 @@ pub struct ConnectionConfig {
     #[cfg_attr(feature = "schema", schemars(schema_with = "schema::models", default))]
     pub models: Vec<String>,
 
-    /// Name of the stored secret that is sent to it. Default null: none is sent.
+    /// Name of the stored secret that is sent to it as a bearer token, over https or on this machine only. Default null:
+    /// none is sent. It is stored with `tunnelctl connections credential set NAME`, never in this file.
     #[cfg_attr(feature = "schema", schemars(schema_with = "schema::credential", default))]
     pub credential: Option<String>,
 
@@ -59,7 +61,7 @@ pub struct ConnectionConfig {
     pub enabled: bool,
 }
 
-/// What a configured backend speaks.
+/// What a configured backend is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
@@ -68,7 +70,14 @@ pub enum ConnectionType {
     Ollama,
     /// OpenAI's API.
     Openai,
-    /// Models on the other side of a relay.
+    /// llama.cpp's `llama-server`.
+    Llamacpp,
+    /// vLLM.
+    Vllm,
+    /// LM Studio.
+    Lmstudio,
+    /// An account elsewhere: another relay, or a service with Ollama's or OpenAI's API. What comes through the tunnel is
+    /// never sent there.
     Cloud,
     /// A process of the user's that speaks HTTP.
     Plugin,
@@ -77,10 +86,12 @@ pub enum ConnectionType {
 pub(super) fn connections(top: &mut Section<'_>) -> Vec<ConnectionConfig> {
     top.sections("connections", |section| {
         let id = section.require("id", "Connection id must be given", id);
-        let kind =
-            section.require("type", "Connection type must be given: ollama, openai, cloud or plugin", kind);
-        let plugin = kind == Some(ConnectionType::Plugin);
-        let url = section.require("url", "Connection URL must be given", |value| url(value, plugin));
+        let kind = section.require(
+            "type",
+            "Connection type must be given: one of ollama, openai, llamacpp, vllm, lmstudio, cloud, plugin",
+            kind,
+        );
+        let url = section.require("url", "Connection URL must be given", |value| url(value, kind));
         let rest = ConnectionConfig {
             priority: section.read("priority", 0, rule::natural("Connection priority")),
             weight: section.read("weight", NonZeroU32::MIN, rule::positive("Connection weight")),
@@ -106,22 +117,67 @@ fn id(value: &Value) -> Result<String, Rejection> {
 }
 
 fn kind(value: &Value) -> Result<ConnectionType, Rejection> {
-    match value.as_str() {
-        Some("ollama") => Ok(ConnectionType::Ollama),
-        Some("openai") => Ok(ConnectionType::Openai),
-        Some("cloud") => Ok(ConnectionType::Cloud),
-        Some("plugin") => Ok(ConnectionType::Plugin),
-        _ => Err("Connection type must be one of: ollama, openai, cloud, plugin".into()),
+    let known =
+        value.as_str().and_then(|text| ConnectionType::ALL.into_iter().find(|kind| kind.as_str() == text));
+    known.ok_or_else(|| {
+        let mut rule =
+            "Connection type must be one of: ollama, openai, llamacpp, vllm, lmstudio, cloud, plugin"
+                .to_owned();
+        if let Some(meant) = value.as_str().and_then(meant) {
+            rule.push_str(&format!("; did you mean {}?", meant.as_str()));
+        }
+        rule.into()
+    })
+}
+
+/// Returns the type that people write in other ways, too: `llama.cpp`, `LM Studio`, `VLLM`.
+fn meant(text: &str) -> Option<ConnectionType> {
+    let plain: String =
+        text.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
+    let known = ConnectionType::ALL.into_iter().find(|kind| kind.as_str() == plain);
+    known.or(match plain.as_str() {
+        "llama" | "llamaserver" => Some(ConnectionType::Llamacpp),
+        "relay" => Some(ConnectionType::Cloud),
+        _ => None,
+    })
+}
+
+impl ConnectionType {
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::Ollama, Self::Openai, Self::Llamacpp, Self::Vllm, Self::Lmstudio, Self::Cloud, Self::Plugin];
+
+    /// Returns the name that the configuration uses.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ollama => "ollama",
+            Self::Openai => "openai",
+            Self::Llamacpp => "llamacpp",
+            Self::Vllm => "vllm",
+            Self::Lmstudio => "lmstudio",
+            Self::Cloud => "cloud",
+            Self::Plugin => "plugin",
+        }
     }
 }
 
-fn url(value: &Value, plugin: bool) -> Result<Url, Rejection> {
+fn url(value: &Value, kind: Option<ConnectionType>) -> Result<Url, Rejection> {
+    let plugin = kind == Some(ConnectionType::Plugin);
     let socket = value.as_str().and_then(|text| Url::parse(text.trim()).ok());
     match socket {
         Some(url) if plugin && url.scheme() == "unix" && url.host().is_none() && url.path().len() > 1 => {
             Ok(url)
         }
-        _ => rule::http_url("Connection URL", value),
+        _ => {
+            let url = rule::http_url("Connection URL", value)?;
+            if kind == Some(ConnectionType::Cloud) && url.scheme() == "http" && !rule::is_loopback(&url) {
+                return Err(
+                    "Connection URL of type cloud must start with https:// unless it is a loopback address"
+                        .into(),
+                );
+            }
+            Ok(url)
+        }
     }
 }
 

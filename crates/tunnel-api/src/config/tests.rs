@@ -231,7 +231,7 @@ fn nested_faults_name_their_place() {
         })),
         [
             "allowedOrigins[1]: Allowed origin must look like https://example.org or http://localhost:* (found \"*\")",
-            "connections[1].type: Connection type must be one of: ollama, openai, cloud, plugin (found \"lama\")",
+            "connections[1].type: Connection type must be one of: ollama, openai, llamacpp, vllm, lmstudio, cloud, plugin (found \"lama\")",
             "connections[1].url: Connection URL must start with http:// or https:// (found \"h:1\")",
             "connections[1].weight: Connection weight must be at least 1 (found 0)",
             "connections[1].maxConcurrent: Connection max concurrent must be at least 1 (found 0)",

@@ -1,66 +1,14 @@
-use bytes::Bytes;
-use http::{HeaderValue, StatusCode};
-use serde::Deserialize;
+use http::HeaderValue;
 use serde_json::{Value, json};
-use tokio::time::Instant;
 
-use super::{Asker, Listed, Listing, ProbeError, Probed};
+use super::Listed;
 
 /// The content type of Ollama's answers.
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 
-const VERSION: &str = "/api/version";
-const TAGS: &str = "/api/tags";
-const PS: &str = "/api/ps";
-
 /// Writes an error as Ollama does.
 pub(crate) fn error(message: &str) -> Vec<u8> {
     json!({ "error": message }).to_string().into_bytes()
-}
-
-pub(super) async fn probe(asker: &Asker<'_>) -> Result<Probed, ProbeError> {
-    let asked = Instant::now();
-    let version = asker.ask_ok(VERSION).await?;
-    let latency = asked.elapsed();
-    let version = parse_version(&version).ok_or(ProbeError::Strange { path: VERSION, server: "Ollama" })?;
-    let tags = asker.ask_ok(TAGS).await?;
-    let running = match asker.ask(PS).await? {
-        // Ollama before 0.1.38 has no such list.
-        (StatusCode::NOT_FOUND, _) => Vec::new(),
-        (status, body) if status.is_success() => {
-            entries(&body).ok_or(ProbeError::Strange { path: PS, server: "Ollama" })?
-        }
-        (status, _) => return Err(ProbeError::Status { path: PS, status }),
-    };
-    let tags = entries(&tags).ok_or(ProbeError::Strange { path: TAGS, server: "Ollama" })?;
-    Ok(Probed { version: Some(version), latency, listing: listing(tags, running) })
-}
-
-fn parse_version(body: &[u8]) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Version {
-        version: String,
-    }
-    serde_json::from_slice::<Version>(body).ok().map(|answer| answer.version)
-}
-
-fn entries(body: &Bytes) -> Option<Vec<Value>> {
-    #[derive(Deserialize)]
-    struct Models {
-        /// Go writes an empty list as null.
-        models: Option<Vec<Value>>,
-    }
-    serde_json::from_slice::<Models>(body).ok().map(|answer| answer.models.unwrap_or_default())
-}
-
-fn listing(tags: Vec<Value>, running: Vec<Value>) -> Listing {
-    let listed = |entry: Value| {
-        let name = name_of(&entry)?.to_owned();
-        let loaded = running.iter().any(|other| name_of(other) == Some(&name));
-        Some(Listed { name, loaded, size_bytes: entry.get("size").and_then(Value::as_u64), entry })
-    };
-    let models = tags.into_iter().filter_map(listed).collect();
-    Listing { models, running }
 }
 
 /// Returns the name in an entry of a list.
@@ -105,26 +53,17 @@ fn unix_time(text: &str) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::profile::Api;
 
     #[test]
-    fn a_recorded_answer_is_read() {
-        let tags = r#"{"models":[{"name":"smollm2:135m","model":"smollm2:135m","modified_at":"2026-11-21T09:56:48.275999716Z","size":98363007,"digest":"6cd1","details":{"parent_model":"","format":"gguf"}}]}"#;
-        let ps =
-            r#"{"models":[{"name":"smollm2:135m","model":"smollm2:135m","size":298153728,"size_vram":0}]}"#;
-        let read = |text: &'static str| entries(&Bytes::from_static(text.as_bytes())).unwrap();
-        let listing = listing(read(tags), read(ps));
-        let model = &listing.models[0];
-        assert_eq!(
-            (model.name.as_str(), model.loaded, model.size_bytes),
-            ("smollm2:135m", true, Some(98_363_007))
-        );
-        // What the same Ollama answered at the same time under /v1/models.
+    fn a_recorded_entry_is_described_as_the_same_ollama_did() {
+        let entry =
+            json!({"name":"smollm2:135m","modified_at":"2026-11-21T09:56:48.275999716Z","size":98363007});
+        let name = "smollm2:135m".to_owned();
+        let model = Listed { name, loaded: true, size_bytes: None, api: Api::Ollama, entry };
         let expected =
             json!({"id":"smollm2:135m","object":"model","created":1_795_255_008,"owned_by":"library"});
-        assert_eq!(as_openai(model), expected);
-        assert_eq!(read(r#"{"models":null}"#), Vec::<Value>::new());
-        assert_eq!(entries(&Bytes::from_static(b"<html>")), None);
-        assert_eq!(parse_version(br#"{"version":"0.12.0"}"#).as_deref(), Some("0.12.0"));
+        assert_eq!(as_openai(&model), expected);
     }
 
     #[test]

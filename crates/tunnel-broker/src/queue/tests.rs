@@ -62,7 +62,7 @@ impl Model {
         let backend = |n: usize| {
             let url = "http://127.0.0.1:1".parse().unwrap();
             let config = BackendConfig::new(format!("b{n}"), BackendKind::Ollama, url);
-            let upstream = Arc::new(Upstream::new(&config, Arc::clone(&queue), CancellationToken::new()));
+            let upstream = Arc::new(Upstream::new(&config, None, Arc::clone(&queue), CancellationToken::new()));
             upstream.slots.set_limit(Some(slots));
             Backend::new(config, upstream)
         };

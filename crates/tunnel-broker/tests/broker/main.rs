@@ -9,6 +9,7 @@ mod health;
 mod listing;
 mod measuring;
 mod probing;
+mod profiles;
 mod queueing;
 mod routing;
 mod soaking;

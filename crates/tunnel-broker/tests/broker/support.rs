@@ -4,7 +4,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -145,6 +145,8 @@ pub(crate) struct FakeShared {
     /// Requests that the script got.
     pub(crate) requests: AtomicUsize,
     pub(crate) probes: AtomicUsize,
+    /// Whether the script answers probes, too.
+    bare: AtomicBool,
 }
 
 /// How a fake treats probes and requests alike.
@@ -198,6 +200,7 @@ impl Fake {
             open: AtomicUsize::new(0),
             requests: AtomicUsize::new(0),
             probes: AtomicUsize::new(0),
+            bare: AtomicBool::new(false),
         });
         let script: Script = Arc::new(move |exchange| Box::pin(script(exchange)));
         let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
@@ -215,6 +218,16 @@ impl Fake {
         };
         tracker.spawn(stop.clone().run_until_cancelled_owned(accepting));
         Self { addr, shared, stop, tracker }
+    }
+
+    /// A server whose script answers everything.
+    pub(crate) async fn bare<F>(script: impl Fn(Exchange) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Option<Exchange>> + Send + 'static,
+    {
+        let fake = Self::start(&[], script).await;
+        fake.shared.bare.store(true, Ordering::SeqCst);
+        fake
     }
 
     /// A server that answers each request with its own name and the request's target and body.
@@ -298,7 +311,8 @@ async fn serve(stream: TcpStream, shared: Arc<FakeShared>, script: Script) {
         while mood() == Mood::Frozen {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        let is_probe = exchange.method == "GET" && is_probe(&exchange.target);
+        let bare = shared.bare.load(Ordering::SeqCst);
+        let is_probe = exchange.method == "GET" && is_probe(&exchange.target) && !bare;
         if mood() == Mood::Loading {
             let count = if is_probe { &shared.probes } else { &shared.requests };
             count.fetch_add(1, Ordering::SeqCst);

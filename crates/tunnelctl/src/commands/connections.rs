@@ -3,6 +3,7 @@
 mod add;
 mod address;
 mod change;
+mod credential;
 mod detect;
 mod entries;
 mod list;
@@ -24,7 +25,7 @@ pub(super) async fn run(client: &Client, verb: &ConnectionsVerb, output: &Output
         ConnectionsVerb::List => list::show(client, output).await,
         ConnectionsVerb::Test { id: Some(id) } => test::one(client, id, output).await,
         ConnectionsVerb::Test { id: None } => test::all(client, output).await,
-        ConnectionsVerb::Add { address, kind, id, priority, weight, max_concurrent } => {
+        ConnectionsVerb::Add { address, kind, id, priority, weight, max_concurrent, credential } => {
             let wish = add::Wish {
                 url: address,
                 kind: *kind,
@@ -32,12 +33,14 @@ pub(super) async fn run(client: &Client, verb: &ConnectionsVerb, output: &Output
                 priority: *priority,
                 weight: *weight,
                 max_concurrent: *max_concurrent,
+                credential: credential.as_deref(),
             };
             add::add(client, &wish, output).await
         }
         ConnectionsVerb::Remove { id } => switch::remove(client, id, output).await,
         ConnectionsVerb::Enable { id } => switch::switch(client, id, true, output).await,
         ConnectionsVerb::Disable { id } => switch::switch(client, id, false, output).await,
+        ConnectionsVerb::Credential(verb) => credential::run(client, verb, output).await,
         ConnectionsVerb::Detect { add } => detect::detect(client, *add, output).await,
     }
 }

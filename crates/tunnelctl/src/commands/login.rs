@@ -49,7 +49,9 @@ pub(super) async fn login(client: &Client, from: &LoginFrom, output: &Output) ->
                 .with_context(|| format!("could not read {}", file.display()))?;
             text
         }
-        None => typed(output).await.context("could not read standard input")?,
+        None => typed(output, "Paste the token, then press Enter; it is not shown: ")
+            .await
+            .context("could not read standard input")?,
     };
     let token = text.trim();
     if token.is_empty() {
@@ -94,10 +96,10 @@ fn stored(answer: &AuthStatus, outcome: &Outcome, output: &Output) -> anyhow::Re
     Ok(exit::OK)
 }
 
-/// Reads a token from standard input: of a person one line, of a program all.
-async fn typed(output: &Output) -> io::Result<String> {
+/// Reads a token or another secret from standard input: of a person one line, of a program all.
+pub(super) async fn typed(output: &Output, prompt: &str) -> io::Result<String> {
     if io::stdin().is_terminal() {
-        return unseen::line(|| output.ask("Paste the token, then press Enter; it is not shown: ")).await;
+        return unseen::line(|| output.ask(prompt)).await;
     }
     let mut text = String::new();
     io::stdin().lock().take(MAX_TOKEN_BYTES + 1).read_to_string(&mut text)?;
@@ -173,7 +175,7 @@ fn told(answer: &AuthStatus, done: &str, output: &Output) -> anyhow::Result<u8> 
     Ok(exit::OK)
 }
 
-fn place(stored_in: StoredIn) -> &'static str {
+pub(super) fn place(stored_in: StoredIn) -> &'static str {
     match stored_in {
         StoredIn::Keyring => "the desktop's keyring",
         StoredIn::File => "an encrypted file",

@@ -154,12 +154,12 @@ fn bad_request(sentence: String) -> ApiError {
 /// The status that belongs to the error's code.
 pub(super) fn status_of(error: &ChangeError) -> StatusCode {
     match error {
-        ChangeError::TokenFile(_) | ChangeError::Credential => StatusCode::CONFLICT,
+        ChangeError::TokenFile(_) | ChangeError::Credential | ChangeError::Given(_) => StatusCode::CONFLICT,
         ChangeError::NotAToken => StatusCode::BAD_REQUEST,
         ChangeError::Stores { .. } | ChangeError::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
     }
 }
 
-fn refused(error: ChangeError) -> ApiError {
+pub(super) fn refused(error: ChangeError) -> ApiError {
     ApiError::new(status_of(&error), error.code(), chain(&error))
 }

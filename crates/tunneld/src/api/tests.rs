@@ -72,6 +72,7 @@ fn build(
         bus: SessionBus::none(),
     };
     let tasks = CriticalTasks::new(tracker.clone(), soft.clone());
+    let vault = Vault::start(places.clone(), soft.clone(), &tasks);
     let token = secrets::start(places, settings.subscribe(), soft.clone(), &tasks);
     // Without a database: numbers are those of the test.
     let opened =
@@ -123,6 +124,7 @@ fn build(
         tunnel,
         relay: settings.subscribe(),
         token,
+        vault,
         login,
         keys,
         guards,

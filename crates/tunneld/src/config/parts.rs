@@ -1,7 +1,7 @@
 //! What each part of the daemon takes from the configuration.
 
 use tunnel_api::Config;
-use tunnel_api::config::{ConnectionType, Fault, RemotePaths};
+use tunnel_api::config::{Fault, RemotePaths};
 use tunnel_api::connection::OLLAMA_ID;
 use tunnel_broker::{BackendConfig, BackendKind, BrokerConfig, PathRule, QueueLimits, RoutingPolicy};
 use tunnel_transport::{DeviceName, RelayUrl};
@@ -41,12 +41,8 @@ pub(super) fn broker(config: &Config) -> Result<BrokerConfig, Fault> {
         .enable_local_ollama
         .then(|| BackendConfig::new(OLLAMA_ID, BackendKind::Ollama, config.ollama_url()));
     let configured = config.connections.iter().filter_map(|connection| {
-        let kind = match connection.kind {
-            ConnectionType::Ollama => BackendKind::Ollama,
-            ConnectionType::Openai => BackendKind::OpenAi,
-            // Nothing serves these kinds; the entry is valid all the same.
-            ConnectionType::Cloud | ConnectionType::Plugin => return None,
-        };
+        // The names are the same; a test says so.
+        let kind = BackendKind::named(connection.kind.as_str())?;
         Some(BackendConfig {
             priority: connection.priority,
             weight: connection.weight,
@@ -72,6 +68,7 @@ pub(super) fn broker(config: &Config) -> Result<BrokerConfig, Fault> {
             tunnel_api::config::RoutingPolicy::LocalOnly => RoutingPolicy::LocalOnly,
         },
         queue: QueueLimits { max_waiting: config.queue.max_waiting, max_wait: config.queue.max_wait },
+        ca_file: config.ca_file.clone(),
         metrics_enabled: config.enable_metrics,
         version: env!("CARGO_PKG_VERSION").to_owned(),
     })
@@ -107,6 +104,15 @@ mod tests {
 
     use super::*;
     use crate::secrets::Endpoint;
+
+    #[test]
+    fn every_type_of_the_configuration_is_one_of_the_broker() {
+        for kind in tunnel_api::config::ConnectionType::ALL {
+            let name = kind.as_str();
+            assert_eq!(BackendKind::named(name).map(BackendKind::as_str), Some(name));
+            assert_eq!(tunnel_api::connection::ConnectionKind::named(name).as_str(), name);
+        }
+    }
 
     #[test]
     fn everyone_agrees_on_what_is_this_machine() {

@@ -24,9 +24,10 @@ pub(super) fn report(seen: &[Seen], config: &Config, now: Timestamp) -> Detected
             product: seen.identity.product,
             kind: match seen.identity.product {
                 Product::Ollama => ConnectionKind::Ollama,
-                Product::LlamaCpp | Product::Vllm | Product::LmStudio | Product::Other | Product::Unknown => {
-                    ConnectionKind::Openai
-                }
+                Product::LlamaCpp => ConnectionKind::Llamacpp,
+                Product::Vllm => ConnectionKind::Vllm,
+                Product::LmStudio => ConnectionKind::Lmstudio,
+                Product::Other | Product::Unknown => ConnectionKind::Openai,
             },
             url: seen.url.as_str().trim_end_matches('/').to_owned(),
             version: seen.identity.version.clone(),

@@ -1,15 +1,10 @@
 //! The model servers, as they answered just now: pure.
 
 use tunnel_api::Check;
-use tunnel_broker::{BackendKind, BackendState, BackendStatus, Health};
+use tunnel_broker::{BackendState, BackendStatus, Health};
 
 use super::check::{Subject, took};
 use crate::view;
-
-/// The first Ollama that is known to answer everything that is forwarded to it as its documentation says.
-const OLDEST_OLLAMA: [u64; 3] = [0, 9, 0];
-/// A small model that runs on any machine, for who has none.
-const FIRST_MODEL: &str = "llama3.2:1b";
 
 /// Judges each of them.
 pub(super) fn checks(backends: &[BackendStatus]) -> Vec<Check> {
@@ -38,7 +33,7 @@ fn judge(backend: &BackendStatus, another_serves: bool) -> Check {
         BackendState::Disconnected | BackendState::Error => {
             let why = backend.error.as_deref().unwrap_or("no answer");
             let detail = format!("{endpoint} is not available: {why}");
-            let next_step = view::start_step(backend.kind);
+            let next_step = view::start_step(backend);
             if another_serves { subject.warn(detail, next_step) } else { subject.fail(detail, next_step) }
         }
         BackendState::Connecting if backend.health == Health::Warming => {
@@ -54,29 +49,22 @@ fn judge(backend: &BackendStatus, another_serves: bool) -> Check {
 }
 
 fn connected(subject: &Subject, backend: &BackendStatus) -> Check {
-    let name = match backend.kind {
-        BackendKind::Ollama => "Ollama",
-        BackendKind::OpenAi => "a server with OpenAI's API",
-    };
+    let profile = &backend.profile;
+    let name = &profile.product;
     let version = backend.version.as_deref().map_or_else(String::new, |version| format!(" {version}"));
     let server = format!("{name}{version} at {}", backend.endpoint);
-    if backend.kind == BackendKind::Ollama
+    if let Some(recommended) = &profile.recommended
         && let Some(numbers) = backend.version.as_deref().and_then(numbers)
-        && numbers < OLDEST_OLLAMA
+        && numbers < recommended.oldest
     {
-        let detail = format!("{server} is old, 0.9.0 or newer is recommended");
-        return subject.warn(detail, "update it: curl -fsSL https://ollama.com/install.sh | sh");
+        let [major, minor, patch] = recommended.oldest;
+        let detail = format!("{server} is old, {major}.{minor}.{patch} or newer is recommended");
+        return subject.warn(detail, recommended.update_step.clone());
     }
-    match (backend.models.len(), backend.kind) {
-        (0, BackendKind::Ollama) => {
-            subject.warn(format!("{server} has no models"), format!("ollama pull {FIRST_MODEL}"))
-        }
-        (0, BackendKind::OpenAi) => subject.warn(
-            format!("{server} lists no models"),
-            "load a model there, or name its models under connections in the config",
-        ),
-        (1, _) => subject.pass(format!("{server} has 1 model")),
-        (n, _) => subject.pass(format!("{server} has {n} models")),
+    match backend.models.len() {
+        0 => subject.warn(format!("{server} has no models"), profile.no_models_step.clone()),
+        1 => subject.pass(format!("{server} has 1 model")),
+        n => subject.pass(format!("{server} has {n} models")),
     }
 }
 
@@ -91,10 +79,11 @@ fn numbers(version: &str) -> Option<[u64; 3]> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
 
     use tunnel_api::Verdict;
-    use tunnel_broker::{BreakerState, ModelInfo};
+    use tunnel_broker::{BackendKind, BreakerState, ModelInfo};
 
     use super::*;
 
@@ -103,6 +92,8 @@ mod tests {
         BackendStatus {
             id: id.to_owned(),
             kind: BackendKind::Ollama,
+            profile: Arc::new(BackendKind::Ollama.profile().clone()),
+            speaks: BackendKind::Ollama.profile().speaks,
             endpoint: format!("http://{id}:1"),
             state,
             health: Health::Up,

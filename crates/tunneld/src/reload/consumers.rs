@@ -10,6 +10,7 @@ use tunnel_runtime::LogLevel;
 
 use crate::config::Loaded;
 use crate::doors::{Applied, Doors};
+use crate::secrets::Vault;
 use crate::tunnel::Settings;
 use crate::warnings::Reports;
 
@@ -20,6 +21,8 @@ pub(crate) struct Consumers {
     /// Where the doors' troubles are told.
     pub(crate) reports: Reports,
     pub(crate) broker: Broker,
+    /// Has the secrets of connections.
+    pub(crate) vault: Vault,
     pub(crate) settings: watch::Sender<Arc<Settings>>,
     /// None where the log is not ours, as in a test.
     pub(crate) log_level: Option<LogLevel>,
@@ -34,7 +37,9 @@ impl Consumers {
         {
             log_level.set(loaded.log_level());
         }
-        self.broker.reconfigure(loaded.broker.clone());
+        let mut backends = loaded.broker.clone();
+        self.vault.equip(&loaded.config, &mut backends);
+        self.broker.reconfigure(backends);
         self.settings.send_if_modified(|settings| {
             let changed = **settings != loaded.tunnel;
             *settings = Arc::new(loaded.tunnel.clone());

@@ -46,7 +46,14 @@ impl Running {
         let broker = Broker::start(BrokerConfig::default(), &TaskTracker::new(), stop.clone());
         let (settings, settings_reader) = watch::channel(Arc::new(loaded.tunnel.clone()));
         let (sender, state) = watch::channel(Arc::new(loaded.state(Vec::new())));
-        let consumers = Consumers { doors: None, reports: Reports::new(), broker, settings, log_level: None };
+        let consumers = Consumers {
+            doors: None,
+            reports: Reports::new(),
+            broker,
+            vault: Vault::of_nothing(),
+            settings,
+            log_level: None,
+        };
         let (handle, orders) = ConfigHandle::new(Arc::clone(&options), state.clone(), TokenSink::none());
         let reloader = Reloader { options, consumers, state: sender, orders };
         let (hangup, hangups) = watch::channel(0);

@@ -80,4 +80,10 @@ impl SecretStore for SealedFiles {
     fn remove<'a>(&'a self, account: &'a Account) -> BoxFuture<'a, Result<(), StoreError>> {
         self.run(account, |sealed| sealed.remove())
     }
+
+    fn connections(&self) -> BoxFuture<'_, Vec<String>> {
+        let Some(directory) = self.directory.clone() else { return Box::pin(std::future::ready(Vec::new())) };
+        let listed = tokio::task::spawn_blocking(move || sealed::connections(&directory));
+        Box::pin(async { listed.await.unwrap_or_default() })
+    }
 }

@@ -62,6 +62,11 @@ pub(crate) enum ChangeError {
          LoadCredential in the unit, or unlock a keyring"
     )]
     Credential,
+    #[error(
+        "the secret {0} comes from systemd's credential connection.{0}, which cannot be changed from here; change \
+         LoadCredential in the unit, or unlock a keyring"
+    )]
+    Given(String),
     #[error("the token could not be {done}: {reasons}")]
     Stores { done: &'static str, reasons: String },
     #[error("it is not one token as it was issued: no spaces, no line ends, at most 32 KiB")]
@@ -75,7 +80,7 @@ impl ChangeError {
     pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::TokenFile(_) => "token_file_in_use",
-            Self::Credential => "credential_in_use",
+            Self::Credential | Self::Given(_) => "credential_in_use",
             Self::Stores { .. } => "secret_store_unavailable",
             Self::NotAToken => "bad_request",
             Self::ShuttingDown => "shutting_down",

@@ -86,7 +86,10 @@ impl Keyring {
         if collection.is_locked().await.map_err(failed)? {
             return Err(StoreError::Locked { holds_login: false });
         }
-        let label = format!("CloudToLocalLLM: login at {account}");
+        let label = match account.connection_name() {
+            Some(name) => format!("CloudToLocalLLM: secret {name} of a connection"),
+            None => format!("CloudToLocalLLM: login at {account}"),
+        };
         let secret = credentials.to_json();
         collection
             .create_item(&label, attributes(account), secret.expose_secret(), true, CONTENT_TYPE)
@@ -105,6 +108,21 @@ impl Keyring {
             item.delete().await.map_err(failed)?;
         }
         Ok(())
+    }
+}
+
+impl Keyring {
+    async fn names_of_connections(&self) -> Result<Vec<String>, StoreError> {
+        let service = self.connect().await?;
+        let found =
+            service.search_items(HashMap::from([("application", APPLICATION)])).await.map_err(failed)?;
+        let mut names = Vec::new();
+        for item in found.unlocked.iter().chain(&found.locked) {
+            let attributes = item.get_attributes().await.map_err(failed)?;
+            let name = attributes.get("account").and_then(|account| Account::read_connection(account));
+            names.extend(name.map(str::to_owned));
+        }
+        Ok(names)
     }
 }
 
@@ -127,6 +145,10 @@ impl SecretStore for Keyring {
 
     fn remove<'a>(&'a self, account: &'a Account) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(limited(self.remove(account)))
+    }
+
+    fn connections(&self) -> BoxFuture<'_, Vec<String>> {
+        Box::pin(async { limited(self.names_of_connections()).await.unwrap_or_default() })
     }
 
     /// Holds a connection while it waits.

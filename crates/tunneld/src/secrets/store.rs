@@ -32,6 +32,11 @@ pub(crate) trait SecretStore: Send + Sync {
     /// Takes the login away; none there is as good.
     fn remove<'a>(&'a self, account: &'a Account) -> BoxFuture<'a, Result<(), StoreError>>;
 
+    /// Lists the secrets of connections that it keeps, by name. What it cannot list is as good as not there.
+    fn connections(&self) -> BoxFuture<'_, Vec<String>> {
+        Box::pin(std::future::ready(Vec::new()))
+    }
+
     /// Waits until a place that failed may work again; for ever where it cannot tell.
     fn recovered(&self) -> BoxFuture<'static, ()> {
         Box::pin(std::future::pending())

@@ -1,10 +1,12 @@
 //! The places in their order, and what each of them held when it was looked at last.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use tracing::debug;
 use tunnel_api::auth::StoredIn;
+use tunnel_api::credential::StoredCredential;
 
 use super::account::Account;
 use super::credentials::Credentials;
@@ -154,6 +156,23 @@ impl Stores {
     /// The places that failed, the best one first.
     pub(super) fn failures(&self) -> impl Iterator<Item = &Arc<StoreError>> {
         self.slots.iter().filter_map(|slot| slot.held.as_ref().err())
+    }
+
+    /// The failures that leave it open whether there is a login.
+    pub(super) fn troubles(&self) -> impl Iterator<Item = &StoreError> {
+        self.failures().map(|error| &**error).filter(|error| !error.is_absence())
+    }
+
+    /// Lists the secrets of connections, by name, each with the best place that has it.
+    pub(super) async fn connections(&self) -> Vec<StoredCredential> {
+        let mut all: BTreeMap<String, StoredIn> = BTreeMap::new();
+        for slot in &self.slots {
+            for name in slot.store.connections().await {
+                all.entry(name).or_insert_with(|| slot.store.place());
+            }
+        }
+        let named = |(name, stored_in)| StoredCredential { name, stored_in, connections: Vec::new() };
+        all.into_iter().map(named).collect()
     }
 
     /// Waits until a locked place is worth another look; `None` while none is locked.

@@ -16,7 +16,7 @@ use http_body_util::{BodyExt as _, StreamBody};
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
-use tunnel_broker::{BackendStatus, Broker};
+use tunnel_broker::{BackendStatus, Broker, Ingress};
 use tunnel_transport::{Session, printable};
 
 use super::settings::Settings;
@@ -114,7 +114,7 @@ impl Teller {
 
     fn models(&mut self) -> Vec<Model> {
         self.backends.mark_unchanged();
-        let offered = self.broker.models().into_iter();
+        let offered = self.broker.models_for(Ingress::Tunnel).into_iter();
         let fits = |name: &str| !name.is_empty() && name.len() <= NAME_MAX_BYTES && printable(name) == name;
         offered
             .filter(|model| fits(&model.name))

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde_json::{Map, Value};
-use tunnel_api::connection::ConnectionKind;
+use tunnel_api::connection::Api;
 use tunnel_api::{Config, Model, Status};
 
 use crate::cli::App;
@@ -101,9 +101,10 @@ impl Target {
             gateway_moves: gateway_moves.clone(),
         };
         let speaks_ollama = |model: &Model| {
-            model.connections.iter().any(|id| {
-                status.connections.get(id).is_some_and(|connection| connection.kind == ConnectionKind::Ollama)
-            })
+            model
+                .connections
+                .iter()
+                .any(|id| status.connections.get(id).is_some_and(|connection| connection.speaks(Api::Ollama)))
         };
         let model = match wanted {
             // As in requests: no tag means `latest`.

@@ -23,6 +23,7 @@ pub(super) struct Wish<'a> {
     pub(super) priority: Option<u32>,
     pub(super) weight: Option<u32>,
     pub(super) max_concurrent: Option<u32>,
+    pub(super) credential: Option<&'a str>,
 }
 
 /// What is known of the server before it is put in.
@@ -82,9 +83,10 @@ async fn detect(client: &Client, url: &str, output: &Output) -> Result<Detected,
 fn known(wish: &Wish<'_>, url: &str, detected: &Detected) -> Result<Known, Refusal> {
     let found = detected.servers.iter().find(|server| address::same(&server.url, url));
     let kind = match (wish.kind, found.map(|server| server.kind)) {
-        (Some(Kind::Ollama), _) | (None, Some(ConnectionKind::Ollama)) => "ollama",
-        (Some(Kind::Openai), _) | (None, Some(ConnectionKind::Openai)) => "openai",
-        (None, _) => return Err(which_type(url)),
+        (Some(said), _) => said.as_str(),
+        // A daemon that is newer than this program may find what only it knows.
+        (None, Some(ConnectionKind::Unknown) | None) => return Err(which_type(url)),
+        (None, Some(found)) => found.as_str(),
     };
     let suggested = |server: &DetectedServer| Some(server.suggested_id.clone()).filter(|id| !id.is_empty());
     let id = found.and_then(suggested).unwrap_or_else(|| kind.to_owned());
@@ -95,8 +97,8 @@ fn which_type(url: &str) -> Refusal {
     Refusal::new(
         exit::USAGE,
         format!(
-            "it is not known what {url} speaks: nothing answers there as a model server does; say it with --type ollama (Ollama's own API, /api/chat) or --type openai (OpenAI's API, \
-             /v1/chat/completions: llama.cpp, vLLM, LM Studio and others)"
+            "it is not known what {url} speaks: nothing answers there as a model server does; say it with --type ollama (Ollama's own API, /api/chat), --type openai (OpenAI's API, /v1/chat/completions), \
+             or one of llamacpp, vllm, lmstudio, cloud"
         ),
     )
 }
@@ -135,6 +137,9 @@ fn entry(wish: &Wish<'_>, known: &Known, url: &str, config: &Map<String, Value>)
             entry[key] = number.into();
         }
     }
+    if let Some(name) = wish.credential {
+        entry["credential"] = name.into();
+    }
     Ok(entry)
 }
 
@@ -147,7 +152,15 @@ mod tests {
     const URL: &str = "http://127.0.0.1:8080";
 
     fn wish<'a>() -> Wish<'a> {
-        Wish { url: URL, kind: None, id: None, priority: None, weight: None, max_concurrent: None }
+        Wish {
+            url: URL,
+            kind: None,
+            id: None,
+            priority: None,
+            weight: None,
+            max_concurrent: None,
+            credential: None,
+        }
     }
 
     fn detected() -> Detected {

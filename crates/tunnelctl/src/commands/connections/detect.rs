@@ -72,9 +72,8 @@ pub(in crate::commands) fn detected_off(detected: &Detected, config: &Map<String
 
 /// Returns the servers to which no connection leads.
 fn new_ones(detected: &Detected) -> impl Iterator<Item = &DetectedServer> {
-    let known = |server: &&DetectedServer| {
-        server.connection.is_none() && matches!(server.kind, ConnectionKind::Ollama | ConnectionKind::Openai)
-    };
+    let known =
+        |server: &&DetectedServer| server.connection.is_none() && server.kind != ConnectionKind::Unknown;
     detected.servers.iter().filter(known)
 }
 

@@ -84,8 +84,14 @@ fn configured(config: &Map<String, Value>) -> Vec<(Connection, Use)> {
         let kind = serde_json::from_value(entry["type"].clone()).unwrap_or_default();
         let use_ = match kind {
             _ if !is_enabled(&entry) => Use::Off,
-            ConnectionKind::Ollama | ConnectionKind::Openai => Use::Used,
-            ConnectionKind::Cloud | ConnectionKind::Plugin | ConnectionKind::Unknown => Use::NotServed,
+            ConnectionKind::Ollama
+            | ConnectionKind::Openai
+            | ConnectionKind::Llamacpp
+            | ConnectionKind::Vllm
+            | ConnectionKind::Lmstudio
+            | ConnectionKind::Cloud
+            | ConnectionKind::Plugin => Use::Used,
+            ConnectionKind::Unknown => Use::NotServed,
         };
         let id = text(&entry, "id");
         // A built-in one that is switched off leaves its name to an entry.
@@ -175,7 +181,7 @@ fn notes(list: &[Listed], look: &Look) -> String {
             notes.push_str(&format!("{}: {}\n", clean(&connection.id), clean(error)));
         }
     }
-    let local = |listed: &&Listed| listed.report.connection.kind != ConnectionKind::Cloud;
+    let local = |listed: &&Listed| !listed.report.connection.is_tunnel();
     let step = if list.iter().filter(local).any(|listed| listed.use_ == Use::Used) {
         list.iter()
             .find(|listed| listed.use_ == Use::Off)

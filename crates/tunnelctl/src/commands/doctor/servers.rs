@@ -80,7 +80,7 @@ async fn look(server: &Server) -> Finding {
         return Finding::skip(format!("{} is asked by the daemon only", server.url));
     }
     if server.kind == ConnectionType::Cloud {
-        return Finding::skip("the daemon looks at the way to a relay");
+        return Finding::skip("the daemon has the secret that it wants, and looks at it");
     }
     judge(server, ask(server).await)
 }
@@ -88,7 +88,12 @@ async fn look(server: &Server) -> Finding {
 async fn ask(server: &Server) -> Answer {
     let path = match server.kind {
         ConnectionType::Ollama => "api/version",
-        ConnectionType::Openai | ConnectionType::Cloud | ConnectionType::Plugin => "v1/models",
+        ConnectionType::Openai
+        | ConnectionType::Llamacpp
+        | ConnectionType::Vllm
+        | ConnectionType::Lmstudio
+        | ConnectionType::Cloud
+        | ConnectionType::Plugin => "v1/models",
     };
     let url = format!("{}/{path}", server.url.as_str().trim_end_matches('/'));
     match exchange(&url).await {

@@ -5,6 +5,7 @@ use serde_json::json;
 use tunnel_api::config_api::{
     BackupAnswer, ConfigAnswer, ConfigBackups, ConfigCheck, ConfigOrigins, ImportAnswer, RestoreOrder,
 };
+use tunnel_api::credential::{CredentialRequest, StoredCredential, StoredCredentials};
 use tunnel_api::{
     AuthStatus, Config, Connections, Detected, Devices, Diagnosis, Events, Health, Key, KeyRequest, Keys,
     LogLevelAnswer, LoginBegun, LoginRequest, LoginStatus, Metrics, Models, NewKey, Requests, Status,
@@ -284,6 +285,7 @@ struct ConfigKeys(serde_json::Map<String, serde_json::Value>);
 struct OriginalConnections(serde_json::Map<String, serde_json::Value>);
 
 fn account() -> Vec<Operation> {
+    let given = "It comes from systemd's credential `connection.NAME` (`credential_in_use`), which wins.";
     let no_keys = "Nobody is logged in (`no_token`, `token_invalid`), the login may not make keys (`not_allowed`), this relay \
                    makes none (`keys_unavailable`), another one made it (`other_relay`), there are too many \
                    (`too_many_keys`), or the tunnel is switched off (`cloud_proxy_disabled`).";
@@ -362,6 +364,26 @@ fn account() -> Vec<Operation> {
             .fails(StatusCode::CONFLICT, no_keys)
             .fails(StatusCode::BAD_GATEWAY, relay_away)
             .fails(StatusCode::SERVICE_UNAVAILABLE, "The daemon is shutting down."),
+        get("/api/credentials", ACCOUNT, "The secrets that connections are sent, by name")
+            .about("A connection names one as its `credential`. Their values are never shown.")
+            .answers::<StoredCredentials>("The names, where each is kept, and who is sent it.")
+            .fails(StatusCode::SERVICE_UNAVAILABLE, "The daemon is shutting down."),
+        Operation::new(Method::PUT, "/api/credentials/{name}", ACCOUNT, "Store a secret for connections")
+            .about("Replaces the one of this name, and takes effect at once; requests that run keep the one before.")
+            .path_parameter("name", "Its name: 1 to 63 characters of `A-Z`, `a-z`, `0-9`, `.`, `_` and `-`.")
+            .takes::<CredentialRequest>("the secret", json!({ "secret": "ctk_…" }))
+            .answers::<StoredCredential>("Where it is kept now.")
+            .fails(StatusCode::BAD_REQUEST, "The name or the secret cannot be used.")
+            .fails(StatusCode::CONFLICT, given)
+            .fails(StatusCode::PAYLOAD_TOO_LARGE, "The body is too large.")
+            .fails(StatusCode::SERVICE_UNAVAILABLE, not_kept),
+        Operation::new(Method::DELETE, "/api/credentials/{name}", ACCOUNT, "Forget a secret of connections")
+            .path_parameter("name", "Its name.")
+            .answers::<StoredCredential>("It is kept no longer.")
+            .fails(StatusCode::BAD_REQUEST, "The name cannot be used.")
+            .fails(StatusCode::NOT_FOUND, "There is no secret of this name.")
+            .fails(StatusCode::CONFLICT, given)
+            .fails(StatusCode::SERVICE_UNAVAILABLE, not_kept),
     ]
 }
 

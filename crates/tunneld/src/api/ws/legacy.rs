@@ -1,7 +1,7 @@
 //! Connections as the original system's tray protocol shows them: one local, one in the cloud. Pure.
 
 use serde_json::{Map, Value, json};
-use tunnel_api::connection::{CLOUD_ID, ConnectionKind, OLLAMA_ID};
+use tunnel_api::connection::{CLOUD_ID, OLLAMA_ID};
 use tunnel_api::{Connection, Status};
 
 const LOCAL: &str = "local_ollama";
@@ -11,7 +11,7 @@ const CLOUD: &str = "cloud_proxy";
 pub(super) fn connections(status: &Status) -> Map<String, Value> {
     let local = status.connections.get(OLLAMA_ID).or_else(|| {
         // Without the built-in one, the first local server stands for all.
-        status.connections.values().find(|connection| connection.kind != ConnectionKind::Cloud)
+        status.connections.values().find(|connection| !connection.is_tunnel())
     });
     let cloud = status.connections.get(CLOUD_ID);
     [(LOCAL, local), (CLOUD, cloud)]
@@ -71,6 +71,7 @@ fn essence(status: &Status) -> Map<String, Value> {
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
+    use tunnel_api::connection::ConnectionKind;
     use tunnel_api::connection::ConnectionState;
 
     use super::*;

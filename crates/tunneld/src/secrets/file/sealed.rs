@@ -9,6 +9,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
 use secrecy::ExposeSecret;
 use secrecy::zeroize::Zeroizing;
+use tunnel_api::config::is_connection_id;
 
 use crate::secrets::account::Account;
 use crate::secrets::credentials::{Credentials, MAX_STORED_BYTES};
@@ -37,7 +38,7 @@ impl Sealed {
     }
 
     fn path(&self) -> PathBuf {
-        self.directory.join(format!("token.{}.sealed", self.account.as_file_name()))
+        self.directory.join(format!("{}.sealed", self.account.as_file_name()))
     }
 
     fn key_path(&self) -> PathBuf {
@@ -124,6 +125,16 @@ impl Sealed {
         prk.expand(&[PURPOSE], KeyLength).and_then(|okm| okm.fill(key.as_mut_slice())).expect("one block");
         Ok(RandomizedNonceKey::new(&AES_256_GCM, key.as_slice()).expect("32 bytes"))
     }
+}
+
+/// Lists the secrets of connections in a directory, by name.
+pub(super) fn connections(directory: &Path) -> Vec<String> {
+    let name = |entry: io::Result<fs::DirEntry>| {
+        let name = entry.ok()?.file_name().into_string().ok()?;
+        let name = name.strip_prefix("connection.")?.strip_suffix(".sealed")?;
+        is_connection_id(name).then(|| name.to_owned())
+    };
+    fs::read_dir(directory).into_iter().flatten().filter_map(name).collect()
 }
 
 struct KeyLength;

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 use tokio::task::JoinSet;
-use tunnel_api::connection::ConnectionKind;
 use tunnel_api::{Config, Connections};
 use tunnel_client::{Client, Error};
 
@@ -55,7 +54,7 @@ pub(super) async fn look_around(client: &Client, output: &Output) -> anyhow::Res
 async fn probed(client: &Client) -> Result<Connections, Error> {
     let connections = client.connections().await?;
     let reports = connections.connections.iter().map(|report| &report.connection);
-    let down = reports.filter(|connection| connection.kind != ConnectionKind::Cloud && !connection.connected);
+    let down = reports.filter(|connection| !connection.is_tunnel() && !connection.connected);
     let mut asked = JoinSet::new();
     for connection in down {
         let (client, id) = (client.clone(), connection.id.clone());
@@ -70,9 +69,7 @@ async fn probed(client: &Client) -> Result<Connections, Error> {
 }
 
 pub(super) fn has_server(connections: &Connections) -> bool {
-    let up = |connection: &tunnel_api::Connection| {
-        connection.kind != ConnectionKind::Cloud && connection.connected
-    };
+    let up = |connection: &tunnel_api::Connection| !connection.is_tunnel() && connection.connected;
     connections.connections.iter().any(|report| up(&report.connection))
 }
 

@@ -150,7 +150,7 @@ impl Told {
 
     fn local(&self) -> impl Iterator<Item = &Connection> {
         let all = self.connections.connections.iter().map(|report| &report.connection);
-        all.filter(|connection| connection.kind != ConnectionKind::Cloud)
+        all.filter(|connection| !connection.is_tunnel())
     }
 
     /// Returns what to do now; what is to be typed stands alone in its line.

@@ -1,0 +1,334 @@
+//! The secrets of connections: each has a name, is kept where the login is kept, and is handed to the broker.
+//!
+//! One task, the vault keeper, owns them. Nobody waits for it: a connection whose secret has not been looked for yet is
+//! not asked anything until it has been.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+use tunnel_api::Config;
+use tunnel_api::auth::StoredIn;
+use tunnel_api::credential::StoredCredential;
+use tunnel_broker::{BrokerConfig, Credential};
+use tunnel_runtime::CriticalTasks;
+
+use super::account::Account;
+use super::credentials::{Credentials, parse_token};
+use super::handle::ChangeError;
+use super::stores::{Stores, Which};
+use super::{MAX_WAITING_ORDERS, Places};
+use crate::daemon::chain;
+
+/// How often a place that failed is looked at again while a secret is missing: a keyring may have been unlocked.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// More names than anybody has connections are not kept in mind; further ones are never found.
+const MOST_NAMES: usize = 1000;
+
+/// Reads and changes the secrets of connections; clones share them.
+#[derive(Debug, Clone)]
+pub(crate) struct Vault {
+    orders: mpsc::Sender<Order>,
+    slots: Slots,
+}
+
+/// What the broker was given, by name.
+type Slots = Arc<Mutex<BTreeMap<String, Credential>>>;
+
+enum Order {
+    /// There are names that nobody has looked for yet.
+    Look,
+    Store {
+        name: String,
+        secret: SecretString,
+        answer: oneshot::Sender<Result<StoredIn, ChangeError>>,
+    },
+    Remove {
+        name: String,
+        answer: oneshot::Sender<Result<bool, ChangeError>>,
+    },
+    List(oneshot::Sender<Vec<StoredCredential>>),
+}
+
+impl Vault {
+    /// Starts the keeper, one of `tasks`; it ends with `soft`.
+    pub(crate) fn start(places: Places, soft: CancellationToken, tasks: &CriticalTasks) -> Self {
+        let (orders, arriving) = mpsc::channel(MAX_WAITING_ORDERS);
+        let slots = Slots::default();
+        let keeper = Keeper { stores: places.stores_of_connections(), slots: Arc::clone(&slots), arriving };
+        tasks.spawn("vault keeper", soft.clone(), async move {
+            soft.run_until_cancelled(keeper.run()).await;
+        });
+        Self { orders, slots }
+    }
+
+    /// One that nobody keeps: it finds nothing and takes nothing.
+    #[cfg(test)]
+    pub(crate) fn of_nothing() -> Self {
+        Self { orders: mpsc::channel(1).0, slots: Slots::default() }
+    }
+
+    /// Gives the broker the secrets that the configuration names.
+    pub(crate) fn equip(&self, config: &Config, broker: &mut BrokerConfig) {
+        let mut fresh = false;
+        for connection in &config.connections {
+            let Some(name) = &connection.credential else { continue };
+            let Some(backend) = broker.backends.iter_mut().find(|backend| backend.id == connection.id) else {
+                continue;
+            };
+            let mut slots = lock(&self.slots);
+            let credential = match slots.get(name) {
+                Some(known) => known.clone(),
+                None => {
+                    let credential = Credential::new(name.clone());
+                    if slots.len() < MOST_NAMES {
+                        fresh = true;
+                        slots.insert(name.clone(), credential.clone());
+                    } else {
+                        credential.missing("too many names of secrets in one run");
+                    }
+                    credential
+                }
+            };
+            backend.credential = Some(credential);
+        }
+        if fresh {
+            // A queue that is full makes the keeper look at all names soon enough.
+            drop(self.orders.try_send(Order::Look));
+        }
+    }
+
+    /// Keeps a secret, in place of the one of this name, and puts it in force. Returns where it is kept.
+    pub(crate) async fn store(&self, name: &str, secret: &str) -> Result<StoredIn, ChangeError> {
+        let secret = parse_token(secret.into()).ok_or(ChangeError::NotAToken)?;
+        self.ask(|answer| Order::Store { name: name.to_owned(), secret, answer }).await?
+    }
+
+    /// Forgets a secret; tells whether there was one.
+    pub(crate) async fn remove(&self, name: &str) -> Result<bool, ChangeError> {
+        self.ask(|answer| Order::Remove { name: name.to_owned(), answer }).await?
+    }
+
+    /// Returns the names of the secrets that are kept, and where.
+    pub(crate) async fn list(&self) -> Result<Vec<StoredCredential>, ChangeError> {
+        self.ask(Order::List).await
+    }
+
+    async fn ask<T>(&self, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Result<T, ChangeError> {
+        let (answer, answered) = oneshot::channel();
+        self.orders.send(order(answer)).await.map_err(|_| ChangeError::ShuttingDown)?;
+        answered.await.map_err(|_| ChangeError::ShuttingDown)
+    }
+}
+
+struct Keeper {
+    stores: Stores,
+    slots: Slots,
+    arriving: mpsc::Receiver<Order>,
+}
+
+impl Keeper {
+    async fn run(mut self) {
+        let mut again: Option<Instant> = None;
+        loop {
+            let due = again.unwrap_or_else(|| Instant::now() + LOOK_AGAIN);
+            tokio::select! {
+                order = self.arriving.recv() => match order {
+                    Some(order) => self.obey(order).await,
+                    None => return,
+                },
+                () = tokio::time::sleep_until(due), if again.is_some() => self.look(true).await,
+            }
+            again = self.is_any_uncertain().then(|| Instant::now() + LOOK_AGAIN);
+        }
+    }
+
+    async fn obey(&mut self, order: Order) {
+        match order {
+            Order::Look => self.look(false).await,
+            Order::Store { name, secret, answer } => {
+                let stored = self.store(&name, secret).await;
+                // Who asked may be gone; what was stored counts all the same.
+                drop(answer.send(stored));
+            }
+            Order::Remove { name, answer } => {
+                let removed = self.remove(&name).await;
+                drop(answer.send(removed));
+            }
+            Order::List(answer) => {
+                let list = self.stores.connections().await;
+                drop(answer.send(list));
+            }
+        }
+    }
+
+    /// Looks for the secrets that nobody has looked for yet; `all`: also for those that were not found.
+    async fn look(&mut self, all: bool) {
+        let wanted: Vec<Credential> = {
+            let slots = lock(&self.slots);
+            slots.values().filter(|slot| slot.is_awaited() || (all && !slot.is_known())).cloned().collect()
+        };
+        for credential in wanted {
+            self.find(&credential).await;
+        }
+    }
+
+    async fn find(&mut self, credential: &Credential) {
+        let name = credential.name();
+        self.stores.look(&Account::connection(name), Which::All).await;
+        match self.stores.found() {
+            Some((place, login)) => {
+                debug!(secret = name, %place, "secret of a connection found");
+                if credential.set(login.access_token.expose_secret()).is_err() {
+                    credential.missing(format!("the secret {name} cannot be sent as it is kept"));
+                }
+            }
+            None => {
+                let failed: Vec<String> = self.stores.troubles().map(|error| chain(error)).collect();
+                credential.missing(if failed.is_empty() {
+                    format!("no secret named {name}")
+                } else {
+                    format!("no secret named {name} can be read: {}", failed.join("; "))
+                });
+            }
+        }
+    }
+
+    async fn store(&mut self, name: &str, secret: SecretString) -> Result<StoredIn, ChangeError> {
+        let account = Account::connection(name);
+        let mut entry = Credentials::bare(secret, Timestamp::now().as_second());
+        self.stores.look(&account, Which::All).await;
+        self.stores.date(&mut entry);
+        let place = self.stores.save(&account, &entry).await.map_err(|error| named(error, name))?;
+        if let Some(credential) = lock(&self.slots).get(name)
+            && credential.set(entry.access_token.expose_secret()).is_err()
+        {
+            // Cannot be: it has been parsed as a token.
+            warn!(secret = name, "the secret cannot be sent");
+        }
+        Ok(place)
+    }
+
+    async fn remove(&mut self, name: &str) -> Result<bool, ChangeError> {
+        let account = Account::connection(name);
+        self.stores.look(&account, Which::All).await;
+        let there = self.stores.found().is_some();
+        self.stores.remove(&account).await.map_err(|error| named(error, name))?;
+        if let Some(credential) = lock(&self.slots).get(name) {
+            credential.missing(format!("no secret named {name}"));
+        }
+        Ok(there)
+    }
+
+    /// Tells whether a secret is missing that a place may have which could not be read.
+    fn is_any_uncertain(&self) -> bool {
+        self.stores.troubles().next().is_some() && lock(&self.slots).values().any(|slot| !slot.is_known())
+    }
+}
+
+/// Says of which secret it is told: the stores know logins only.
+fn named(error: ChangeError, name: &str) -> ChangeError {
+    match error {
+        ChangeError::Credential => ChangeError::Given(name.to_owned()),
+        other => other,
+    }
+}
+
+fn lock(slots: &Slots) -> MutexGuard<'_, BTreeMap<String, Credential>> {
+    // A map of handles is sound whatever panicked while it was held.
+    slots.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tunnel_broker::{BackendConfig, BackendKind};
+
+    use super::*;
+    use crate::secrets::SessionBus;
+    use crate::secrets::testing::eventually;
+
+    fn places(directory: &std::path::Path) -> Places {
+        Places {
+            token_file: None,
+            credentials_directory: Some(directory.join("given")),
+            state_dir: Some(directory.join("state")),
+            bus: SessionBus::none(),
+        }
+    }
+
+    fn vault(directory: &std::path::Path) -> (tokio_util::sync::DropGuard, Vault) {
+        let soft = CancellationToken::new();
+        let tasks = CriticalTasks::new(tokio_util::task::TaskTracker::new(), soft.clone());
+        let vault = Vault::start(places(directory), soft.clone(), &tasks);
+        (soft.drop_guard(), vault)
+    }
+
+    fn equipped(vault: &Vault, credential: &str) -> Credential {
+        let url = "https://gpu.example";
+        let connections = json!([{ "id": "gpu", "type": "openai", "url": url, "credential": credential }]);
+        let config = json!({ "connections": connections });
+        let config = Config::check(config.as_object().unwrap()).unwrap();
+        let backend = BackendConfig::new("gpu", BackendKind::OpenAi, url.parse().unwrap());
+        let mut broker = BrokerConfig { backends: vec![backend], ..BrokerConfig::default() };
+        vault.equip(&config, &mut broker);
+        broker.backends.remove(0).credential.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_secret_that_is_stored_is_in_force_at_once_and_again_after_a_restart() {
+        let directory = tempfile::tempdir().unwrap();
+        let (_life, vault) = vault(directory.path());
+        let credential = equipped(&vault, "lab");
+        eventually("looked for", async || !credential.is_awaited()).await;
+        assert!(!credential.is_known());
+        assert_eq!(vault.store("lab", "canary-1").await.unwrap(), StoredIn::File);
+        assert!(credential.is_known());
+        assert_eq!(equipped(&vault, "lab"), credential, "a reload changes nothing");
+        let names: Vec<_> = vault.list().await.unwrap().into_iter().map(|kept| kept.name).collect();
+        assert_eq!(names, ["lab"]);
+        for entry in std::fs::read_dir(directory.path().join("state")).unwrap() {
+            let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+            assert!(!bytes.windows(6).any(|window| window == b"canary"));
+        }
+        let (_other_life, restarted) = self::vault(directory.path());
+        let again = equipped(&restarted, "lab");
+        eventually("found", async || again.is_known()).await;
+        assert!(vault.remove("lab").await.unwrap());
+        assert!(!credential.is_known());
+        assert!(!vault.remove("lab").await.unwrap());
+        assert!(vault.list().await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_secret_may_come_from_the_unit_and_is_not_the_tokens_then() {
+        let directory = tempfile::tempdir().unwrap();
+        let given = directory.path().join("given");
+        std::fs::create_dir_all(&given).unwrap();
+        std::fs::write(given.join("cloud-token"), "the.login.token").unwrap();
+        let (_life, vault) = vault(directory.path());
+        let missing = equipped(&vault, "lab");
+        eventually("looked for", async || !missing.is_awaited()).await;
+        assert!(!missing.is_known(), "the login is no secret of a connection");
+        std::fs::write(given.join("connection.unit"), "secret-1").unwrap();
+        let known = equipped(&vault, "unit");
+        eventually("found", async || known.is_known()).await;
+        assert!(matches!(vault.store("unit", "other").await, Err(ChangeError::Given(_))));
+        assert_eq!(vault.list().await.unwrap()[0].stored_in, StoredIn::Credential);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_secret_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let (_life, vault) = vault(directory.path());
+        for bad in ["", "two words", "a\nb"] {
+            assert!(matches!(vault.store("lab", bad).await, Err(ChangeError::NotAToken)), "{bad:?}");
+        }
+    }
+}
