@@ -48,6 +48,7 @@ impl Backend {
         let in_flight = self.upstream.in_flight.load(Ordering::Relaxed);
         Candidate {
             backend: index,
+            server: self.upstream.id,
             standing: match self.report.state {
                 BackendState::Connected if self.report.failing => Standing::Doubtful,
                 BackendState::Connected => Standing::Healthy,
@@ -55,11 +56,14 @@ impl Backend {
                 BackendState::Disconnected | BackendState::Error => Standing::Down,
             },
             speaks: self.speaks(dialect),
+            side: self.config.kind.side(),
             priority: self.config.priority,
             weight: self.config.weight.get(),
+            share: 100,
             in_flight,
             full: self.config.max_concurrent.is_some_and(|max| in_flight >= max.get() as usize),
             loaded,
+            latency: self.upstream.load.latency(),
         }
     }
 

@@ -73,6 +73,17 @@ pub enum RoutingPolicy {
     LocalOnly,
 }
 
+impl RoutingPolicy {
+    /// The name used in configuration: `preferLocal`, `preferCloud` or `localOnly`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::PreferLocal => "preferLocal",
+            Self::PreferCloud => "preferCloud",
+            Self::LocalOnly => "localOnly",
+        }
+    }
+}
+
 /// Limits of the requests that wait for a free slot of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueLimits {
@@ -135,7 +146,33 @@ pub enum BackendKind {
     OpenAi,
 }
 
+/// Where a backend is, as [`RoutingPolicy`] sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// A server of the user's own: on this machine, or one that the configuration names by its address.
+    Local,
+    /// An account or a relay, reached over the Internet.
+    Cloud,
+}
+
+impl Side {
+    /// The name in documents: `local` or `cloud`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Cloud => "cloud",
+        }
+    }
+}
+
 impl BackendKind {
+    /// Returns the side on which backends of this kind are.
+    pub fn side(self) -> Side {
+        match self {
+            Self::Ollama | Self::OpenAi => Side::Local,
+        }
+    }
+
     /// The name used in configuration and status: `ollama` or `openai`.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use http::{Response, StatusCode};
+use tokio::time::Instant;
 use tracing::debug;
 
 use crate::attempt::{AttemptError, Limits, attempt};
 use crate::body::Body;
 use crate::call::Call;
-use crate::decide::wanted;
+use crate::decide::{answered, wanted};
 use crate::idle::Idle;
 use crate::pass::{Streaming, pass, refuse};
 use crate::path::Dialect;
@@ -50,6 +51,7 @@ pub(crate) async fn forward(
         }
         call.meter.attempt(&route);
         let limits = Limits { connect: settings.connect_timeout, first_byte: settings.first_byte_timeout };
+        let asked = Instant::now();
         match attempt(&upstream, &call, &mut payload, limits).await {
             Ok((response, conn)) => {
                 tried.push(upstream);
@@ -61,6 +63,7 @@ pub(crate) async fn forward(
                     permit.failed();
                     continue;
                 }
+                answered(&call, &route.backend.upstream, response.status(), asked);
                 let idle = Idle::new(settings.first_byte_timeout, settings.idle_timeout);
                 return pass(call, &route, response, Streaming { conn, permit, idle });
             }

@@ -28,6 +28,7 @@
 //! It does not listen, and knows nothing of tunnels, relays, users and configuration files. Who may call at
 //! all, which origins are allowed, and what a browser may do is for its caller to decide.
 
+mod affinity;
 mod attempt;
 mod backend;
 mod body;
@@ -43,6 +44,7 @@ mod decide;
 mod dialect;
 mod error;
 mod exchange;
+mod explain;
 mod finished;
 mod forward;
 mod headers;
@@ -50,6 +52,7 @@ mod health;
 mod idle;
 mod inband;
 mod listing;
+mod load;
 mod media;
 mod meter;
 mod metrics;
@@ -77,8 +80,9 @@ mod usage;
 pub use body::{Body, BodyError, BoxError};
 pub use broker::{Broker, Ingress};
 pub use class::EndpointClass;
-pub use config::{BackendConfig, BackendKind, BrokerConfig, QueueLimits, RoutingPolicy};
+pub use config::{BackendConfig, BackendKind, BrokerConfig, QueueLimits, RoutingPolicy, Side};
 pub use error::FailureCode;
+pub use explain::{Considered, Explanation, Query, Refusal, ResolvedBy, Verdict};
 pub use finished::{CallerLabel, Finished, Outcome};
 pub use metrics::{
     ConnectionMetrics, LastFailure, MetricsSnapshot, ModelMetrics, Percentiles, Rates, Totals,

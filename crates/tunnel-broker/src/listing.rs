@@ -55,7 +55,14 @@ async fn content(shared: &Shared, call: &Call, endpoint: &Endpoint<'_>) -> Resul
     let mut known = table.backends.iter().filter(|backend| concerns(backend)).peekable();
     // Better no list than one that says there are no models when their server is down.
     if known.peek().is_some() && !known.any(|backend| backend.is_up()) {
-        let wanted = Wanted { dialect: call.dialect, pin, model: None, spread: Spread::First, tried: &[] };
+        let wanted = Wanted {
+            dialect: call.dialect,
+            pin,
+            model: None,
+            spread: Spread::First,
+            recall: None,
+            tried: &[],
+        };
         let no_route = table.route(&wanted).err().unwrap_or(NoRoute::Nobody);
         return Err(explain(&table, call, no_route));
     }

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
+use crate::affinity::Affinity;
 use crate::backend::Backend;
 use crate::books::Books;
 use crate::config::BrokerConfig;
@@ -25,6 +26,8 @@ pub(crate) struct Shared {
     source: Mutex<Source>,
     pub(crate) status: watch::Sender<Arc<Vec<BackendStatus>>>,
     pub(crate) books: Arc<Books>,
+    /// Who served which conversation.
+    pub(crate) affinity: Arc<Affinity>,
     tracker: TaskTracker,
     shutdown: CancellationToken,
 }
@@ -52,6 +55,7 @@ impl Shared {
             source: Mutex::new(source),
             status: watch::Sender::new(Arc::new(Vec::new())),
             books: Arc::new(Books::new()),
+            affinity: Arc::new(Affinity::new()),
             tracker,
             shutdown,
         });

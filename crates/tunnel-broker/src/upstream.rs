@@ -6,10 +6,12 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
+use crate::affinity::ServerId;
 use crate::config::{BackendConfig, BackendKind};
 use crate::conn::Conn;
 use crate::connect::{ConnectError, connect};
 use crate::dialect::Listing;
+use crate::load::Load;
 use crate::origin::Origin;
 use crate::outcomes::Outcomes;
 use crate::pool::Pool;
@@ -20,11 +22,14 @@ use crate::status::BackendState;
 /// Outlives a change of the configuration that leaves id, kind and URL as they are.
 #[derive(Debug)]
 pub(crate) struct Upstream {
+    pub(crate) id: ServerId,
     pub(crate) kind: BackendKind,
     url: Url,
     pub(crate) origin: Origin,
     pub(crate) pool: Pool,
     pub(crate) in_flight: AtomicUsize,
+    /// How quickly it begins its answers.
+    pub(crate) load: Load,
     pub(crate) outcomes: Outcomes,
     /// Replaced after each probe; read when the table is built, not by requests.
     report: RwLock<Arc<Report>>,
@@ -53,11 +58,13 @@ pub(crate) struct Report {
 impl Upstream {
     pub(crate) fn new(config: &BackendConfig, stop: CancellationToken) -> Self {
         Self {
+            id: ServerId::new(),
             kind: config.kind,
             url: config.url.clone(),
             origin: Origin::new(config.kind, &config.url),
             pool: Pool::default(),
             in_flight: AtomicUsize::new(0),
+            load: Load::default(),
             outcomes: Outcomes::default(),
             report: RwLock::new(Arc::new(Report {
                 state: BackendState::Connecting,

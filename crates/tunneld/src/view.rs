@@ -200,7 +200,6 @@ fn without_effect(config: &Config) -> Vec<&'static str> {
     let default = Config::default();
     let nobody_serves = |kind| matches!(kind, ConnectionType::Cloud | ConnectionType::Plugin);
     let keys = [
-        ("routingPolicy", config.routing_policy != default.routing_policy),
         ("queue", config.queue != default.queue),
         ("cloudProxyAudience", config.cloud_proxy_audience != default.cloud_proxy_audience),
         (

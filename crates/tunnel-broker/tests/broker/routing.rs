@@ -159,12 +159,14 @@ async fn a_caller_of_the_wrong_api_is_told_which_to_use() {
 
 #[tokio::test]
 async fn equals_share_the_load() {
-    let (a, b) = (Fake::echo("a", &["m"]).await, Fake::echo("b", &["m"]).await);
+    let ((a, _at_a), (b, _at_b)) = (Fake::manual(&["m"]).await, Fake::manual(&["m"]).await);
     let bench = start(settings(vec![ollama(&a, "a"), ollama(&b, "b")]));
     bench.state("a", BackendState::Connected).await;
     bench.state("b", BackendState::Connected).await;
-    for _ in 0..20 {
-        bench.by(chat("m")).await;
+    let mut held = Vec::new();
+    for n in 0..20 {
+        held.push(spawn_send(&bench, Ingress::Local, chat("m")));
+        eventually("arrived", || a.requests() + b.requests() == n + 1).await;
     }
     assert_eq!((a.requests(), b.requests()), (10, 10));
 }
