@@ -115,7 +115,6 @@ impl Table {
     }
 
     /// Returns all that would take the request, free or full, in the order in which they would be asked.
-    #[cfg_attr(not(test), expect(dead_code, reason = "requests do not wait for a slot yet"))]
     fn order(&self, wanted: &Wanted<'_>) -> Vec<Choice> {
         order(self.candidates(wanted, self.served(wanted)), &self.rules(wanted))
     }

@@ -4,10 +4,9 @@ use serde_json::json;
 use tunnel_api::explain::{Candidate, ExplainRequest, Explanation, ResolvedBy, Verdict};
 use tunnel_client::{Client, exit};
 
-use crate::output::look::Mark;
 use crate::output::table::{Cell, Column, Table};
 use crate::output::words::milliseconds;
-use crate::output::{Look, Output};
+use crate::output::{Look, Mark, Output};
 
 pub(super) async fn explain(
     client: &Client,
@@ -18,7 +17,7 @@ pub(super) async fn explain(
     if output.wants_json() {
         output.json(json!(explanation))?;
     } else {
-        output.report(&format!("{}\n", decision(&explanation, request)))?;
+        output.done(&decision(&explanation, request))?;
         output.table(&table(&explanation))?;
     }
     Ok(if explanation.connection.is_some() { exit::OK } else { exit::NOT_READY })
@@ -109,7 +108,8 @@ mod tests {
         };
         let answer: Explanation = serde_json::from_str(block("```json answer\n")).unwrap();
         let request = ExplainRequest { model: Some("llama3.2:3b".to_owned()), ..ExplainRequest::default() };
-        let text = format!("{}\n{}", decision(&answer, &request), table(&answer).text(&Look::plain(), None));
+        let text =
+            format!("{}\n{}", decision(&answer, &request), table(&answer).text(&Look::symbols(), None));
         let shown = block("```console\n$ tunnelctl explain llama3.2:3b\n");
         assert_eq!(text, shown, "docs/routing.md shows something else");
     }
