@@ -43,6 +43,9 @@ _tunnelctl() {
             tunnelctl,events)
                 cmd="tunnelctl__subcmd__events"
                 ;;
+            tunnelctl,explain)
+                cmd="tunnelctl__subcmd__explain"
+                ;;
             tunnelctl,help)
                 cmd="tunnelctl__subcmd__help"
                 ;;
@@ -197,7 +200,7 @@ _tunnelctl() {
 
     case "${cmd}" in
         tunnelctl)
-            opts="-q -h -V --url --json --quiet --timeout --color --help --version status start stop restart wait login logout whoami keys connections models devices requests usage config connect ping doctor diag logs events metrics service dashboard completion man version help"
+            opts="-q -h -V --url --json --quiet --timeout --color --help --version status start stop restart wait login logout whoami keys connections models explain devices requests usage config connect ping doctor diag logs events metrics service dashboard completion man version help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -994,6 +997,44 @@ _tunnelctl() {
                     return 0
                     ;;
                 -n)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --url)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tunnelctl__subcmd__explain)
+            opts="-q -h --path --connection --session --url --json --quiet --timeout --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --path)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --connection)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --session)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

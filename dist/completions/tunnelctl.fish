@@ -44,6 +44,7 @@ complete -c tunnelctl -n "__fish_tunnelctl_needs_command" -f -a "whoami" -d 'Sho
 complete -c tunnelctl -n "__fish_tunnelctl_needs_command" -f -a "keys" -d 'Look after keys for apps: tokens that reach the models of this account over the relay'
 complete -c tunnelctl -n "__fish_tunnelctl_needs_command" -f -a "connections" -d 'Look after the connections to model servers'
 complete -c tunnelctl -n "__fish_tunnelctl_needs_command" -f -a "models" -d 'Show the models that the connections have'
+complete -c tunnelctl -n "__fish_tunnelctl_needs_command" -f -a "explain" -d 'Show which connection a request would go to, and why not to the others'
 complete -c tunnelctl -n "__fish_tunnelctl_needs_command" -f -a "devices" -d 'Show the machines of this account, as the relay knows them'
 complete -c tunnelctl -n "__fish_tunnelctl_needs_command" -f -a "requests" -d 'Look at the requests that run, and end them'
 complete -c tunnelctl -n "__fish_tunnelctl_needs_command" -f -a "usage" -d 'Show what was asked of the models, summed up'
@@ -270,6 +271,17 @@ never\t''"
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from list" -l json -d 'Answer in JSON, which is stable; text for people is not'
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from list" -s q -l quiet -d 'Say nothing but answers and errors'
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand explain" -l path -d 'The path that it would be posted to' -r
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand explain" -l connection -d 'The connection that the request insists on, as with X-Tunnel-Connection' -r
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand explain" -l session -d 'The session, as in X-Session-Id' -r
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand explain" -l url -d 'Ask the daemon at this address, http://… or unix:///…' -r
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand explain" -l timeout -d 'Wait this long for each answer: 60s, 2m, 500ms, or seconds' -r
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand explain" -l color -d 'Use colour' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand explain" -l json -d 'Answer in JSON, which is stable; text for people is not'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand explain" -s q -l quiet -d 'Say nothing but answers and errors'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand explain" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand devices" -l url -d 'Ask the daemon at this address, http://… or unix:///…' -r
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand devices" -l timeout -d 'Wait this long for each answer: 60s, 2m, 500ms, or seconds' -r
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand devices" -l color -d 'Use colour' -r -f -a "auto\t''

@@ -32,6 +32,7 @@ pub mod device;
 pub mod diagnosis;
 pub mod error;
 pub mod event;
+pub mod explain;
 pub mod health;
 pub mod key;
 pub mod log_level;

@@ -70,14 +70,17 @@ impl Backend {
         let in_flight = self.upstream.in_flight.load(Ordering::Relaxed);
         Candidate {
             backend: index,
+            server: self.upstream.id,
             standing: self.upstream.standing(&self.report, now),
             speaks: self.speaks(dialect),
+            side: self.config.profile.side,
             priority: self.config.priority,
-            // In hundredths, so that it can be a share of itself.
-            weight: self.config.weight.get().saturating_mul(self.upstream.share(now)),
+            weight: self.config.weight.get(),
+            share: self.upstream.share(now),
             in_flight,
             full: self.upstream.slots.are_taken(in_flight),
             loaded,
+            latency: self.upstream.load.latency(),
         }
     }
 

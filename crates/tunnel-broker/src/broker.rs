@@ -1,8 +1,8 @@
 use std::collections::BTreeMap;
 use std::future::poll_fn;
+use std::ops::Range;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,26 +13,30 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::affinity::Trail;
 use crate::backend::Backend;
 use crate::body::{Body, BoxError};
 use crate::call::Call;
 use crate::class::EndpointClass;
 use crate::config::BrokerConfig;
 use crate::error::Failure;
+use crate::explain::{Chance, Explanation, Query, explain};
 use crate::finished::{CallerLabel, Finished};
 use crate::forward::forward;
 use crate::headers::{self, CONNECTION_ID, REQUEST_ID};
 use crate::listing::list;
+use crate::load::Tick;
 use crate::meter::Meter;
 use crate::metrics::MetricsSnapshot;
 use crate::metrics::page::Page;
 use crate::pass::{number, refuse};
 use crate::path::{Dialect, Endpoint};
-use crate::prefix;
-use crate::route::Spread;
+use crate::prefix::{self, Payload};
+use crate::route::{Draw, Spread};
 use crate::shared::Shared;
 use crate::status::{BackendStatus, OfferedModel};
 use crate::track::{RunningRequest, Track};
+use tokio::time::Instant;
 
 /// The door through which a request came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -57,8 +61,6 @@ impl Ingress {
 #[derive(Clone, Debug)]
 pub struct Broker {
     shared: Arc<Shared>,
-    /// Whose turn it is among equals.
-    turn: Arc<AtomicUsize>,
 }
 
 impl Broker {
@@ -71,7 +73,7 @@ impl Broker {
     ///
     /// When it is called outside of a tokio runtime.
     pub fn start(config: BrokerConfig, tracker: &TaskTracker, shutdown: CancellationToken) -> Self {
-        Self { shared: Shared::start(config, tracker.clone(), shutdown), turn: Arc::default() }
+        Self { shared: Shared::start(config, tracker.clone(), shutdown) }
     }
 
     /// Takes over a new configuration. Backends whose id, profile, URL and credential stay keep their state and connections;
@@ -105,6 +107,7 @@ impl Broker {
                 .get(CONNECTION_ID)
                 .map(|id| String::from_utf8_lossy(id.as_bytes()).into_owned()),
             model: None,
+            trail: Trail::default(),
             manages: false,
             meter: Meter::begin(&self.shared.books, track, caller),
             method: head.method,
@@ -151,8 +154,12 @@ impl Broker {
                 let spread = match model {
                     Some(model) => {
                         let table = self.shared.table.load();
-                        call.name(model, &mut payload, &table);
-                        self.next_turn(table.backends.len())
+                        let span = call.name(model, &mut payload, &table);
+                        let has_choice = table.backends.len() > 1 && call.pin.is_none();
+                        if has_choice {
+                            call.trail = self.trail(&payload, span);
+                        }
+                        spread(has_choice)
                     }
                     None => Spread::First,
                 };
@@ -251,6 +258,14 @@ impl Broker {
         self.shared.books.snapshot()
     }
 
+    /// Says where a request would go as things stand, and why. Sends nothing, waits for nothing.
+    ///
+    /// Among equals a draw decides: another request of the same kind may go elsewhere.
+    pub fn explain(&self, query: &Query) -> Explanation {
+        let chance = Chance { affinity: &self.shared.affinity, seed: rand::random(), now: Instant::now() };
+        explain(&self.shared.table.load(), query, &chance)
+    }
+
     /// Hands out a record of each LLM request that ends from now on. None when somebody has them already.
     ///
     /// The broker never waits: when `capacity` records wait to be read, the next one is dropped and counted.
@@ -282,12 +297,20 @@ impl Broker {
         if call.target.path().starts_with('/') { Ok(()) } else { Err(Failure::NotFound) }
     }
 
-    fn next_turn(&self, n_backends: usize) -> Spread {
-        match n_backends {
-            0 | 1 => Spread::Load(0),
-            n => Spread::Load(self.turn.fetch_add(1, Ordering::Relaxed) % n),
+    fn trail(&self, payload: &Payload, span: Range<usize>) -> Trail {
+        let affinity = Arc::clone(&self.shared.affinity);
+        match payload {
+            Payload::Whole { bytes, .. } => Trail::new(affinity, bytes.clone(), span),
+            // How much of it has come by now is chance: only a header can tell.
+            Payload::Begun { .. } => Trail::new(affinity, Bytes::new(), 0..0),
         }
     }
+}
+
+/// Says how to choose for a request that names a model. Nothing is drawn where nothing is to be chosen.
+fn spread(has_choice: bool) -> Spread {
+    let (seed, now) = if has_choice { (rand::random(), Tick::of(Instant::now())) } else { (0, Tick::ZERO) };
+    Spread::Load(Draw { seed, now })
 }
 
 #[cfg(test)]

@@ -1,3 +1,4 @@
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -5,12 +6,12 @@ use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request};
 
+use crate::affinity::Trail;
 use crate::broker::Ingress;
-use crate::catalog::split_pin;
 use crate::meter::Meter;
 use crate::path::Dialect;
 use crate::prefix::{NamedModel, Payload};
-use crate::table::Table;
+use crate::table::{Resolved, Table};
 use crate::upload::{Upload, UploadWatch};
 use crate::upstream::Upstream;
 
@@ -27,24 +28,22 @@ pub(crate) struct Call {
     pub(crate) pin: Option<String>,
     /// The model that is asked for, without a pin.
     pub(crate) model: Option<String>,
+    /// What the request shows of its conversation.
+    pub(crate) trail: Trail,
     /// Whether the models may be others afterwards.
     pub(crate) manages: bool,
     pub(crate) meter: Meter,
 }
 
 impl Call {
-    /// Notes the model that the body names. A name `<id>/<model>` pins, and loses its first part.
-    pub(crate) fn name(&mut self, named: NamedModel, payload: &mut Payload, table: &Table) {
+    /// Notes the model that the body names, and returns where the payload names it then.
+    ///
+    /// A name `<id>/<model>` pins, and loses its first part.
+    pub(crate) fn name(&mut self, named: NamedModel, payload: &mut Payload, table: &Table) -> Range<usize> {
         let NamedModel { name, span } = named;
-        let pinned = split_pin(&name).filter(|(id, _)| {
-            table.backend(id).is_some()
-                && self.pin.as_deref().is_none_or(|pin| pin == *id)
-                // A model whose whole name is known is meant as it stands: names may have slashes.
-                && table.catalog.find(&name).is_empty()
-        });
-        let Some((id, model)) = pinned else {
+        let Resolved::Pinned { id, model } = table.resolve(&name, self.pin.as_deref()) else {
             self.model = Some(name);
-            return;
+            return span;
         };
         self.pin = Some(id.to_owned());
         self.model = Some(model.to_owned());
@@ -62,6 +61,7 @@ impl Call {
             let length = length.saturating_sub(before as u64) + quoted.len() as u64;
             self.headers.insert(CONTENT_LENGTH, length.into());
         }
+        span.start..span.start + quoted.len()
     }
 
     /// Builds the request for a backend; none when the payload has been given away, or when the backend's secret has.

@@ -80,6 +80,17 @@ pub enum RoutingPolicy {
     LocalOnly,
 }
 
+impl RoutingPolicy {
+    /// The name used in configuration: `preferLocal`, `preferCloud` or `localOnly`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::PreferLocal => "preferLocal",
+            Self::PreferCloud => "preferCloud",
+            Self::LocalOnly => "localOnly",
+        }
+    }
+}
+
 /// Limits of the requests that wait for a free slot of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueLimits {

@@ -2,8 +2,13 @@
 
 use std::sync::Arc;
 
+use http::StatusCode;
+use tokio::time::Instant;
+
+use crate::affinity::Recall;
 use crate::call::Call;
 use crate::error::Failure;
+use crate::load::Tick;
 use crate::path::Dialect;
 use crate::route::{NoRoute, Spread};
 use crate::shared::Shared;
@@ -54,32 +59,62 @@ pub(crate) async fn decide(
 }
 
 pub(crate) fn wanted<'a>(call: &'a Call, spread: Spread, tried: &'a [Arc<Upstream>]) -> Wanted<'a> {
+    let model = call.model.as_deref();
+    let recall = match (spread, model) {
+        (Spread::Load(draw), Some(model)) => {
+            Some(Recall { trail: &call.trail, headers: &call.headers, model, now: draw.now })
+        }
+        (Spread::Load(_), None) | (Spread::First, _) => None,
+    };
     Wanted {
         ingress: call.ingress,
         dialect: call.dialect,
         pin: call.pin.as_deref(),
-        model: call.model.as_deref(),
+        model,
         spread,
+        recall,
         tried,
     }
 }
 
+/// Notes that a backend has begun its answer: how long that took, and that it knows the conversation now.
+pub(crate) fn answered(call: &Call, upstream: &Upstream, status: StatusCode, asked: Instant) {
+    // An error comes quickly, and so does what asks no model: neither says how long an answer takes.
+    if !status.is_success() || call.meter.track().class.is_none() {
+        return;
+    }
+    let now = Instant::now();
+    upstream.load.answered(now.saturating_duration_since(asked), now);
+    call.trail.served(upstream.id, Tick::of(now));
+}
+
 /// Says why a request has no backend.
 pub(crate) fn explain(table: &Table, call: &Call, no_route: NoRoute) -> Failure {
+    failure(table, call.dialect, call.model.as_deref(), no_route)
+}
+
+/// Says why a request for this model in this dialect has no backend.
+pub(crate) fn failure(table: &Table, dialect: Dialect, model: Option<&str>, no_route: NoRoute) -> Failure {
     let id = |index: usize| table.backends[index].config.id.clone();
     match no_route {
-        NoRoute::Nobody => match &call.model {
+        NoRoute::Nobody => match model {
             Some(model) => Failure::UnknownModel(shorten(model)),
             None => Failure::NoBackend,
         },
         NoRoute::WrongDialect(index) => Failure::WrongDialect {
-            subject: match &call.model {
+            subject: match model {
                 Some(model) => format!("model '{}' is on connection '{}', which", shorten(model), id(index)),
                 None => format!("connection '{}'", id(index)),
             },
-            instead: match call.dialect {
+            instead: match dialect {
                 Dialect::Ollama => "OpenAI's API at /v1, such as /v1/chat/completions",
                 Dialect::OpenAi | Dialect::Other => "Ollama's API at /api, such as /api/chat",
+            },
+        },
+        NoRoute::LocalOnly(index) => Failure::LocalOnly {
+            subject: match model {
+                Some(model) => format!("model '{}' is on connection '{}',", shorten(model), id(index)),
+                None => format!("connection '{}' is", id(index)),
             },
         },
         NoRoute::Full(index) => Failure::Full(id(index)),
@@ -95,7 +130,7 @@ pub(crate) fn explain(table: &Table, call: &Call, no_route: NoRoute) -> Failure 
 }
 
 /// Keeps what a caller sent at a length that an error message can hold.
-fn shorten(text: &str) -> String {
+pub(crate) fn shorten(text: &str) -> String {
     const LONGEST: usize = 200;
     text.chars().take(LONGEST).collect()
 }

@@ -25,6 +25,11 @@ pub(crate) enum Failure {
     #[error("{subject} speaks another API than this path's: use {instead}")]
     WrongDialect { subject: String, instead: &'static str },
     #[error(
+        "{subject} in the cloud only, and routingPolicy localOnly keeps requests away from there; ask for a model of a \
+         local connection, or set routingPolicy to preferLocal"
+    )]
+    LocalOnly { subject: String },
+    #[error(
         "this path is not open through the tunnel; on the machine that serves it, the configuration key \
          remotePaths can allow it"
     )]
@@ -68,7 +73,7 @@ impl Failure {
             Self::UnknownModel(_) | Self::UnknownConnection(_) | Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::WrongDialect { .. } | Self::UploadFailed => StatusCode::BAD_REQUEST,
-            Self::PathNotAllowed => StatusCode::FORBIDDEN,
+            Self::PathNotAllowed | Self::LocalOnly { .. } => StatusCode::FORBIDDEN,
             Self::NoBackend
             | Self::Down { .. }
             | Self::Warming(_)
@@ -91,6 +96,7 @@ impl Failure {
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::WrongDialect { .. } => "wrong_api",
+            Self::LocalOnly { .. } => "local_only",
             Self::PathNotAllowed => "path_not_allowed",
             Self::NoBackend => "no_backend",
             Self::Down { .. } => "backend_down",
@@ -119,6 +125,7 @@ impl Failure {
             | Self::NotFound
             | Self::MethodNotAllowed
             | Self::WrongDialect { .. }
+            | Self::LocalOnly { .. }
             | Self::PathNotAllowed
             | Self::Unreachable { .. }
             | Self::Lost(_)

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use crate::attempt::{Terms, attempt, can_be_sent_again};
 use crate::body::Body;
 use crate::call::Call;
+use crate::decide::answered;
 use crate::idle::Idle;
 use crate::pass::{Streaming, pass};
 use crate::place::{Place, place};
@@ -51,6 +52,7 @@ pub(crate) async fn forward(
             has_other: &has_other,
             may_move: &may_move,
         };
+        let asked_at = Instant::now();
         let attempted = attempt(upstream, &call, &mut payload, &terms).await;
         let (mut response, mut conn) = match attempted {
             Ok(answered) => answered,
@@ -73,6 +75,7 @@ pub(crate) async fn forward(
                 Weighed::Pass(weighed) => (response, conn, permit) = *weighed,
             }
         }
+        answered(&call, &route.backend.upstream, response.status(), asked_at);
         let idle = Idle::new(settings.first_byte_timeout, settings.idle_timeout);
         return pass(call, &route, response, Streaming { conn, permit, idle });
     }

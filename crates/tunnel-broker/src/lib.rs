@@ -29,6 +29,7 @@
 //! all, which origins are allowed, and what a browser may do is for its caller to decide.
 
 mod admission;
+mod affinity;
 mod attempt;
 mod backend;
 mod body;
@@ -48,6 +49,7 @@ mod dialect;
 mod doubt;
 mod error;
 mod exchange;
+mod explain;
 mod finished;
 mod forward;
 mod headers;
@@ -56,6 +58,7 @@ mod idle;
 mod inband;
 mod kept;
 mod listing;
+mod load;
 mod loading;
 mod media;
 mod meter;
@@ -92,6 +95,7 @@ pub use class::EndpointClass;
 pub use config::{BackendConfig, BackendKind, BrokerConfig, QueueLimits, RoutingPolicy};
 pub use credential::{Credential, InvalidSecret};
 pub use error::FailureCode;
+pub use explain::{Considered, Explanation, Query, Refusal, ResolvedBy, Verdict};
 pub use finished::{CallerLabel, Finished, Outcome};
 pub use metrics::{
     ConnectionMetrics, LastFailure, MetricsSnapshot, ModelMetrics, Percentiles, Rates, Totals,

@@ -64,6 +64,7 @@ async fn content(shared: &Shared, call: &Call, endpoint: &Endpoint<'_>) -> Resul
             pin,
             model: None,
             spread: Spread::First,
+            recall: None,
             tried: &[],
         };
         let no_route = table.route(&wanted).err().unwrap_or(NoRoute::Nobody);

@@ -168,6 +168,7 @@ impl Meter {
             | Failure::NotFound
             | Failure::MethodNotAllowed
             | Failure::WrongDialect { .. }
+            | Failure::LocalOnly { .. }
             | Failure::PathNotAllowed
             | Failure::NoBackend
             | Failure::Down { .. }

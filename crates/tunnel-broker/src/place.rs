@@ -73,6 +73,7 @@ async fn look(
         Err(
             NoRoute::Nobody
             | NoRoute::WrongDialect(_)
+            | NoRoute::LocalOnly(_)
             | NoRoute::Pending
             | NoRoute::Unauthorised(_)
             | NoRoute::Down(_),
@@ -230,8 +231,12 @@ impl<'a> Waiter<'a> {
         Some(Place { route, permit: permit.keeping(self.shared.settings().pool_size) })
     }
 
+    /// Returns the backends that would take the request, a list for each side, in the order of preference.
     fn sides(&self) -> Vec<Vec<Route>> {
-        self.table().takers(&wanted(self.call, self.spread, self.tried))
+        let waiting = self.table().waiting_candidates(&wanted(self.call, self.spread, self.tried));
+        let routes: Vec<Route> = waiting.into_iter().map(|waiting| waiting.route).collect();
+        let side = |route: &Route| route.backend.config.profile.side;
+        routes.chunk_by(|a, b| side(a) == side(b)).map(<[Route]>::to_vec).collect()
     }
 
     fn table(&self) -> Arc<Table> {

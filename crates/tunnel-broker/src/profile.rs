@@ -83,6 +83,16 @@ pub enum Side {
     Cloud,
 }
 
+impl Side {
+    /// The name in documents: `local` or `cloud`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Cloud => "cloud",
+        }
+    }
+}
+
 /// Which APIs a server understands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Speaks {

@@ -75,10 +75,10 @@ impl Queue {
 
     fn next(self: &Arc<Self>, upstream: &Arc<Upstream>) -> Option<(Call, Permit)> {
         let mut inner = self.inner();
-        if inner.admission.n_waiting(upstream.id) == 0 || !upstream.slots.claim(&upstream.in_flight) {
+        if inner.admission.n_waiting(upstream.line()) == 0 || !upstream.slots.claim(&upstream.in_flight) {
             return None;
         }
-        let (ticket, key) = inner.admission.grant(upstream.id).expect("somebody waits");
+        let (ticket, key) = inner.admission.grant(upstream.line()).expect("somebody waits");
         let call = inner.calls.remove(&ticket).expect("each that waits can be told");
         inner.count(&call.upstreams);
         drop(inner);
@@ -92,7 +92,7 @@ impl Queue {
 
     /// Forgets all about backends that are gone, once nobody waits for them or runs on them.
     pub(crate) fn forget(&self, upstreams: &[Arc<Upstream>]) {
-        self.inner().admission.forget(|line| upstreams.iter().any(|upstream| upstream.id == line));
+        self.inner().admission.forget(|line| upstreams.iter().any(|upstream| upstream.line() == line));
     }
 
     /// Returns the positions of all that wait.
@@ -105,7 +105,7 @@ impl Queue {
         let inner = self.inner();
         let waits = upstreams.iter().map(|upstream| {
             let slots = upstream.slots.limit();
-            inner.admission.estimate(upstream.id, slots)
+            inner.admission.estimate(upstream.line(), slots)
         });
         Crowd {
             waiting: upstreams.iter().map(|upstream| upstream.slots.n_queued()).sum(),
@@ -132,7 +132,7 @@ impl Inner {
     /// Shows how many wait, to those that do not take the lock.
     fn count(&self, upstreams: &[Arc<Upstream>]) {
         for upstream in upstreams {
-            upstream.slots.set_waiting(self.admission.n_waiting(upstream.id));
+            upstream.slots.set_waiting(self.admission.n_waiting(upstream.line()));
         }
     }
 }
@@ -202,7 +202,7 @@ impl Drop for Queued {
 }
 
 fn ids(upstreams: &[Arc<Upstream>]) -> Vec<LineId> {
-    upstreams.iter().map(|upstream| upstream.id).collect()
+    upstreams.iter().map(|upstream| upstream.line()).collect()
 }
 
 /// How long a slot has been held.
@@ -218,7 +218,7 @@ impl Granted {
     }
 
     pub(crate) fn give_back(self, upstream: &Upstream) {
-        upstream.queue.finished(upstream.id, &self.key, self.since.elapsed());
+        upstream.queue.finished(upstream.line(), &self.key, self.since.elapsed());
     }
 }
 

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
+use crate::affinity::Affinity;
 use crate::backend::Backend;
 use crate::books::Books;
 use crate::budget::Budget;
@@ -32,6 +33,8 @@ pub(crate) struct Shared {
     /// What may be spent on asking another backend after one has failed.
     pub(crate) budget: Budget,
     pub(crate) queue: Arc<Queue>,
+    /// Who served which conversation.
+    pub(crate) affinity: Arc<Affinity>,
     tracker: TaskTracker,
     shutdown: CancellationToken,
 }
@@ -61,6 +64,7 @@ impl Shared {
             books: Arc::new(Books::new()),
             budget: Budget::new(Instant::now()),
             queue: Arc::default(),
+            affinity: Arc::new(Affinity::new()),
             tracker,
             shutdown,
         });

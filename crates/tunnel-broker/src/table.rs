@@ -1,11 +1,12 @@
 use std::sync::Arc;
 
+use crate::affinity::Recall;
 use crate::backend::Backend;
 use crate::broker::Ingress;
-use crate::catalog::{Catalog, ModelName};
+use crate::catalog::{Catalog, ModelName, Served, split_pin};
 use crate::config::BrokerConfig;
 use crate::path::Dialect;
-use crate::route::{NoRoute, Spread, Standing, pick};
+use crate::route::{Candidate, Choice, NoRoute, Rules, Spread, Standing, order, pick};
 use crate::upstream::Upstream;
 
 /// All that a request needs to know: one consistent picture, replaced as a whole.
@@ -27,6 +28,8 @@ pub(crate) struct Wanted<'a> {
     /// The model; none when any backend that speaks the dialect will do.
     pub(crate) model: Option<&'a str>,
     pub(crate) spread: Spread,
+    /// Knows who served the conversation last; none where that does not matter.
+    pub(crate) recall: Option<Recall<'a>>,
     /// Backends that have been tried for this request.
     pub(crate) tried: &'a [Arc<Upstream>],
 }
@@ -37,6 +40,15 @@ pub(crate) struct Route {
     pub(crate) backend: Arc<Backend>,
     /// The name in the catalogue.
     pub(crate) model: Option<Arc<ModelName>>,
+}
+
+/// What a name of a model means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Resolved<'a> {
+    /// The model of this name, wherever it is.
+    Exact(&'a str),
+    /// A model on one connection.
+    Pinned { id: &'a str, model: &'a str },
 }
 
 impl Table {
@@ -60,74 +72,110 @@ impl Table {
         self.backends.iter().find(|backend| backend.config.id == id)
     }
 
-    /// Finds the backend for a request.
+    /// Says what a caller means by a name; `pin` is the connection that it names elsewhere.
+    pub(crate) fn resolve<'a>(&self, name: &'a str, pin: Option<&str>) -> Resolved<'a> {
+        // A model whose whole name is known is meant as it stands: names may have slashes.
+        if self.catalog.find(name).is_empty() {
+            // Here is the place of what is neither a model's name nor a pin: an alias.
+            let fits = |id: &str| self.backend(id).is_some() && pin.is_none_or(|pin| pin == id);
+            if let Some((id, model)) = split_pin(name).filter(|(id, _)| fits(id)) {
+                return Resolved::Pinned { id, model };
+            }
+        }
+        Resolved::Exact(name)
+    }
+
+    /// Finds the backend for a request. Allocates nothing.
     pub(crate) fn route(&self, wanted: &Wanted<'_>) -> Result<Route, NoRoute> {
-        let dialect = wanted.dialect;
-        let Some(name) = wanted.model else {
-            let all =
-                self.acceptable(wanted).map(|(index, backend)| backend.candidate(index, dialect, false));
-            let index = pick(all, wanted.spread)?;
-            return Ok(Route { backend: Arc::clone(&self.backends[index]), model: None });
-        };
-        let served = self.catalog.find(name);
-        let candidates = served.iter().filter_map(|served| {
-            let backend = self.backends.get(served.backend).filter(|backend| wanted.accepts(backend))?;
-            Some(backend.candidate(served.backend, dialect, served.loaded))
-        });
-        match pick(candidates, wanted.spread) {
-            Ok(index) => {
-                let model = served.iter().find(|served| served.backend == index);
-                let model = model.map(|served| Arc::clone(&served.name));
-                Ok(Route { backend: Arc::clone(&self.backends[index]), model })
-            }
-            // One that has not said yet what it has may have it.
-            Err(NoRoute::Nobody) => {
-                let silent = self.acceptable(wanted).filter(|(_, backend)| backend.report.listing.is_none());
-                let silent = silent.map(|(index, backend)| backend.candidate(index, dialect, false));
-                let silent = silent.filter(|candidate| candidate.speaks);
-                Err(pick(silent, wanted.spread).err().unwrap_or(NoRoute::Nobody))
-            }
-            Err(no_route) => Err(no_route),
+        let served = self.served(wanted);
+        match pick(self.candidates(wanted, served), &self.rules(wanted)) {
+            Ok(choice) => Ok(self.to(choice.winner.backend, served)),
+            Err(no_route) => Err(self.reason(wanted, no_route)),
         }
     }
 
-    /// Returns the backends that would take a request if they had a slot free, a list for each side, in the order of
-    /// preference. Ejected ones are among them only where there is no other.
-    pub(crate) fn takers(&self, wanted: &Wanted<'_>) -> Vec<Vec<Route>> {
-        let found = |index: usize, loaded, model: Option<&Arc<ModelName>>| {
-            let backend = self.backends.get(index).filter(|backend| wanted.accepts(backend))?;
-            let candidate = backend.candidate(index, wanted.dialect, loaded);
-            let rank = match candidate.standing {
-                Standing::Healthy => 0,
-                Standing::Doubtful => 1,
-                Standing::Ejected => 2,
-                Standing::Warming | Standing::Unknown | Standing::Unauthorised | Standing::Down => {
-                    return None;
-                }
-            };
-            let route = Route { backend: Arc::clone(backend), model: model.map(Arc::clone) };
-            candidate.speaks.then_some(((rank, candidate.priority, index), route))
-        };
-        let mut takers: Vec<((u8, u32, usize), Route)> = match wanted.model {
-            None => (0..self.backends.len()).filter_map(|index| found(index, false, None)).collect(),
-            Some(name) => {
-                let served = self.catalog.find(name).iter();
-                served.filter_map(|served| found(served.backend, served.loaded, Some(&served.name))).collect()
-            }
-        };
-        takers.sort_by_key(|(order, _)| *order);
-        let has_better = takers.first().is_some_and(|((rank, ..), _)| *rank < 2);
-        takers.retain(|((rank, ..), _)| *rank < 2 || !has_better);
-        vec![takers.into_iter().map(|(_, route)| route).collect()]
+    /// Returns where a request can wait that [`Self::route`] calls [`NoRoute::Full`], in the order in which queues are
+    /// to be asked: first the backends of the preferred side by rank, those that know the conversation and have less
+    /// to do before their equals, then those of the other side.
+    ///
+    /// All are up and would take the request. Some may have a free slot: those of the other side, which come after
+    /// the queues of this one, and whatever has become free meanwhile. Ejected ones are among them only when there are
+    /// no others. Empty when none would take it.
+    pub(crate) fn waiting_candidates(&self, wanted: &Wanted<'_>) -> Vec<Waiting> {
+        let served = self.served(wanted);
+        let mut all = self.order(wanted);
+        // They come last: when the first is ejected, all are.
+        if let Some(first) = all.first().map(|choice| choice.winner.standing) {
+            all.retain(|choice| {
+                (choice.winner.standing == Standing::Ejected) == (first == Standing::Ejected)
+            });
+        }
+        let waiting =
+            |Choice { winner, .. }| Waiting { route: self.to(winner.backend, served), full: winner.full };
+        all.into_iter().map(waiting).collect()
     }
 
-    fn acceptable(&self, wanted: &Wanted<'_>) -> impl Iterator<Item = (usize, &Arc<Backend>)> {
-        self.backends.iter().enumerate().filter(|(_, backend)| wanted.accepts(backend))
+    /// Returns all that would take the request, free or full, in the order in which they would be asked.
+    fn order(&self, wanted: &Wanted<'_>) -> Vec<Choice> {
+        order(self.candidates(wanted, self.served(wanted)), &self.rules(wanted))
+    }
+
+    /// Returns what a choice for this request follows.
+    pub(crate) fn rules<'a>(&self, wanted: &Wanted<'a>) -> Rules<'a> {
+        Rules { policy: self.settings.routing_policy, spread: wanted.spread, recall: wanted.recall }
+    }
+
+    /// Returns the backends that have the model; empty for a request that names none.
+    pub(crate) fn served(&self, wanted: &Wanted<'_>) -> &[Served] {
+        wanted.model.map_or(&[], |name| self.catalog.find(name))
+    }
+
+    /// Returns all that may be asked: those that have the model, or all where none is named.
+    pub(crate) fn candidates(
+        &self,
+        wanted: &Wanted<'_>,
+        served: &[Served],
+    ) -> impl Iterator<Item = Candidate> {
+        let any = if wanted.model.is_none() { self.backends.len() } else { 0 };
+        let named = served.iter().map(|served| (served.backend, served.loaded));
+        named.chain((0..any).map(|index| (index, false))).filter_map(|(index, loaded)| {
+            let backend = self.backends.get(index).filter(|backend| wanted.accepts(backend))?;
+            Some(backend.candidate(index, wanted.dialect, loaded))
+        })
+    }
+
+    fn to(&self, index: usize, served: &[Served]) -> Route {
+        let model = served.iter().find(|served| served.backend == index);
+        Route {
+            backend: Arc::clone(&self.backends[index]),
+            model: model.map(|served| Arc::clone(&served.name)),
+        }
+    }
+
+    /// Looks once more at a request that nobody seems to have a model for: a backend that has not said yet what it has
+    /// may have it.
+    pub(crate) fn reason(&self, wanted: &Wanted<'_>, no_route: NoRoute) -> NoRoute {
+        if no_route != NoRoute::Nobody || wanted.model.is_none() {
+            return no_route;
+        }
+        let silent = self.backends.iter().enumerate().filter(|(_, backend)| {
+            wanted.accepts(backend) && backend.report.listing.is_none() && backend.speaks(wanted.dialect)
+        });
+        let silent = silent.map(|(index, backend)| backend.candidate(index, wanted.dialect, false));
+        pick(silent, &self.rules(wanted)).err().unwrap_or(NoRoute::Nobody)
     }
 }
 
+/// A backend that a request may wait for.
+#[derive(Clone, Debug)]
+pub(crate) struct Waiting {
+    pub(crate) route: Route,
+    /// Whether as many requests run as may run; else it can be had at once.
+    pub(crate) full: bool,
+}
+
 impl Wanted<'_> {
-    fn accepts(&self, backend: &Backend) -> bool {
+    pub(crate) fn accepts(&self, backend: &Backend) -> bool {
         self.pin.is_none_or(|id| backend.config.id == id)
             && backend.takes_from(self.ingress)
             && !self.tried.iter().any(|tried| Arc::ptr_eq(tried, &backend.upstream))

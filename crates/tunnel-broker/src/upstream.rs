@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::admission::LineId;
+use crate::affinity::ServerId;
 use crate::breaker::Position;
 use crate::config::BackendConfig;
 use crate::conn::Conn;
@@ -17,6 +18,7 @@ use crate::connect::{ConnectError, connect};
 use crate::credential::{Credential, NoSecret};
 use crate::dialect::Listing;
 use crate::health::{Fault, Phase};
+use crate::load::Load;
 use crate::origin::Origin;
 use crate::outcomes::Outcomes;
 use crate::pool::Pool;
@@ -33,7 +35,7 @@ use crate::tls::Roots;
 #[derive(Debug)]
 pub(crate) struct Upstream {
     /// No other has it, now or later.
-    pub(crate) id: LineId,
+    pub(crate) id: ServerId,
     pub(crate) profile: Arc<Profile>,
     credential: Option<Credential>,
     roots: Roots,
@@ -44,6 +46,8 @@ pub(crate) struct Upstream {
     pub(crate) slots: Slots,
     /// Where those are that wait for a slot; one for all backends.
     pub(crate) queue: Arc<Queue>,
+    /// How quickly it begins its answers.
+    pub(crate) load: Load,
     pub(crate) outcomes: Outcomes,
     /// Replaced after each probe; read when the table is built, not by requests.
     report: RwLock<Arc<Report>>,
@@ -92,9 +96,8 @@ impl Upstream {
         queue: Arc<Queue>,
         stop: CancellationToken,
     ) -> Self {
-        static LAST_ID: AtomicU64 = AtomicU64::new(0);
         Self {
-            id: LAST_ID.fetch_add(1, Ordering::Relaxed) + 1,
+            id: ServerId::new(),
             profile: Arc::clone(&config.profile),
             credential: config.credential.clone(),
             roots: Roots::new(ca_file),
@@ -104,6 +107,7 @@ impl Upstream {
             in_flight: AtomicUsize::new(0),
             slots: Slots::default(),
             queue,
+            load: Load::default(),
             outcomes: Outcomes::new(LONGEST_OPEN),
             report: RwLock::new(Arc::new(Report {
                 state: BackendState::Connecting,
@@ -148,6 +152,11 @@ impl Upstream {
 
     pub(crate) fn credential(&self) -> Option<&Credential> {
         self.credential.as_ref()
+    }
+
+    /// Where those stand that wait for one of its slots.
+    pub(crate) fn line(&self) -> LineId {
+        u64::from(self.id.0.get())
     }
 
     pub(crate) fn report(&self) -> Arc<Report> {

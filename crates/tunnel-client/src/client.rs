@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tunnel_api::connection::ConnectionTest;
 use tunnel_api::credential::{StoredCredential, StoredCredentials};
+use tunnel_api::explain::{ExplainRequest, Explanation};
 use tunnel_api::{
     AuthStatus, Connections, Detected, Devices, Diagnosis, ErrorBody, Events, Health, Key, KeyRequest, Keys,
     LoginBegun, LoginFlow, LoginStatus, Metrics, Models, NewKey, Requests, Status, TunnelAnswer, Usage,
@@ -172,6 +173,20 @@ impl Client {
     /// Asks `GET /api/models`.
     pub async fn models(&self) -> Result<Models, Error> {
         self.get("/api/models").await
+    }
+
+    /// Asks where a request would go: `POST /api/explain`.
+    pub async fn explain(&self, request: &ExplainRequest) -> Result<Explanation, Error> {
+        let fields = [
+            ("path", &request.path),
+            ("dialect", &request.dialect),
+            ("model", &request.model),
+            ("connection", &request.connection),
+            ("session", &request.session),
+        ];
+        let given =
+            fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.clone()?.into())));
+        self.send(Method::POST, "/api/explain", Some(&given.collect()), ANSWER).await
     }
 
     /// Asks `GET /api/requests`.

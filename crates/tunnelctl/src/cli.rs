@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use tunnel_api::explain::ExplainRequest;
 use tunnel_client::Door;
 
 const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failed, 2 usage, 3 daemon not running, 4 not ready, 5 not allowed, \
@@ -103,6 +104,11 @@ pub(crate) enum Verb {
     /// Show the models that the connections have
     #[command(subcommand)]
     Models(ModelsVerb),
+    /// Show which connection a request would go to, and why not to the others
+    ///
+    /// Decides as the gateway does, at this moment, and sends nothing; docs/routing.md has the rules. Ends with code 4
+    /// if no connection would get it at once.
+    Explain(Explain),
     /// Show the machines of this account, as the relay knows them
     ///
     /// An app that uses the relay's address alone reaches the machine that has its model. One of several is preferred
@@ -350,6 +356,35 @@ pub(crate) enum CredentialVerb {
 pub(crate) enum ModelsVerb {
     /// Show all models, and which connections have them
     List,
+}
+
+/// A request that might be sent.
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    /// The model, as an app names it
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    model: String,
+    /// The path that it would be posted to
+    #[arg(long, value_name = "PATH", default_value = "/api/chat")]
+    path: String,
+    /// The connection that the request insists on, as with X-Tunnel-Connection
+    #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
+    connection: Option<String>,
+    /// The session, as in X-Session-Id
+    #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
+    session: Option<String>,
+}
+
+impl From<&Explain> for ExplainRequest {
+    fn from(explain: &Explain) -> Self {
+        Self {
+            path: Some(explain.path.clone()),
+            dialect: None,
+            model: Some(explain.model.clone()),
+            connection: explain.connection.clone(),
+            session: explain.session.clone(),
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]

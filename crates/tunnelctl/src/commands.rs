@@ -7,6 +7,7 @@ mod devices;
 mod diag;
 mod doctor;
 mod events;
+mod explain;
 mod keys;
 mod login;
 mod logs;
@@ -51,6 +52,7 @@ pub(crate) async fn run(cli: &Cli, output: &Output) -> anyhow::Result<u8> {
         Verb::Whoami => login::whoami(&client, output).await,
         Verb::Keys(verb) => keys::run(&client, verb, output).await,
         Verb::Connections(verb) => connections::run(&client, verb, output).await,
+        Verb::Explain(request) => explain::explain(&client, &request.into(), output).await,
         Verb::Models(ModelsVerb::List) => models::list(&client, output).await,
         Verb::Devices => devices::list(&client, output).await,
         Verb::Requests(verb) => requests::run(&client, verb, output).await,

@@ -9,6 +9,7 @@ mod devices;
 mod diagnosis;
 pub(crate) mod error;
 mod events;
+mod explain;
 mod health;
 mod keys;
 mod log_level;
@@ -139,6 +140,7 @@ fn routes() -> Vec<(&'static str, MethodRouter<Api>)> {
         ("/api/warnings", get(warnings::warnings)),
         ("/api/devices", get(devices::devices)),
         ("/api/models", get(models::models)),
+        ("/api/explain", get(explain::asked).post(explain::posted)),
         ("/api/requests", get(requests::list)),
         ("/api/requests/{id}", delete(requests::cancel)),
         ("/api/metrics", get(metrics::metrics)),

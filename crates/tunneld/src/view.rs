@@ -225,7 +225,6 @@ pub(crate) fn conditions(parts: &Parts<'_>) -> Vec<Condition> {
 fn without_effect(config: &Config) -> Vec<&'static str> {
     let default = Config::default();
     let keys = [
-        ("routingPolicy", config.routing_policy != default.routing_policy),
         ("cloudProxyAudience", config.cloud_proxy_audience != default.cloud_proxy_audience),
     ];
     keys.into_iter().filter(|(_, says)| *says).map(|(key, _)| key).collect()

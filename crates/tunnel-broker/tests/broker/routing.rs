@@ -159,12 +159,14 @@ async fn a_caller_of_the_wrong_api_is_told_which_to_use() {
 
 #[tokio::test]
 async fn equals_share_the_load() {
-    let (a, b) = (Fake::echo("a", &["m"]).await, Fake::echo("b", &["m"]).await);
+    let ((a, _at_a), (b, _at_b)) = (Fake::manual(&["m"]).await, Fake::manual(&["m"]).await);
     let bench = start(settings(vec![ollama(&a, "a"), ollama(&b, "b")]));
     bench.state("a", BackendState::Connected).await;
     bench.state("b", BackendState::Connected).await;
-    for _ in 0..20 {
-        bench.by(chat("m")).await;
+    let mut held = Vec::new();
+    for n in 0..20 {
+        held.push(spawn_send(&bench, Ingress::Local, chat("m")));
+        eventually("arrived", || a.requests() + b.requests() == n + 1).await;
     }
     assert_eq!((a.requests(), b.requests()), (10, 10));
 }
@@ -274,4 +276,51 @@ async fn a_path_that_one_server_lacks_is_tried_on_the_next() {
     bench.broker.reconfigure(settings(vec![ollama(&a, "a")]));
     let (status, text) = bench.text(get("/v1/files")).await;
     assert_eq!((status, text.as_str()), (StatusCode::NOT_FOUND, "404 page not found"));
+}
+
+#[tokio::test]
+async fn a_conversation_stays_with_the_backend_that_served_it() {
+    let (a, b) = (Fake::echo("a", &["m"]).await, Fake::echo("b", &["m"]).await);
+    let bench = start(settings(vec![ollama(&a, "a"), ollama(&b, "b")]));
+    bench.state("a", BackendState::Connected).await;
+    bench.state("b", BackendState::Connected).await;
+    let session = |name: &str| {
+        let mut request = chat("m");
+        request.headers_mut().insert("x-session-id", name.parse().unwrap());
+        request
+    };
+    // Without a header, by how it begins.
+    let talk = |who: usize, n: usize| {
+        let said = format!("{who}{}", "x".repeat(n));
+        post("/v1/chat/completions", serde_json::json!({ "messages": [said], "model": "m" }).to_string())
+    };
+    for conversation in 0..8 {
+        let (first, began) =
+            (bench.by(session(&format!("s{conversation}"))).await, bench.by(talk(conversation, 400)).await);
+        for turn in 1..4 {
+            assert_eq!(bench.by(session(&format!("s{conversation}"))).await, first);
+            assert_eq!(bench.by(talk(conversation, 400 + 200 * turn)).await, began);
+        }
+        let query = tunnel_broker::Query {
+            path: "/api/chat".to_owned(),
+            model: Some("m".to_owned()),
+            session: Some(format!("s{conversation}")),
+            ..Default::default()
+        };
+        let explained = bench.broker.explain(&query);
+        assert_eq!(explained.connection, Some(first));
+        assert_eq!(explained.candidates[0].code, "session");
+        assert!(explained.candidates[0].latency.is_some(), "it has answered");
+    }
+    // What it knows is used only as long as it does not cost more than it saves.
+    let ((c, _at_c), (d, _at_d)) = (Fake::manual(&["m"]).await, Fake::manual(&["m"]).await);
+    bench.broker.reconfigure(settings(vec![ollama(&c, "c"), ollama(&d, "d")]));
+    bench.state("c", BackendState::Connected).await;
+    bench.state("d", BackendState::Connected).await;
+    let mut held = Vec::new();
+    for n in 0..10 {
+        held.push(spawn_send(&bench, Ingress::Local, session("s0")));
+        eventually("arrived", || c.requests() + d.requests() == n + 1).await;
+    }
+    assert_eq!((c.requests(), d.requests()), (5, 5));
 }

@@ -6,6 +6,7 @@ use tunnel_api::config_api::{
     BackupAnswer, ConfigAnswer, ConfigBackups, ConfigCheck, ConfigOrigins, ImportAnswer, RestoreOrder,
 };
 use tunnel_api::credential::{CredentialRequest, StoredCredential, StoredCredentials};
+use tunnel_api::explain::{ExplainRequest, Explanation};
 use tunnel_api::{
     AuthStatus, Config, Connections, Detected, Devices, Diagnosis, Events, Health, Key, KeyRequest, Keys,
     LogLevelAnswer, LoginBegun, LoginRequest, LoginStatus, Metrics, Models, NewKey, Requests, Status,
@@ -138,6 +139,24 @@ fn models() -> Vec<Operation> {
             .answers::<Devices>("By name.")
             .fails(StatusCode::CONFLICT, "There is no tunnel, or no token.")
             .fails(StatusCode::BAD_GATEWAY, "The relay cannot be reached, or does not answer with a list."),
+        post("/api/explain", MODELS, "Where a request would go, and why")
+            .about(
+                "Decides as the gateway does, at this moment, and sends nothing. Among equals a draw decides: a second \
+                 answer may differ. [routing.md](routing.md) explains the reasons.",
+            )
+            .takes::<ExplainRequest>("what the request is like", json!({ "path": "/api/chat", "model": "llama3.2:3b" }))
+            .answers::<Explanation>("The decision, and a reason for each connection. That nobody would take it is an answer, not an error.")
+            .fails(StatusCode::BAD_REQUEST, "The body is not such an object, or `path` or `dialect` cannot be read.")
+            .fails(StatusCode::PAYLOAD_TOO_LARGE, "The body is too large."),
+        get("/api/explain", MODELS, "Where a request would go, and why, by parameters")
+            .about("As `POST /api/explain`.")
+            .query("path", "The path of the gateway.", json!({ "type": "string", "default": "/api/chat" }))
+            .query("dialect", "The API, where no path is given.", json!({ "type": "string", "enum": ["ollama", "openai"], "default": "ollama" }))
+            .query("model", "The model, as an app names it.", json!({ "type": "string" }))
+            .query("connection", "The connection that the request insists on.", json!({ "type": "string" }))
+            .query("session", "The session, as in `X-Session-Id`.", json!({ "type": "string" }))
+            .answers::<Explanation>("The decision, and a reason for each connection.")
+            .fails(StatusCode::BAD_REQUEST, "The query cannot be read."),
         get("/api/requests", MODELS, "The requests that run now").answers::<Requests>("The oldest first."),
         Operation::new(Method::DELETE, "/api/requests/{id}", MODELS, "Cancel a request that runs")
             .about("Its model server stops at once, and its caller's answer ends with an error.")

@@ -1,0 +1,325 @@
+//! Where a request would go, and why. The decision is [`pick`]'s own; this puts it into words.
+
+#[cfg(test)]
+mod tests;
+mod words;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use tokio::time::Instant;
+
+use crate::affinity::{Affinity, Recall, Trail};
+use crate::backend::Backend;
+use crate::broker::Ingress;
+use crate::config::BackendConfig;
+use crate::decide::{failure, shorten};
+use crate::error::Failure;
+use crate::load::Tick;
+use crate::path::{Dialect, Endpoint};
+use crate::profile::Side;
+use crate::route::{Candidate, Choice, Draw, NoRoute, Spread, Standing, obstacle, pick};
+use crate::table::{Resolved, Table, Wanted};
+
+/// A request that might be sent.
+#[derive(Clone, Debug, Default)]
+pub struct Query {
+    /// The path it is posted to: it tells the API, and whether a model is asked.
+    pub path: String,
+    /// The model, as a caller names it. None: a request that names none.
+    pub model: Option<String>,
+    /// The connection, as in the header `X-Tunnel-Connection`.
+    pub connection: Option<String>,
+    /// The session, as in the header `X-Session-Id`.
+    pub session: Option<String>,
+}
+
+/// Where a request would go as things stand, and why.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Explanation {
+    /// The id of the backend that it would be sent to at once. None: see `refusal`.
+    pub connection: Option<String>,
+    /// The model's name in the catalogue.
+    pub model: Option<String>,
+    /// How the model's name was understood. None for a request that names none.
+    pub resolved_by: Option<ResolvedBy>,
+    /// Why it would not be sent at once.
+    pub refusal: Option<Refusal>,
+    /// How many requests would be answered before it, where it would wait for a free slot. None where it would not.
+    pub queue_position: Option<usize>,
+    /// Every configured backend: first those that would take the request, in the order in which they would be asked.
+    pub candidates: Vec<Considered>,
+}
+
+/// How a model's name was understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResolvedBy {
+    /// As a model's name.
+    Exact,
+    /// As a name `<connection>/<model>`, or with a connection named in the header.
+    Pinned,
+}
+
+/// What a caller would be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The HTTP status.
+    pub status: u16,
+    /// Stable machine name.
+    pub code: &'static str,
+    /// For people.
+    pub message: String,
+}
+
+/// One backend, and why it would get the request or not.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Considered {
+    /// The configured id.
+    pub connection: String,
+    /// What would become of it.
+    pub verdict: Verdict,
+    /// Stable machine name of the reason.
+    pub code: &'static str,
+    /// One sentence without a full stop.
+    pub reason: String,
+    /// `healthy`, `doubtful`, `warming`, `ejected`, `unknown`, `unauthorised`, `down`; `off` for one that is not enabled.
+    pub health: &'static str,
+    /// Where it is.
+    pub side: Side,
+    /// Lower is asked first.
+    pub priority: u32,
+    /// Share of the load among its equals.
+    pub weight: u32,
+    /// How much of its weight counts now, in percent.
+    pub share: u32,
+    /// Whether it has the model in memory. None where it is not asked, or no model is named.
+    pub loaded: Option<bool>,
+    /// Requests that run on it.
+    pub in_flight: usize,
+    /// Requests that wait for one of its slots.
+    pub queued: usize,
+    /// How long it takes to begin an answer, as the last ones tell. None while it has given none.
+    pub latency: Option<Duration>,
+}
+
+/// What would become of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It gets the request.
+    Chosen,
+    /// It gets the request if the chosen one fails before it answers.
+    Next,
+    /// It could take the request, and others come first.
+    Later,
+    /// It would take the request, and as many run as may.
+    Full,
+    /// It does not get the request.
+    Excluded,
+}
+
+impl Verdict {
+    /// The name in documents: `chosen`, `next`, `later`, `full`, `excluded`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Chosen => "chosen",
+            Self::Next => "next",
+            Self::Later => "later",
+            Self::Full => "full",
+            Self::Excluded => "excluded",
+        }
+    }
+}
+
+impl ResolvedBy {
+    /// The name in documents: `exact`, `pinned`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Pinned => "pinned",
+        }
+    }
+}
+
+impl Standing {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Doubtful => "doubtful",
+            Self::Warming => "warming",
+            Self::Ejected => "ejected",
+            Self::Unknown => "unknown",
+            Self::Unauthorised => "unauthorised",
+            Self::Down => "down",
+        }
+    }
+}
+
+/// What an explanation depends on besides the table.
+pub(crate) struct Chance<'a> {
+    pub(crate) affinity: &'a Arc<Affinity>,
+    pub(crate) seed: u64,
+    pub(crate) now: Instant,
+}
+
+/// Explains where a request would go.
+pub(crate) fn explain(table: &Table, query: &Query, chance: &Chance<'_>) -> Explanation {
+    let asked = Asked::new(table, query);
+    let trail = Trail::new(Arc::clone(chance.affinity), bytes::Bytes::new(), 0..0);
+    let headers = session(query);
+    let now = Tick::of(chance.now);
+    let spread = match asked.model {
+        Some(_) => Spread::Load(Draw { seed: chance.seed, now }),
+        None => Spread::First,
+    };
+    let recall = asked.model.map(|model| Recall { trail: &trail, headers: &headers, model, now });
+    let Asked { dialect, pin, model, .. } = asked;
+    let wanted = Wanted { ingress: Ingress::Local, dialect, pin, model, spread, recall, tried: &[] };
+    // Counts change while this is read: all that follows looks at the same candidates.
+    let served = table.served(&wanted);
+    let candidates: Vec<Candidate> = table.candidates(&wanted, served).collect();
+    let rules = table.rules(&wanted);
+    let decision = pick(candidates.iter().copied(), &rules);
+    let queue_position = decision.as_ref().err().and_then(|no_route| match no_route {
+        NoRoute::Full(index) => {
+            let n_queued = table.backends[*index].upstream.slots.n_queued();
+            (n_queued < table.settings.queue.max_waiting).then_some(n_queued)
+        }
+        NoRoute::Nobody
+        | NoRoute::WrongDialect(_)
+        | NoRoute::LocalOnly(_)
+        | NoRoute::Pending
+        | NoRoute::Warming(_)
+        | NoRoute::Unauthorised(_)
+        | NoRoute::Down(_) => None,
+    });
+    let chosen = decision.as_ref().ok().map(|choice| choice.winner.backend);
+    let refusal = decision.err().map(|no_route| refusal(table, &asked, table.reason(&wanted, no_route)));
+    let name = served.iter().find(|served| chosen.is_none_or(|chosen| chosen == served.backend));
+    let mut all: Vec<Considered> = Vec::with_capacity(table.settings.backends.len());
+    let order = crate::route::order(candidates.iter().copied(), &rules);
+    for (place, choice) in order.iter().enumerate() {
+        let verdict = match (&chosen, place) {
+            (Some(chosen), _) if *chosen == choice.winner.backend => Verdict::Chosen,
+            _ if choice.winner.full => Verdict::Full,
+            (Some(_), 1) => Verdict::Next,
+            _ => Verdict::Later,
+        };
+        let (code, reason) = words::place(table, &order, place, &rules);
+        all.push(considered(table, choice.winner, model.is_some(), verdict, (code, reason)));
+    }
+    for candidate in &candidates {
+        if let Some(obstacle) = obstacle(candidate, rules.policy) {
+            let why = words::obstacle(table, &asked, obstacle, candidate);
+            all.push(considered(table, *candidate, model.is_some(), Verdict::Excluded, why));
+        }
+    }
+    let mut enabled = 0;
+    for config in &table.settings.backends {
+        let at = enabled;
+        enabled += usize::from(config.enabled);
+        let backend = table.backends.get(at).filter(|_| config.enabled);
+        if candidates.iter().any(|candidate| backend.is_some() && candidate.backend == at) {
+            continue;
+        }
+        all.push(match backend {
+            None => switched_off(config),
+            Some(backend) => {
+                let candidate = backend.candidate(at, dialect, false);
+                considered(table, candidate, false, Verdict::Excluded, words::outside(&wanted, backend))
+            }
+        });
+    }
+    Explanation {
+        connection: chosen.map(|chosen| table.backends[chosen].config.id.clone()),
+        model: name.map(|served| served.name.text.to_string()),
+        resolved_by: query.model.as_ref().filter(|_| model.is_some()).map(|_| match pin {
+            Some(_) => ResolvedBy::Pinned,
+            None => ResolvedBy::Exact,
+        }),
+        refusal,
+        queue_position,
+        candidates: all,
+    }
+}
+
+/// A query as the data plane understands it.
+struct Asked<'a> {
+    dialect: Dialect,
+    pin: Option<&'a str>,
+    model: Option<&'a str>,
+}
+
+impl<'a> Asked<'a> {
+    fn new(table: &Table, query: &'a Query) -> Self {
+        let dialect = Dialect::of(&query.path);
+        let pin = query.connection.as_deref();
+        // What manages models goes by the path alone: the body may name one that is not there yet.
+        let manages = Endpoint::of(&Method::POST, &query.path) == Endpoint::Management;
+        let name = query.model.as_deref().filter(|name| !manages && !name.is_empty());
+        match name.map(|name| table.resolve(name, pin)) {
+            Some(Resolved::Pinned { id, model }) => Self { dialect, pin: Some(id), model: Some(model) },
+            Some(Resolved::Exact(model)) => Self { dialect, pin, model: Some(model) },
+            None => Self { dialect, pin, model: None },
+        }
+    }
+}
+
+fn session(query: &Query) -> HeaderMap {
+    const NAME: HeaderName = HeaderName::from_static("x-session-id");
+    let value = query.session.as_deref().and_then(|session| HeaderValue::from_str(session).ok());
+    value.map(|value| (NAME, value)).into_iter().collect()
+}
+
+fn refusal(table: &Table, asked: &Asked<'_>, no_route: NoRoute) -> Refusal {
+    let unknown = asked.pin.filter(|pin| table.backend(pin).is_none());
+    let failure = match unknown {
+        Some(pin) => Failure::UnknownConnection(shorten(pin)),
+        None if table.backends.is_empty() => Failure::NoBackend,
+        None => failure(table, asked.dialect, asked.model, no_route),
+    };
+    Refusal { status: failure.status().as_u16(), code: failure.code(), message: failure.to_string() }
+}
+
+fn considered(
+    table: &Table,
+    candidate: Candidate,
+    has_model: bool,
+    verdict: Verdict,
+    (code, reason): (&'static str, String),
+) -> Considered {
+    let backend: &Backend = &table.backends[candidate.backend];
+    Considered {
+        connection: backend.config.id.clone(),
+        verdict,
+        code,
+        reason,
+        health: candidate.standing.as_str(),
+        side: candidate.side,
+        priority: candidate.priority,
+        weight: candidate.weight,
+        share: candidate.share,
+        loaded: has_model.then_some(candidate.loaded),
+        in_flight: candidate.in_flight,
+        queued: backend.upstream.slots.n_queued(),
+        latency: candidate.latency.known(),
+    }
+}
+
+fn switched_off(config: &BackendConfig) -> Considered {
+    Considered {
+        connection: config.id.clone(),
+        verdict: Verdict::Excluded,
+        code: "disabled",
+        reason: "it is switched off in the configuration".to_owned(),
+        health: "off",
+        side: config.profile.side,
+        priority: config.priority,
+        weight: config.weight.get(),
+        share: 100,
+        loaded: None,
+        in_flight: 0,
+        queued: 0,
+        latency: None,
+    }
+}
