@@ -49,10 +49,9 @@ pub(crate) async fn attempt(
     terms: &Terms<'_>,
 ) -> Result<(Response<Incoming>, Conn), AttemptError> {
     // A secret that is gone since the last probe: nothing may be sent without it.
-    upstream.authorization().map_err(|why| AttemptError::Connect {
-        error: ConnectError::NoSecret(why),
-        hasty: false,
-    })?;
+    upstream
+        .authorization()
+        .map_err(|why| AttemptError::Connect { error: ConnectError::NoSecret(why), hasty: false })?;
     // What can be sent once only gets a new connection: one from the pool may be closed already.
     let pooled = if can_be_sent_again(call, payload) { upstream.pool.take() } else { None };
     if let Some(mut conn) = pooled {

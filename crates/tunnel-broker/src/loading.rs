@@ -1,7 +1,7 @@
 //! The answer of a server that is there and still loads its model.
 
-use http::response::Parts;
 use http::header;
+use http::response::Parts;
 use serde::Deserialize;
 
 use crate::profile::Profile;

@@ -233,8 +233,7 @@ impl<'a> Waiter<'a> {
 
     /// Returns the backends that would take the request, a list for each side, in the order of preference.
     fn sides(&self) -> Vec<Vec<Route>> {
-        let waiting = self.table().waiting_candidates(&wanted(self.call, self.spread, self.tried));
-        let routes: Vec<Route> = waiting.into_iter().map(|waiting| waiting.route).collect();
+        let routes = self.table().waiting_candidates(&wanted(self.call, self.spread, self.tried));
         let side = |route: &Route| route.backend.config.profile.side;
         routes.chunk_by(|a, b| side(a) == side(b)).map(<[Route]>::to_vec).collect()
     }

@@ -88,13 +88,12 @@ impl Shared {
         for config in config.backends.iter().filter(|config| config.enabled) {
             let kept = old.iter().position(|(id, upstream)| *id == config.id && upstream.is(config, ca_file));
             let upstream = kept.map(|at| old.swap_remove(at).1).unwrap_or_else(|| {
-                let upstream =
-                    Arc::new(Upstream::new(
-                        config,
-                        ca_file.map(Path::to_owned),
-                        Arc::clone(&self.queue),
-                        self.shutdown.child_token(),
-                    ));
+                let upstream = Arc::new(Upstream::new(
+                    config,
+                    ca_file.map(Path::to_owned),
+                    Arc::clone(&self.queue),
+                    self.shutdown.child_token(),
+                ));
                 fresh.push(Prober {
                     id: config.id.clone(),
                     upstream: Arc::clone(&upstream),

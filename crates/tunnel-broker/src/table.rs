@@ -101,7 +101,7 @@ impl Table {
     /// All are up and would take the request. Some may have a free slot: those of the other side, which come after
     /// the queues of this one, and whatever has become free meanwhile. Ejected ones are among them only when there are
     /// no others. Empty when none would take it.
-    pub(crate) fn waiting_candidates(&self, wanted: &Wanted<'_>) -> Vec<Waiting> {
+    pub(crate) fn waiting_candidates(&self, wanted: &Wanted<'_>) -> Vec<Route> {
         let served = self.served(wanted);
         let mut all = self.order(wanted);
         // They come last: when the first is ejected, all are.
@@ -110,9 +110,7 @@ impl Table {
                 (choice.winner.standing == Standing::Ejected) == (first == Standing::Ejected)
             });
         }
-        let waiting =
-            |Choice { winner, .. }| Waiting { route: self.to(winner.backend, served), full: winner.full };
-        all.into_iter().map(waiting).collect()
+        all.into_iter().map(|choice| self.to(choice.winner.backend, served)).collect()
     }
 
     /// Returns all that would take the request, free or full, in the order in which they would be asked.
@@ -164,14 +162,6 @@ impl Table {
         let silent = silent.map(|(index, backend)| backend.candidate(index, wanted.dialect, false));
         pick(silent, &self.rules(wanted)).err().unwrap_or(NoRoute::Nobody)
     }
-}
-
-/// A backend that a request may wait for.
-#[derive(Clone, Debug)]
-pub(crate) struct Waiting {
-    pub(crate) route: Route,
-    /// Whether as many requests run as may run; else it can be had at once.
-    pub(crate) full: bool,
 }
 
 impl Wanted<'_> {

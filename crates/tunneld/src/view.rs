@@ -224,9 +224,7 @@ pub(crate) fn conditions(parts: &Parts<'_>) -> Vec<Condition> {
 /// Returns the keys that say something, and that nothing heeds yet.
 fn without_effect(config: &Config) -> Vec<&'static str> {
     let default = Config::default();
-    let keys = [
-        ("cloudProxyAudience", config.cloud_proxy_audience != default.cloud_proxy_audience),
-    ];
+    let keys = [("cloudProxyAudience", config.cloud_proxy_audience != default.cloud_proxy_audience)];
     keys.into_iter().filter(|(_, says)| *says).map(|(key, _)| key).collect()
 }
 
@@ -242,9 +240,11 @@ fn down(backend: &BackendStatus) -> Option<Condition> {
 /// What to do about a model server that is down.
 pub(crate) fn start_step(backend: &BackendStatus) -> String {
     match backend.health {
-        Health::Unauthorised => "store a secret that it takes, and name it as the connection's credential: tunnelctl connections \
+        Health::Unauthorised => {
+            "store a secret that it takes, and name it as the connection's credential: tunnelctl connections \
                                  credential set NAME"
-            .to_owned(),
+                .to_owned()
+        }
         Health::Unknown | Health::Up | Health::Busy | Health::Warming | Health::Degraded | Health::Down => {
             backend.profile.start_step.clone().into_owned()
         }

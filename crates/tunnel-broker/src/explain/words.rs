@@ -3,8 +3,8 @@
 use super::{Asked, Candidate, Choice, NoRoute};
 use crate::backend::Backend;
 use crate::config::RoutingPolicy;
-use crate::profile::Side;
 use crate::path::Dialect;
+use crate::profile::Side;
 use crate::route::{Behind, How, Rules, Spread, behind};
 use crate::table::{Table, Wanted};
 

@@ -62,7 +62,8 @@ impl Model {
         let backend = |n: usize| {
             let url = "http://127.0.0.1:1".parse().unwrap();
             let config = BackendConfig::new(format!("b{n}"), BackendKind::Ollama, url);
-            let upstream = Arc::new(Upstream::new(&config, None, Arc::clone(&queue), CancellationToken::new()));
+            let upstream =
+                Arc::new(Upstream::new(&config, None, Arc::clone(&queue), CancellationToken::new()));
             upstream.slots.set_limit(Some(slots));
             Backend::new(config, upstream)
         };
@@ -145,7 +146,7 @@ impl Model {
         }
         let inner = self.queue.inner();
         for n in 0..N_BACKENDS {
-            let line = inner.admission.waits_and_runs(self.backends[n].upstream.id);
+            let line = inner.admission.waits_and_runs(self.backends[n].upstream.line());
             let at_this: Vec<_> = granted.iter().filter(|(_, _, backend)| *backend == n).collect();
             for key in 0..N_KEYS {
                 let (tickets, running) = line.get(&Self::key(key)).cloned().unwrap_or_default();
@@ -176,7 +177,7 @@ impl Model {
             assert_eq!(running, held, "slots are neither lost nor made");
             let limit = upstream.slots.limit();
             assert!(running <= limit || running <= before[n], "{running} run in {limit} slots");
-            let waiting = inner.admission.n_waiting(upstream.id);
+            let waiting = inner.admission.n_waiting(upstream.line());
             assert!(running >= limit || waiting == 0, "a slot is free, and {waiting} wait");
             assert_eq!(upstream.slots.n_waiting(), waiting);
             assert!(waiting <= self.room);
