@@ -7,10 +7,12 @@ use http::{HeaderMap, HeaderValue, Method, Request};
 
 use crate::broker::Ingress;
 use crate::catalog::split_pin;
+use crate::error::Failure;
 use crate::meter::Meter;
 use crate::origin::Origin;
 use crate::path::Dialect;
 use crate::prefix::{NamedModel, Payload};
+use crate::scope::CallerScope;
 use crate::table::Table;
 use crate::upload::{Upload, UploadWatch};
 
@@ -29,6 +31,10 @@ pub(crate) struct Call {
     pub(crate) model: Option<String>,
     /// Whether the models may be others afterwards.
     pub(crate) manages: bool,
+    /// What head and door allow of it; told where it is answered.
+    pub(crate) admitted: Result<(), Failure>,
+    /// What its caller may reach. None: all that the door allows.
+    pub(crate) scope: Option<Arc<CallerScope>>,
     pub(crate) meter: Meter,
 }
 

@@ -124,7 +124,7 @@ struct Account {
     last_failure: Option<LastFailure>,
     /// For the page; of connections only.
     first_tokens: Buckets,
-    durations: [[Option<Box<Buckets>>; Outcome::ALL.len()]; 2],
+    durations: [[Option<Box<Buckets>>; Outcome::ALL.len()]; Ingress::ALL.len()],
     /// For the page; of models only, which are on few connections each.
     pairs: Vec<Pair>,
 }
@@ -133,7 +133,7 @@ struct Account {
 #[derive(Debug, Default)]
 struct Pair {
     connection: usize,
-    outcomes: [[u64; Outcome::ALL.len()]; 2],
+    outcomes: [[u64; Outcome::ALL.len()]; Ingress::ALL.len()],
     prompt_tokens: u64,
     completion_tokens: u64,
 }
@@ -349,6 +349,7 @@ fn ingress(ingress: Ingress) -> usize {
     match ingress {
         Ingress::Local => 0,
         Ingress::Tunnel => 1,
+        Ingress::Lan => 2,
     }
 }
 
