@@ -104,7 +104,8 @@ fn another_user_gets_in_with_a_key_and_to_the_models_only() -> Result<()> {
 
         let (all, _) = key(&daemon, &["--paths", "all"]).await?;
         let header = format!("authorization: Bearer {all}");
-        let echo = ["--header", &header, "--header", "fake-script: {\"echo\":true}", "--data", "{\"model\":\"x\"}"];
+        let echo =
+            ["--header", &header, "--header", "fake-script: {\"echo\":true}", "--data", "{\"model\":\"x\"}"];
         let (body, status) = as_another_user(&daemon, "/api/pull", &echo).await?;
         ensure!(status == 200 && !body.contains(&all), "the model server does not see the key: {body}");
         ensure!(backend.requests().len() == 1, "nothing that was refused reached the model server");
@@ -122,11 +123,15 @@ fn another_user_gets_in_with_a_key_and_to_the_models_only() -> Result<()> {
 #[test]
 fn official_client_reaches_the_door_for_the_network_over_tls() -> Result<()> {
     let Some(clients) = OfficialClients::find() else {
-        return skipped("keys with openai-python", "the client libraries are not installed; run `cargo xtask setup`");
+        return skipped(
+            "keys with openai-python",
+            "the client libraries are not installed; run `cargo xtask setup`",
+        );
     };
     scenario(async |lab| {
         let files = TlsFiles::new(&lab.dir().join("lan"), "lan", "localhost")?;
-        let (certificate, private) = (files.certificate().display().to_string(), files.key().display().to_string());
+        let (certificate, private) =
+            (files.certificate().display().to_string(), files.key().display().to_string());
         let (daemon, _backend, lan) =
             daemon(lab, json!({ "certFile": certificate, "keyFile": private })).await?;
         wait_for_lan(&daemon, Some(format!("https://{lan}"))).await?;
@@ -172,7 +177,8 @@ fn revoked_key_ends_what_runs_with_it_and_the_others_outlive_a_restart() -> Resu
         let ending = tokio::time::timeout(LIMIT, stream.ending()).await?;
         ensure!(ending.error.is_some(), "what was cut must not look whole");
         backend.request("doomed").context("it ran")?.connection_closed(LIMIT).await?;
-        let (status, body) = ask(&Caller::new(lan).bearer(&doomed), "/api/chat", Api::OllamaChat.request(MODEL)).await?;
+        let (status, body) =
+            ask(&Caller::new(lan).bearer(&doomed), "/api/chat", Api::OllamaChat.request(MODEL)).await?;
         ensure!(status == 401 && body["error"].as_str().is_some_and(|why| why.contains("revoked")), "{body}");
 
         daemon.terminate();
@@ -194,7 +200,8 @@ fn revoked_key_ends_what_runs_with_it_and_the_others_outlive_a_restart() -> Resu
         })
         .await?;
         for (token, why) in [(&doomed, "revoked"), (&short, "expired")] {
-            let (status, body) = ask(&Caller::new(lan).bearer(token), "/api/chat", json!({ "model": MODEL })).await?;
+            let (status, body) =
+                ask(&Caller::new(lan).bearer(token), "/api/chat", json!({ "model": MODEL })).await?;
             ensure!(status == 401 && body.to_string().contains(why), "{why}: {status} {body}");
         }
         let list = tunnelctl(&daemon, &["keys", "list"]).await?;
@@ -218,7 +225,10 @@ fn key_for_one_model_leads_to_no_other() -> Result<()> {
         for caller in [Caller::new(lan).bearer(&token), daemon.local().bearer(&token)] {
             for (path, list) in [("/api/tags", "models"), ("/v1/models", "data"), ("/api/ps", "models")] {
                 let listed = caller.get(path).send().await?.json().await?;
-                ensure!(!listed.to_string().contains(OTHER_MODEL) && listed[list].is_array(), "{path}: {listed}");
+                ensure!(
+                    !listed.to_string().contains(OTHER_MODEL) && listed[list].is_array(),
+                    "{path}: {listed}"
+                );
             }
             ensure!(caller.get(&format!("/v1/models/{MODEL}")).send().await?.status() == 200);
             ensure!(caller.get(&format!("/v1/models/{OTHER_MODEL}")).send().await?.status() == 404);
@@ -266,10 +276,16 @@ fn tokens_of_an_answer_are_charged_to_its_key() -> Result<()> {
             let (token, _) = key(&daemon, &["--tokens-per-minute", "20"]).await?;
             let caller = Caller::new(lan).bearer(&token);
             let script = Script { tokens: Some(60), ..Script::default() };
-            let reply = caller.post("/api/chat").json(&Api::OllamaChat.request(MODEL)).script(&script).send().await?;
+            let reply =
+                caller.post("/api/chat").json(&Api::OllamaChat.request(MODEL)).script(&script).send().await?;
             ensure!(reply.ending().await.error.is_none());
             let refused = poll_until("what it took is owed", LIMIT, async || {
-                let reply = caller.post("/v1/chat/completions").json(&Api::OpenAiChat.request(MODEL)).send().await.ok()?;
+                let reply = caller
+                    .post("/v1/chat/completions")
+                    .json(&Api::OpenAiChat.request(MODEL))
+                    .send()
+                    .await
+                    .ok()?;
                 (reply.status() == 429).then_some(reply)
             });
             let refused = refused.await?;

@@ -26,7 +26,7 @@ pub enum KeyReach {
 
 /// How much may be asked with a key. What is left out is not limited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct KeyLimits {
     /// Requests a minute. As many may come at once.
@@ -41,6 +41,27 @@ impl KeyLimits {
     /// Tells whether anything is limited.
     pub fn is_some(&self) -> bool {
         *self != Self::default()
+    }
+}
+
+/// The limits that a key is to have, as [`KeyLimits`] describes them. A name that is none is refused: a misspelled limit
+/// would limit nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct WantedLimits {
+    /// Requests a minute.
+    pub requests_per_minute: Option<NonZeroU32>,
+    /// Tokens a minute, of prompts and answers.
+    pub tokens_per_minute: Option<NonZeroU32>,
+    /// Requests that may run at once.
+    pub concurrent: Option<NonZeroU32>,
+}
+
+impl From<WantedLimits> for KeyLimits {
+    fn from(wanted: WantedLimits) -> Self {
+        let WantedLimits { requests_per_minute, tokens_per_minute, concurrent } = wanted;
+        Self { requests_per_minute, tokens_per_minute, concurrent }
     }
 }
 
@@ -62,8 +83,8 @@ pub struct KeyRequest {
     /// What a local key may reach: `inference`, `all`, or rules such as `["POST /api/chat"]`. Default `inference`. For a
     /// remote one `remotePaths` in the configuration decides.
     pub paths: RemotePaths,
-    /// How much may be asked with it; also of a remote key this daemon is who holds it to that.
-    pub limits: KeyLimits,
+    /// How much may be asked with it; also a remote key is held to that by this daemon.
+    pub limits: WantedLimits,
     /// How long it holds, in seconds. Default: as the relay decides, which also has a maximum; a local one: until it is
     /// revoked.
     pub expires_in: Option<u64>,

@@ -263,6 +263,12 @@ impl Broker {
         self.shared.books.cancel(request_id)
     }
 
+    /// Cancels the requests of the caller with this [`CallerLabel`], as [`Broker::cancel`] does; tells whether there were
+    /// any.
+    pub fn cancel_caller(&self, caller: &str) -> bool {
+        self.shared.books.cancel_caller(caller)
+    }
+
     /// Returns what was measured since the start. Nothing more is added while
     /// [`metrics_enabled`](BrokerConfig::metrics_enabled) is off.
     pub fn metrics(&self) -> MetricsSnapshot {

@@ -80,7 +80,7 @@ pub struct RunningRequest {
 pub(crate) struct Track {
     pub(crate) request_id: HeaderValue,
     pub(crate) ingress: Ingress,
-    caller: Option<Arc<str>>,
+    pub(crate) caller: Option<Arc<str>>,
     pub(crate) class: Option<EndpointClass>,
     pub(crate) started: Instant,
     target: PathAndQuery,

@@ -21,7 +21,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
-use tunnel_api::{Config, Severity, Warning};
+use tunnel_api::{Config, Severity, Warning, warning};
 use tunnel_runtime::CriticalTasks;
 
 pub use self::bind::BindError;
@@ -282,7 +282,9 @@ impl Doors {
         let message = format!("the LAN gateway cannot take its certificate, so {so}: {fault}");
         let next_step =
             "mend the files of lanGateway.certFile and lanGateway.keyFile; they are read anew by themselves";
-        Condition::new(Warning::new("lan_gateway_tls", message, next_step).with_severity(Severity::Error))
+        Condition::new(
+            Warning::new(warning::LAN_GATEWAY_TLS, message, next_step).with_severity(Severity::Error),
+        )
     }
 
     /// Returns the keys that need a restart, and the doors that could not be opened.

@@ -149,7 +149,7 @@ impl Shared {
         }
         let limits = request.limits;
         let mut new = office.create(request).await?;
-        new.key.limits = limits;
+        new.key.limits = limits.into();
         info!(key = new.key.id, "key made");
         let stored = StoredKey { key: new.key.clone(), hash: None };
         self.change(|book| book.add(stored, Timestamp::now()));

@@ -8,7 +8,9 @@ use tunnel_api::config::ConnectionType;
 use tunnel_api::connection::{Breaker, CLOUD_ID, ConnectionKind, ConnectionState, quality};
 use tunnel_api::status::TunnelManager;
 use tunnel_api::tunnel::Target;
-use tunnel_api::warning::{CONFIG_INVALID, CONNECTION_DOWN, KEY_WITHOUT_EFFECT, NO_TOKEN, RESTART_REQUIRED};
+use tunnel_api::warning::{
+    CONFIG_INVALID, CONNECTION_DOWN, KEY_WITHOUT_EFFECT, LAN_GATEWAY_PLAIN, NO_TOKEN, RESTART_REQUIRED,
+};
 use tunnel_api::{Config, Connection, Gateway, HealthStatus, Severity, Status, TunnelState, Warning};
 use tunnel_broker::{BackendKind, BackendState, BackendStatus, Broker};
 
@@ -231,7 +233,7 @@ fn plain_lan(lan: LanPlace) -> Condition {
         lan.address
     );
     let next_step = "set lanGateway.certFile and lanGateway.keyFile, or its address to one behind a VPN or a proxy with TLS";
-    Condition::new(Warning::new("lan_gateway_plain", message, next_step))
+    Condition::new(Warning::new(LAN_GATEWAY_PLAIN, message, next_step))
 }
 
 fn down(backend: &BackendStatus) -> Option<Condition> {

@@ -130,10 +130,8 @@ pub(super) fn device_name(_: &mut SchemaGenerator) -> Schema {
 }
 
 pub(super) fn ip(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "anyOf": [
-        { "type": "string", "format": "ipv4" },
-        { "type": "string", "format": "ipv6" },
-    ] })
+    let pattern = r"^\s*(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)\s*$";
+    json_schema!({ "type": "string", "pattern": pattern })
 }
 
 pub(super) fn host_names(_: &mut SchemaGenerator) -> Schema {

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::json;
 use tunnel_api::config::{PathRule, RemotePaths};
-use tunnel_api::{Key, KeyLimits, KeyReach, KeyRequest, Keys};
+use tunnel_api::{Key, KeyLimits, KeyReach, KeyRequest, Keys, WantedLimits};
 use tunnel_client::{Client, exit};
 
 use crate::cli::KeysVerb;
@@ -32,7 +32,7 @@ pub(super) async fn run(client: &Client, verb: &KeysVerb, output: &Output) -> an
                 device: device.clone(),
                 models: models.clone(),
                 paths: reached(paths)?,
-                limits: KeyLimits {
+                limits: WantedLimits {
                     requests_per_minute: *requests_per_minute,
                     tokens_per_minute: *tokens_per_minute,
                     concurrent: *concurrent,
@@ -223,10 +223,11 @@ mod tests {
         let text = table(&keys, at("2026-02-01T00:00:00Z").unwrap()).text(&Look::plain(), None);
         assert_eq!(
             text,
-            "ID  NAME    STATE    EXPIRES            CREATED     DEVICE  MODELS  SCOPES\n\
-             a   editor  good     never              2026-01-01  all     m       inference\n\
-             b           expired  2026-01-31 00:00Z  2026-01-01  all     all     inference\n\
-             c           revoked  2026-12-31 00:00Z  2026-01-01  all     all     inference\n"
+            "ID    NAME    REACH   STATE    EXPIRES            USED               LIMITS     CREATED     DEVICE  MODELS  SCOPES\n\
+             a     editor  remote  good     never                                 none       2026-01-01  all     m       inference\n\
+             tk_1          local   good     never              2026-01-03 04:05Z  2 at once  2026-01-01  all     all     inference\n\
+             b             remote  expired  2026-01-31 00:00Z                     none       2026-01-01  all     all     inference\n\
+             c             remote  revoked  2026-12-31 00:00Z                     none       2026-01-01  all     all     inference\n"
         );
         let left = left_behind(&keys, at("2026-02-01T00:00:00Z").unwrap()).unwrap();
         assert!(left.starts_with("1 key for apps"), "{left}");

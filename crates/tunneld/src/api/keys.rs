@@ -32,7 +32,10 @@ pub(super) async fn create(
 }
 
 pub(super) async fn revoke(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Key>, ApiError> {
-    api.keys.revoke(id).await.map(Json).map_err(refused)
+    let key = api.keys.revoke(id).await.map_err(refused)?;
+    // Also those whose callers do not read, which the doors do not hear of.
+    api.broker.cancel_caller(&key.id);
+    Ok(Json(key))
 }
 
 fn refused(error: KeyError) -> ApiError {

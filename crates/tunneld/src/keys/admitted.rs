@@ -133,3 +133,63 @@ where
         self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::num::NonZeroU32;
+
+    use futures_util::stream;
+    use http_body_util::{BodyExt, StreamBody};
+    use jiff::Timestamp;
+    use secrecy::ExposeSecret;
+    use tunnel_api::{Key, KeyLimits, KeyReach};
+    use tunnel_broker::CallerLabel;
+
+    use super::*;
+    use crate::keys::KeyRing;
+    use crate::keys::token::fresh;
+    use crate::store::StoredKey;
+
+    /// A ring with one key that may run one request at once, the key, and what its callers show.
+    fn ring() -> (KeyRing, StoredKey, String) {
+        let (fresh, ring) = (fresh().unwrap(), KeyRing::default());
+        let limits = KeyLimits { concurrent: NonZeroU32::new(1), ..KeyLimits::default() };
+        let key = Key { id: fresh.id, reach: KeyReach::Local, limits, ..Key::default() };
+        let stored = StoredKey { key, hash: Some(fresh.hash) };
+        ring.replace(std::slice::from_ref(&stored), Instant::now());
+        (ring, stored, fresh.token.expose_secret().to_owned())
+    }
+
+    fn admit(ring: &KeyRing, token: &str) -> Option<Admitted> {
+        ring.find(token, Timestamp::now()).ok()?.admit(Instant::now(), Timestamp::now()).ok()
+    }
+
+    #[tokio::test]
+    async fn place_is_held_until_the_answer_is_gone() {
+        let (ring, stored, token) = ring();
+        let admitted = admit(&ring, &token).unwrap();
+        let mut request = Request::new(());
+        admitted.label(&mut request);
+        assert_eq!(request.extensions().get::<CallerLabel>().map(|label| &*label.0), Some(&*stored.key.id));
+        let body = http_body_util::Full::<Bytes>::from("whole");
+        let response = admitted.hold(Response::new(body));
+        assert!(admit(&ring, &token).is_none());
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "whole");
+        assert!(admit(&ring, &token).is_some());
+    }
+
+    #[tokio::test]
+    async fn revoked_key_cuts_an_answer_that_has_not_ended() {
+        let (ring, stored, token) = ring();
+        let silent = StreamBody::new(stream::pending::<Result<Frame<Bytes>, Infallible>>());
+        let answer = admit(&ring, &token).unwrap().hold(Response::new(silent)).into_body();
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(answer.collect());
+        tokio::task::yield_now().await;
+        assert!(tasks.try_join_next().is_none());
+        let revoked = Key { revoked_at: Some(Timestamp::now()), ..stored.key };
+        ring.replace(&[StoredKey { key: revoked, ..stored }], Instant::now());
+        assert!(tasks.join_next().await.unwrap().unwrap().unwrap_err().to_string().contains("revoked"));
+    }
+}

@@ -52,7 +52,7 @@ pub(super) fn make(request: KeyRequest, now: Timestamp) -> Result<(StoredKey, Ne
         device: None,
         models: request.models,
         paths: request.paths,
-        limits: request.limits,
+        limits: request.limits.into(),
         created_at: now,
         // Cannot fail: a hundred years are within what timestamps hold.
         expires_at: life.and_then(|life| now.checked_add(life).ok()),

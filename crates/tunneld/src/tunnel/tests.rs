@@ -218,7 +218,7 @@ impl Desktop {
             wanted: true,
             token: token.clone(),
             broker: Broker::start(BrokerConfig::default(), &tracker, hard.clone()),
-            ring: crate::keys::KeyRing::default(),
+            ring: KeyRing::default(),
             wakes: woken,
             soft: soft.clone(),
             hard: hard.clone(),
