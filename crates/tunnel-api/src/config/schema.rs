@@ -130,7 +130,7 @@ pub(super) fn device_name(_: &mut SchemaGenerator) -> Schema {
 }
 
 pub(super) fn ip(_: &mut SchemaGenerator) -> Schema {
-    let pattern = r"^\s*(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)\s*$";
+    let pattern = r"^\s*(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*)\s*$";
     json_schema!({ "type": "string", "pattern": pattern })
 }
 
