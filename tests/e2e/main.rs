@@ -3,6 +3,7 @@
 //! By default each row of the bars gets a few samples; `SOAK=1` runs the full counts. Each scenario prints what it measured
 //! in lines that start with `measured:`.
 
+mod app_keys;
 mod backpressure;
 mod bad_input;
 mod bulk;

@@ -18,8 +18,9 @@ mod section;
 mod text;
 mod write;
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -154,6 +155,9 @@ pub struct Config {
     /// Whether the gateway is open. Default true.
     pub enable_gateway: bool,
 
+    /// A door of the gateway for other machines. It admits callers with a key only: `tunnelctl keys create --local`.
+    pub lan_gateway: LanGateway,
+
     /// Longest wait for the first byte of a response, in seconds, at least 5. Default 600: a cold model loads.
     #[cfg_attr(feature = "schema", schemars(schema_with = "schema::seconds::<5, { rule::NO_MAXIMUM }>"))]
     #[serde(serialize_with = "write::seconds")]
@@ -270,6 +274,42 @@ pub struct Queue {
     pub max_wait: Duration,
 }
 
+/// A door of the gateway for other machines. It admits callers with a key only, whoever they are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "schema", schemars(default, deny_unknown_fields))]
+pub struct LanGateway {
+    /// Whether it is open. Default false: nothing listens beyond loopback.
+    pub enabled: bool,
+    /// The address to listen on: one of this machine's, `0.0.0.0` for all of IPv4, or `::` for all of them.
+    /// Default `0.0.0.0`.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::ip"))]
+    pub address: IpAddr,
+    /// The port, 1–65535. Default 11436.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::port"))]
+    pub port: NonZeroU16,
+    /// PEM file with the certificate that is shown and its chain, an absolute path; read anew when it changes. Together
+    /// with `keyFile`. Default null: plain HTTP, so that keys and prompts can be read on the network.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::absolute_path"))]
+    pub cert_file: Option<PathBuf>,
+    /// PEM file with the certificate's private key, an absolute path; others must not be able to read it. Default null.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::absolute_path"))]
+    pub key_file: Option<PathBuf>,
+    /// Names by which callers address it, beside IP addresses, names without a dot and `*.local`. Default none.
+    ///
+    /// A further line of defence: a page in a browser that gets at this door through a name of its own has no key.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::host_names"))]
+    pub allowed_hosts: Vec<String>,
+}
+
+impl LanGateway {
+    /// Returns certificate and key. None: plain HTTP is spoken.
+    pub fn tls_files(&self) -> Option<(&Path, &Path)> {
+        self.cert_file.as_deref().zip(self.key_file.as_deref())
+    }
+}
+
 /// Thresholds that turn into warnings.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -323,6 +363,7 @@ impl Default for Config {
             auto_start_on_boot: false,
             gateway_port: port(11435),
             enable_gateway: true,
+            lan_gateway: LanGateway::default(),
             first_byte_timeout: Duration::from_secs(600),
             connections: Vec::new(),
             routing_policy: RoutingPolicy::PreferLocal,
@@ -334,6 +375,19 @@ impl Default for Config {
             metrics_update_interval: Duration::from_secs(5),
             proxy_url: None,
             ca_file: None,
+        }
+    }
+}
+
+impl Default for LanGateway {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            address: Ipv4Addr::UNSPECIFIED.into(),
+            port: port(11436),
+            cert_file: None,
+            key_file: None,
+            allowed_hosts: Vec::new(),
         }
     }
 }

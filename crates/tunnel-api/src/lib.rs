@@ -57,7 +57,7 @@ pub use diagnosis::{Check, Diagnosis, Verdict};
 pub use error::ErrorBody;
 pub use event::{Event, Events};
 pub use health::{Health, HealthStatus, LogTarget, Version};
-pub use key::{Key, KeyRequest, Keys, NewKey};
+pub use key::{Key, KeyLimits, KeyReach, KeyRequest, Keys, NewKey, WantedLimits};
 pub use log_level::LogLevelAnswer;
 pub use metrics::Metrics;
 pub use model::{Model, Models};

@@ -23,6 +23,8 @@ pub struct Request {
     pub id: String,
     /// The door that it came through.
     pub ingress: Ingress,
+    /// The id of the key that it was sent with. None: it came without one, or with one that is not told here.
+    pub key: Option<String>,
     /// The connection that it is on. None while none was chosen.
     pub connection: Option<String>,
     /// The model, if a connection has one of that name.
@@ -55,6 +57,8 @@ pub enum Ingress {
     Local,
     /// The tunnel.
     Tunnel,
+    /// The gateway for other machines.
+    Lan,
     /// A value that a newer daemon sent.
     #[default]
     #[serde(other)]

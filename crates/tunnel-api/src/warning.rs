@@ -29,6 +29,10 @@ pub const RESTART_REQUIRED: &str = "restart_required";
 pub const KEY_WITHOUT_EFFECT: &str = "key_without_effect";
 /// A door of the daemon could not be opened, because its port is taken.
 pub const PORT_TAKEN: &str = "port_taken";
+/// The gateway for other machines speaks plain HTTP, so that the network can read along.
+pub const LAN_GATEWAY_PLAIN: &str = "lan_gateway_plain";
+/// The gateway for other machines cannot take its certificate.
+pub const LAN_GATEWAY_TLS: &str = "lan_gateway_tls";
 /// A backend does not answer its probes.
 pub const CONNECTION_DOWN: &str = "connection_down";
 /// The state database was damaged; it has been set aside and a new one begun.

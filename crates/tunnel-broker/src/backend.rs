@@ -46,7 +46,7 @@ impl Backend {
     /// device, round and round. And who reaches this device from elsewhere is not meant to spend its user's money.
     pub(crate) fn takes_from(&self, ingress: Ingress) -> bool {
         match ingress {
-            Ingress::Local => true,
+            Ingress::Local | Ingress::Lan => true,
             Ingress::Tunnel => self.profile().side == Side::Local,
         }
     }

@@ -149,10 +149,19 @@ impl Books {
 
     /// Cancels the requests with an id; tells whether there were any.
     pub(crate) fn cancel(&self, request_id: &str) -> bool {
+        self.cancel_each(|track| track.request_id.as_bytes() == request_id.as_bytes())
+    }
+
+    /// Cancels the requests of a caller; tells whether there were any.
+    pub(crate) fn cancel_caller(&self, caller: &str) -> bool {
+        self.cancel_each(|track| track.caller.as_deref() == Some(caller))
+    }
+
+    fn cancel_each(&self, is_meant: impl Fn(&Track) -> bool) -> bool {
         let named: Vec<Arc<Track>> = {
             let inner = self.inner();
             let running = inner.tracks.iter().flatten().filter(|track| !track.is_cancelled());
-            running.filter(|track| track.request_id.as_bytes() == request_id.as_bytes()).cloned().collect()
+            running.filter(|track| is_meant(track)).cloned().collect()
         };
         // Closing sockets takes system calls: not under the lock.
         for track in &named {

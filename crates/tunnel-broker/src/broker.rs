@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response};
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -31,10 +31,13 @@ use crate::metrics::MetricsSnapshot;
 use crate::metrics::page::Page;
 use crate::pass::{number, refuse};
 use crate::path::{Dialect, Endpoint};
+use crate::policy::RemotePaths;
 use crate::prefix::{self, Payload};
 use crate::route::{Draw, Spread};
+use crate::scope::{CallerScope, Watched};
 use crate::shared::Shared;
 use crate::status::{BackendStatus, OfferedModel};
+use crate::tally::Tally;
 use crate::track::{RunningRequest, Track};
 use tokio::time::Instant;
 
@@ -45,14 +48,20 @@ pub enum Ingress {
     Local,
     /// The tunnel: a remote caller. The remote path policy applies, and the relay writes in-band errors.
     Tunnel,
+    /// The network: a caller with a key. Its [`CallerScope`] says what it reaches; without one, inference and listing.
+    Lan,
 }
 
 impl Ingress {
-    /// The name in records and metrics: `local` or `tunnel`.
+    /// All, in the order of their numbers.
+    pub(crate) const ALL: [Self; 3] = [Self::Local, Self::Tunnel, Self::Lan];
+
+    /// The name in records and metrics: `local`, `tunnel` or `lan`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Local => "local",
             Self::Tunnel => "tunnel",
+            Self::Lan => "lan",
         }
     }
 }
@@ -97,7 +106,10 @@ impl Broker {
         let request_id = headers::request_id(&head.headers).cloned().unwrap_or_else(headers::new_request_id);
         let class = EndpointClass::of(&head.method, target.path());
         let caller = head.extensions.remove::<CallerLabel>();
-        let track = Track::new(request_id.clone(), ingress, class, target.clone());
+        let tally = head.extensions.remove::<Tally>();
+        let scope = head.extensions.remove::<Arc<CallerScope>>();
+        let key = caller.as_ref().map(|caller| Arc::clone(&caller.0));
+        let track = Track::new(request_id.clone(), ingress, class, target.clone(), key);
         let mut call = Box::new(Call {
             ingress,
             dialect,
@@ -109,7 +121,10 @@ impl Broker {
             model: None,
             trail: Trail::default(),
             manages: false,
-            meter: Meter::begin(&self.shared.books, track, caller),
+            // Read before the headers are cleaned.
+            admitted: self.admit(ingress, scope.as_deref(), &head.method, &target, &head.headers),
+            scope,
+            meter: Meter::begin(&self.shared.books, track, caller, tally),
             method: head.method,
             target,
             headers: {
@@ -133,7 +148,7 @@ impl Broker {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        if let Err(failure) = self.admit(&call) {
+        if let Err(failure) = std::mem::replace(&mut call.admitted, Ok(())) {
             return refuse(&mut call, failure);
         }
         // Cheap, and it lets the call be changed while the endpoint refers to the path.
@@ -146,7 +161,14 @@ impl Broker {
             Endpoint::Unnamed => forward(&self.shared, call, prefix::unread(body), Spread::First).await,
             Endpoint::Named => {
                 let stall = self.shared.settings().first_byte_timeout;
-                let (mut payload, model) = match prefix::read(body, stall).await {
+                let read = if call.scope.as_ref().is_some_and(|scope| scope.is_bounded()) {
+                    // Boxed: what is rarer must not make the future of every request larger.
+                    let (body, found) = Watched::new(Box::pin(body));
+                    Box::pin(prefix::read(body, stall)).await.map_err(|failure| found.instead_of(failure))
+                } else {
+                    prefix::read(body, stall).await
+                };
+                let (mut payload, model) = match read {
                     Ok(read) => read,
                     Err(failure) => return refuse(&mut call, failure),
                 };
@@ -163,6 +185,12 @@ impl Broker {
                     }
                     None => Spread::First,
                 };
+                if let Some(scope) = &call.scope
+                    && let Err(failure) =
+                        scope.check_model(call.model.as_deref(), &self.shared.table.load().catalog)
+                {
+                    return refuse(&mut call, failure);
+                }
                 forward(&self.shared, call, payload, spread).await
             }
             listed => Box::pin(list(&self.shared, call, listed)).await,
@@ -252,6 +280,12 @@ impl Broker {
         self.shared.books.cancel(request_id)
     }
 
+    /// Cancels the requests of the caller with this [`CallerLabel`], as [`Broker::cancel`] does; tells whether there were
+    /// any.
+    pub fn cancel_caller(&self, caller: &str) -> bool {
+        self.shared.books.cancel_caller(caller)
+    }
+
     /// Returns what was measured since the start. Nothing more is added while
     /// [`metrics_enabled`](BrokerConfig::metrics_enabled) is off.
     pub fn metrics(&self) -> MetricsSnapshot {
@@ -280,21 +314,36 @@ impl Broker {
         registry.register_collector(Box::new(Page(Arc::clone(&self.shared))));
     }
 
-    /// Applies the remote path policy to what comes from the tunnel, and refuses what no backend has.
-    fn admit(&self, call: &Call) -> Result<(), Failure> {
-        if call.method == Method::CONNECT {
+    /// Applies the path policies of door and caller, and refuses what no backend has.
+    fn admit(
+        &self,
+        ingress: Ingress,
+        scope: Option<&CallerScope>,
+        method: &Method,
+        target: &PathAndQuery,
+        headers: &HeaderMap,
+    ) -> Result<(), Failure> {
+        if *method == Method::CONNECT {
             return Err(Failure::MethodNotAllowed);
         }
-        match call.ingress {
-            Ingress::Local => {}
-            Ingress::Tunnel => {
+        match (ingress, scope) {
+            (Ingress::Local, _) | (Ingress::Lan, Some(_)) => {}
+            (Ingress::Tunnel, _) => {
                 let table = self.shared.table.load();
-                let allowed = table.settings.remote_paths.allows(&call.method, call.target.as_str());
+                let allowed = table.settings.remote_paths.allows(method, target.as_str());
                 allowed.map_err(|_| Failure::PathNotAllowed)?;
             }
+            (Ingress::Lan, None) => {
+                let allowed = RemotePaths::Inference.allows(method, target.as_str());
+                allowed.map_err(|_| Failure::PathNotInScope)?;
+            }
+        }
+        if let Some(scope) = scope {
+            scope.paths.allows(method, target.as_str()).map_err(|_| Failure::PathNotInScope)?;
+            scope.check_head(method, target.path(), headers)?;
         }
         // `OPTIONS *` asks about a server, and there are several.
-        if call.target.path().starts_with('/') { Ok(()) } else { Err(Failure::NotFound) }
+        if target.path().starts_with('/') { Ok(()) } else { Err(Failure::NotFound) }
     }
 
     fn trail(&self, payload: &Payload, span: Range<usize>) -> Trail {

@@ -8,9 +8,11 @@ use http::{HeaderMap, HeaderValue, Method, Request};
 
 use crate::affinity::Trail;
 use crate::broker::Ingress;
+use crate::error::Failure;
 use crate::meter::Meter;
 use crate::path::Dialect;
 use crate::prefix::{NamedModel, Payload};
+use crate::scope::CallerScope;
 use crate::table::{Resolved, Table};
 use crate::upload::{Upload, UploadWatch};
 use crate::upstream::Upstream;
@@ -32,6 +34,10 @@ pub(crate) struct Call {
     pub(crate) trail: Trail,
     /// Whether the models may be others afterwards.
     pub(crate) manages: bool,
+    /// What head and door allow of it; told where it is answered.
+    pub(crate) admitted: Result<(), Failure>,
+    /// What its caller may reach. None: all that the door allows.
+    pub(crate) scope: Option<Arc<CallerScope>>,
     pub(crate) meter: Meter,
 }
 

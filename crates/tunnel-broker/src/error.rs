@@ -34,6 +34,18 @@ pub(crate) enum Failure {
          remotePaths can allow it"
     )]
     PathNotAllowed,
+    #[error(
+        "the key that was sent is not for this path; a key for others is made on the machine that serves it, with: \
+         tunnelctl keys create --local --paths RULE"
+    )]
+    PathNotInScope,
+    #[error(
+        "the key that was sent is not for this model; GET /v1/models shows those that it is for, and a key for others is \
+         made on the machine that serves it, with: tunnelctl keys create --local --model NAME"
+    )]
+    ModelNotInScope,
+    #[error("the key that was sent is for some models only, and {0}")]
+    BodyNotInScope(&'static str),
     #[error("no model server is configured")]
     NoBackend,
     #[error("connection '{id}' is down{}", .why.as_ref().map(|why| format!(": {why}")).unwrap_or_default())]
@@ -73,7 +85,11 @@ impl Failure {
             Self::UnknownModel(_) | Self::UnknownConnection(_) | Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::WrongDialect { .. } | Self::UploadFailed => StatusCode::BAD_REQUEST,
-            Self::PathNotAllowed | Self::LocalOnly { .. } => StatusCode::FORBIDDEN,
+            Self::PathNotAllowed
+            | Self::LocalOnly { .. }
+            | Self::PathNotInScope
+            | Self::ModelNotInScope
+            | Self::BodyNotInScope(_) => StatusCode::FORBIDDEN,
             Self::NoBackend
             | Self::Down { .. }
             | Self::Warming(_)
@@ -97,7 +113,8 @@ impl Failure {
             Self::MethodNotAllowed => "method_not_allowed",
             Self::WrongDialect { .. } => "wrong_api",
             Self::LocalOnly { .. } => "local_only",
-            Self::PathNotAllowed => "path_not_allowed",
+            Self::PathNotAllowed | Self::PathNotInScope => "path_not_allowed",
+            Self::ModelNotInScope | Self::BodyNotInScope(_) => "model_not_allowed",
             Self::NoBackend => "no_backend",
             Self::Down { .. } => "backend_down",
             Self::Full(_) | Self::QueueFull { .. } => "queue_full",
@@ -127,6 +144,9 @@ impl Failure {
             | Self::WrongDialect { .. }
             | Self::LocalOnly { .. }
             | Self::PathNotAllowed
+            | Self::PathNotInScope
+            | Self::ModelNotInScope
+            | Self::BodyNotInScope(_)
             | Self::Unreachable { .. }
             | Self::Lost(_)
             | Self::NotHttp(_)

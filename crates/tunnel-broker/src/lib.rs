@@ -77,11 +77,13 @@ mod profile;
 mod queue;
 mod route;
 mod rule;
+mod scope;
 mod search;
 mod shared;
 mod slots;
 mod status;
 mod table;
+mod tally;
 mod tls;
 mod track;
 mod upload;
@@ -106,5 +108,7 @@ pub use profile::{
     Speaks, Text, VersionCheck,
 };
 pub use rule::{PathRule, PathRuleError};
+pub use scope::CallerScope;
 pub use status::{BackendState, BackendStatus, BreakerState, Health, ModelInfo, OfferedModel};
+pub use tally::Tally;
 pub use track::{RequestState, RunningRequest};

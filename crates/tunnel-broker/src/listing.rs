@@ -73,20 +73,30 @@ async fn content(shared: &Shared, call: &Call, endpoint: &Endpoint<'_>) -> Resul
     let mut up: Vec<&Backend> =
         table.backends.iter().map(AsRef::as_ref).filter(|b| concerns(b) && b.is_up()).collect();
     up.sort_by_key(|backend| backend.config.priority);
+    let id_of: fn(&Value) -> Option<&str> = |object| object.get("id")?.as_str();
+    let open = |mut entries: Vec<Value>, name_of| {
+        if let Some(scope) = &call.scope {
+            scope.keep(&mut entries, name_of);
+        }
+        entries
+    };
     match endpoint {
-        Endpoint::Tags => Ok(models(tags(&up))),
-        Endpoint::Running => Ok(models(running(&up))),
+        Endpoint::Tags => Ok(models(open(tags(&up), ollama::name_of))),
+        Endpoint::Running => Ok(models(open(running(&up), ollama::name_of))),
         Endpoint::Version => {
             let version = up.iter().find_map(|backend| backend.report.version.as_deref());
             let version = version.unwrap_or(&table.settings.version);
             Ok((ollama::JSON, json!({ "version": version }).to_string().into_bytes()))
         }
         Endpoint::Model(id) => {
-            let object = described(&table, &up, id).ok_or_else(|| Failure::UnknownModel(id.to_string()))?;
+            let object = described(&table, &up, id);
+            // A model of another key is none: whether it is there is not told.
+            let object = open(object.into_iter().collect(), id_of).pop();
+            let object = object.ok_or_else(|| Failure::UnknownModel(id.to_string()))?;
             Ok((openai::JSON, line(&object)))
         }
         Endpoint::Root | Endpoint::Models | Endpoint::Management | Endpoint::Named | Endpoint::Unnamed => {
-            let data: Vec<Value> = objects(&up).into_iter().map(|(_, object)| object).collect();
+            let data: Vec<Value> = open(objects(&up).into_iter().map(|(_, object)| object).collect(), id_of);
             // Ollama's order of members; serde_json sorts them.
             let list = format!("{{\"object\":\"list\",\"data\":{}}}\n", Value::from(data));
             Ok((openai::JSON, list.into_bytes()))

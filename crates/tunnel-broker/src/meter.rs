@@ -14,6 +14,7 @@ use crate::finished::{CallerLabel, Finished, Outcome};
 use crate::media::Media;
 use crate::permit::Permit;
 use crate::table::Route;
+use crate::tally::Tally;
 use crate::track::{Hold, RequestState, Track};
 use crate::usage::{Usage, UsageScan};
 
@@ -24,6 +25,8 @@ pub(crate) struct Meter {
     /// The request's place in the books.
     place: usize,
     caller: Option<CallerLabel>,
+    /// Where the door reads what the request costs.
+    tally: Option<Tally>,
     /// What the caller got.
     status: Option<StatusCode>,
     ending: Ending,
@@ -48,11 +51,16 @@ struct Reading {
 
 impl Meter {
     /// Begins with a request's arrival.
-    pub(crate) fn begin(books: &Arc<Books>, track: Track, caller: Option<CallerLabel>) -> Self {
+    pub(crate) fn begin(
+        books: &Arc<Books>,
+        track: Track,
+        caller: Option<CallerLabel>,
+        tally: Option<Tally>,
+    ) -> Self {
         let track = Arc::new(track);
         let place = books.begin(&track);
         let (books, status, ending) = (Arc::clone(books), None, Ending::Open);
-        Self { books, track, place, caller, status, ending, reading: None }
+        Self { books, track, place, caller, tally, status, ending, reading: None }
     }
 
     pub(crate) fn track(&self) -> &Arc<Track> {
@@ -104,7 +112,7 @@ impl Meter {
         self.status = Some(status);
         if let Some(media) = media
             && status.is_success()
-            && self.is_measured()
+            && (self.is_measured() || self.is_tallied())
         {
             self.reading = Some(Box::new(Reading { scan: UsageScan::new(media, length), first_chunk: None }));
         }
@@ -137,6 +145,9 @@ impl Meter {
             reading.scan.pass(data);
             let chunks = reading.scan.chunks();
             self.track.tokens.store(chunks, Ordering::Relaxed);
+            if let Some(tally) = &self.tally {
+                tally.note(chunks);
+            }
             if chunks > 0 && reading.first_chunk.is_none() {
                 reading.first_chunk = Some(now.unwrap_or_else(Instant::now));
             }
@@ -170,6 +181,9 @@ impl Meter {
             | Failure::WrongDialect { .. }
             | Failure::LocalOnly { .. }
             | Failure::PathNotAllowed
+            | Failure::PathNotInScope
+            | Failure::ModelNotInScope
+            | Failure::BodyNotInScope(_)
             | Failure::NoBackend
             | Failure::Down { .. }
             | Failure::Warming(_)
@@ -182,6 +196,25 @@ impl Meter {
 
     fn is_measured(&self) -> bool {
         self.track.class.is_some() && self.books.measures()
+    }
+
+    fn is_tallied(&self) -> bool {
+        self.tally.is_some() && self.track.class.is_some()
+    }
+
+    /// Says in the tally what the request has cost.
+    fn settle(&mut self, finished: Option<&Finished>) {
+        let Some(tally) = self.tally.take() else { return };
+        let (prompt, completion) = match finished {
+            Some(finished) => (finished.prompt_tokens, finished.completion_tokens),
+            None => {
+                let complete = matches!(self.ending, Ending::Complete);
+                let usage =
+                    self.reading.as_mut().map(|reading| reading.scan.finish(complete)).unwrap_or_default();
+                (usage.prompt, usage.completion)
+            }
+        };
+        tally.note(prompt.unwrap_or(0).saturating_add(completion.unwrap_or(0)));
     }
 
     /// Tells whether the backend has answered in full and badly: with status 5xx, or an error inside of a stream.
@@ -259,6 +292,7 @@ impl Drop for Meter {
         drop(self.release());
         let now = Instant::now();
         let finished = self.finished(now);
+        self.settle(finished.as_ref());
         self.books.end(self.place, finished.map(|finished| (finished, now)));
     }
 }

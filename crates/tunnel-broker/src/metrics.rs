@@ -126,7 +126,7 @@ struct Account {
     first_tokens: Buckets,
     /// Of those that waited at all.
     waits: Buckets,
-    durations: [[Option<Box<Buckets>>; Outcome::ALL.len()]; 2],
+    durations: [[Option<Box<Buckets>>; Outcome::ALL.len()]; Ingress::ALL.len()],
     /// For the page; of models only, which are on few connections each.
     pairs: Vec<Pair>,
 }
@@ -135,7 +135,7 @@ struct Account {
 #[derive(Debug, Default)]
 struct Pair {
     connection: usize,
-    outcomes: [[u64; Outcome::ALL.len()]; 2],
+    outcomes: [[u64; Outcome::ALL.len()]; Ingress::ALL.len()],
     prompt_tokens: u64,
     completion_tokens: u64,
 }
@@ -354,6 +354,7 @@ fn ingress(ingress: Ingress) -> usize {
     match ingress {
         Ingress::Local => 0,
         Ingress::Tunnel => 1,
+        Ingress::Lan => 2,
     }
 }
 

@@ -55,7 +55,7 @@ pub(crate) fn pass(
     } else {
         // Through the tunnel the relay says it: the outermost hop writes the in-band error.
         let in_band = match call.ingress {
-            Ingress::Local => media.and_then(|media| InBand::of(media, &head.headers)),
+            Ingress::Local | Ingress::Lan => media.and_then(|media| InBand::of(media, &head.headers)),
             Ingress::Tunnel => None,
         };
         call.meter.hold(Hold { cutter: conn.cutter(), permit });

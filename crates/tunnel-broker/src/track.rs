@@ -57,6 +57,8 @@ pub struct RunningRequest {
     pub id: String,
     /// The door through which it came.
     pub ingress: Ingress,
+    /// Who sent it, as far as the door said: [`CallerLabel`](crate::CallerLabel).
+    pub caller: Option<Arc<str>>,
     /// What it asks a model for; none for all else, such as a pull.
     pub class: Option<EndpointClass>,
     /// The id of the backend that is being asked.
@@ -88,6 +90,7 @@ pub struct RunningRequest {
 pub(crate) struct Track {
     pub(crate) request_id: HeaderValue,
     pub(crate) ingress: Ingress,
+    pub(crate) caller: Option<Arc<str>>,
     pub(crate) class: Option<EndpointClass>,
     pub(crate) started: Instant,
     target: PathAndQuery,
@@ -142,10 +145,12 @@ impl Track {
         ingress: Ingress,
         class: Option<EndpointClass>,
         target: PathAndQuery,
+        caller: Option<Arc<str>>,
     ) -> Self {
         Self {
             request_id,
             ingress,
+            caller,
             class,
             started: Instant::now(),
             target,
@@ -266,6 +271,7 @@ impl Track {
         RunningRequest {
             id: String::from_utf8_lossy(self.request_id.as_bytes()).into_owned(),
             ingress: self.ingress,
+            caller: self.caller.clone(),
             class: self.class,
             connection: placed.connection.as_deref().map(str::to_owned),
             model: placed.model.as_ref().map(|model| model.text.to_string()),

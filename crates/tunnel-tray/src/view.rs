@@ -228,7 +228,7 @@ mod tests {
         let mut view = View { settings: Some(Settings::read(&Map::new())), ..View::default() };
         assert_eq!(view.base_url().unwrap(), "http://127.0.0.1:11435/v1", "of a daemon that does not tell");
         let url = Some("http://127.0.0.1:4711".to_owned());
-        view.status.gateway = Some(Gateway { url });
+        view.status.gateway = Some(Gateway { url, ..Gateway::default() });
         assert_eq!(view.base_url().unwrap(), "http://127.0.0.1:4711/v1");
         view.status.gateway = Some(Gateway::default());
         assert_eq!(view.base_url(), None);

@@ -1,6 +1,6 @@
 //! What can be said on the command line.
 
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -236,21 +236,38 @@ pub(crate) enum KeysVerb {
     /// Make a key, and print it: the only time that it can be seen
     ///
     /// The relay makes it for one who is logged in; it allows no more than the login does. Ends with code 5 when this
-    /// login may not make keys.
+    /// login may not make keys. With --local it is made here, and is good at this machine's gateway: for containers, other
+    /// users of the machine, and the network where lanGateway is open.
     Create {
+        /// Make it here, for callers of this machine's gateway
+        #[arg(long, conflicts_with_all = ["device", "scopes"])]
+        local: bool,
         /// What it is for
         #[arg(long, value_parser = NonEmptyStringValueParser::new())]
         name: Option<String>,
         /// Reach only this desktop
         #[arg(long, value_name = "NAME")]
         device: Option<String>,
-        /// Ask only for this model; may be given several times
+        /// Ask only for this model, * at the end stands for any rest; may be given several times
         #[arg(long = "model", value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
         models: Vec<String>,
         /// What it allows; may be given several times. Default: inference
         #[arg(long = "scope", value_name = "SCOPE", value_parser = NonEmptyStringValueParser::new())]
         scopes: Vec<String>,
-        /// How long it holds: 90d, 12h. Default: as the relay decides
+        /// What a local key reaches: inference, all, or a rule such as "POST /api/chat", which may be given several times.
+        /// Default: inference
+        #[arg(long = "paths", value_name = "RULE", requires = "local")]
+        paths: Vec<String>,
+        /// Most requests a minute
+        #[arg(long, value_name = "N")]
+        requests_per_minute: Option<NonZeroU32>,
+        /// Most tokens a minute, of prompts and answers
+        #[arg(long, value_name = "N")]
+        tokens_per_minute: Option<NonZeroU32>,
+        /// Most requests at once
+        #[arg(long, value_name = "N")]
+        concurrent: Option<NonZeroU32>,
+        /// How long it holds: 90d, 12h. Default: as the relay decides; a local one until it is revoked
         #[arg(long, value_name = "TIME", value_parser = lifetime)]
         expires: Option<NonZeroU64>,
     },

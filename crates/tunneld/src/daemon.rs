@@ -126,7 +126,12 @@ impl Daemon {
         missing.extend(warnings);
 
         let (control_port, gateway_port) = (config.api_server_port.get(), config.gateway_port.get());
-        let guards = Arc::new(Guards::new(control_port, gateway_port, &config.allowed_origins));
+        let guards = Arc::new(Guards::new(
+            control_port,
+            gateway_port,
+            &config.allowed_origins,
+            &config.lan_gateway.allowed_hosts,
+        ));
         let secret_places = secrets::Places::of(&options, state_dir.clone());
         let vault = Vault::start(secret_places.clone(), soft.clone(), &critical);
         let mut backends = loaded.broker.clone();
@@ -137,12 +142,16 @@ impl Daemon {
         let token = secrets::start(secret_places, settings.subscribe(), soft.clone(), &critical);
         let wanted =
             target_at_start(found.target.as_ref(), BootId::read().as_ref(), config.auto_start_tunnel);
+        let keys =
+            Keys::new(found.keys, settings.subscribe(), token.clone(), record.clone(), tracker.clone());
+        tracker.spawn(keys.clone().keep_use(soft.clone()));
         let tunnel = tunnel::start(
             tunnel::Deps {
                 settings: settings_reader,
                 wanted: wanted == Target::Up,
                 token: token.clone(),
                 broker: broker.clone(),
+                ring: keys.ring(),
                 record: record.clone(),
                 wakes: world::listen(options.var("DBUS_SYSTEM_BUS_ADDRESS"), tracker, &soft),
                 soft: soft.clone(),
@@ -152,8 +161,6 @@ impl Daemon {
         );
         let login =
             login::start(settings.subscribe(), token.clone(), record.clone(), soft.clone(), &critical);
-        let keys =
-            Keys::new(found.keys, settings.subscribe(), token.clone(), record.clone(), tracker.clone());
         let reports = Reports::new();
         let (notifications, for_notifier) = Listener::with_room(notify::ROOM);
         let (events, for_chronicle) = Listener::with_room(chronicle::ROOM);
@@ -207,6 +214,7 @@ impl Daemon {
             token: token.clone(),
             state_dir,
         });
+        let ring = keys.ring();
         let router = api::router(Api {
             status: status.clone(),
             config,
@@ -243,7 +251,7 @@ impl Daemon {
         });
         let rooms = Rooms {
             control: ControlDoor::new(router, Entrance::Port),
-            gateway: Gateway::new(broker.clone(), Arc::clone(&guards)),
+            gateway: Gateway::new(broker.clone(), Arc::clone(&guards), ring, record.clone()),
             guards,
         };
         let doors = Some(Doors::serve(bound, rooms, critical, ends, placing));

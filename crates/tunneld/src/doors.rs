@@ -1,23 +1,27 @@
-//! The listeners: control socket, control port, gateway port, and who stands at each.
+//! The listeners: control socket, control port, gateway port, the gateway for other machines, and who stands at each.
 
 pub(crate) mod accept;
+pub(crate) mod address;
 mod bind;
 mod head_timer;
 pub(crate) mod heartbeat;
 pub(crate) mod inherited;
+mod lan;
+mod lan_tls;
 mod owner;
 pub(crate) mod peer;
 pub(crate) mod socket;
 mod stuck;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
-use tunnel_api::Config;
+use tunnel_api::{Config, Severity, Warning, warning};
 use tunnel_runtime::CriticalTasks;
 
 pub use self::bind::BindError;
@@ -26,28 +30,32 @@ use crate::gateway::Gateway;
 use crate::guard::Guards;
 use crate::warnings::Condition;
 use accept::Ends;
-use heartbeat::Places;
+use heartbeat::{LanPlace, Places};
 use inherited::Inherited;
+use lan_tls::{LanTls, Speaks};
 use stuck::Stuck;
 
-/// One of the two TCP doors.
+/// One of the TCP doors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Door {
     /// The control API on `apiServerPort`.
     Control,
     /// The LLM data plane on `gatewayPort`.
     Gateway,
+    /// The LLM data plane for other machines, on `lanGateway.port`.
+    Lan,
 }
 
 impl Door {
-    /// Both of them.
-    const ALL: [Self; 2] = [Self::Control, Self::Gateway];
+    /// All of them.
+    const ALL: [Self; 3] = [Self::Control, Self::Gateway, Self::Lan];
 
     /// The config key that moves this door.
     pub fn key(self) -> &'static str {
         match self {
             Self::Control => "apiServerPort",
             Self::Gateway => "gatewayPort",
+            Self::Lan => "lanGateway.port",
         }
     }
 
@@ -56,13 +64,7 @@ impl Door {
         match self {
             Self::Control => "enableApiServer",
             Self::Gateway => "enableGateway",
-        }
-    }
-
-    fn other(self) -> Self {
-        match self {
-            Self::Control => Self::Gateway,
-            Self::Gateway => Self::Control,
+            Self::Lan => "lanGateway.enabled",
         }
     }
 
@@ -70,16 +72,30 @@ impl Door {
         match self {
             Self::Control => "control port",
             Self::Gateway => "gateway port",
+            Self::Lan => "LAN gateway",
         }
     }
 
-    /// Its port, and whether it is to be open.
-    fn wanted(self, config: &Config) -> (u16, bool) {
+    /// Its place, and whether it is to be open.
+    fn wanted(self, config: &Config) -> (Place, bool) {
+        let loopback = |port: std::num::NonZeroU16| Place { address: None, port: port.get() };
         match self {
-            Self::Control => (config.api_server_port.get(), config.enable_api_server),
-            Self::Gateway => (config.gateway_port.get(), config.enable_gateway),
+            Self::Control => (loopback(config.api_server_port), config.enable_api_server),
+            Self::Gateway => (loopback(config.gateway_port), config.enable_gateway),
+            Self::Lan => {
+                let lan = &config.lan_gateway;
+                (Place { address: Some(lan.address), port: lan.port.get() }, lan.enabled)
+            }
         }
     }
+}
+
+/// Where a door is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    /// None: loopback, of IPv4 and IPv6.
+    address: Option<IpAddr>,
+    port: u16,
 }
 
 /// Ports that are bound, before anybody serves them: what can fail at the start.
@@ -92,7 +108,7 @@ pub(crate) struct Bound {
 /// The listeners of one door.
 #[derive(Debug)]
 struct Listening {
-    port: u16,
+    place: Place,
     listeners: Vec<TcpListener>,
     /// They belong to the service manager: closing them here would leave callers waiting there.
     inherited: bool,
@@ -114,14 +130,14 @@ impl Bound {
 
 impl Listening {
     fn open(door: Door, config: &Config, held: Vec<TcpListener>) -> Result<Self, BindError> {
-        let (port, open) = door.wanted(config);
+        let (place, open) = door.wanted(config);
         let inherited = !held.is_empty();
         let mut listeners = held;
         if open {
-            let bound = bind::bind(door, port, &listeners).map_err(BindError::with_owner)?;
+            let bound = bind::bind(door, place, &listeners).map_err(BindError::with_owner)?;
             listeners.extend(bound);
         }
-        Ok(Self { port, listeners, inherited, open })
+        Ok(Self { place, listeners, inherited, open })
     }
 }
 
@@ -143,6 +159,8 @@ pub(crate) struct Doors {
     ends: Ends,
     /// Locked for moments, by whoever applies a configuration.
     state: Mutex<State>,
+    /// What the network is spoken to in.
+    lan_tls: Arc<LanTls>,
     places: watch::Sender<Places>,
     /// Locked for as long as a configuration is applied: one at a time.
     stuck: tokio::sync::Mutex<Stuck>,
@@ -152,16 +170,29 @@ pub(crate) struct Doors {
 struct State {
     control: Standing,
     gateway: Standing,
+    lan: Standing,
 }
 
 /// How one door is.
 #[derive(Debug)]
 enum Standing {
     /// Accept loops run; they end with `dismissed`.
-    Open { port: u16, addresses: Vec<SocketAddr>, inherited: bool, dismissed: CancellationToken },
+    Open {
+        place: Place,
+        addresses: Vec<SocketAddr>,
+        inherited: bool,
+        dismissed: CancellationToken,
+        left: Left,
+    },
     /// Nobody accepts; `spare` are the service manager's sockets for this door.
-    Closed { port: u16, spare: Vec<TcpListener> },
+    Closed { place: Place, spare: Vec<TcpListener> },
 }
+
+/// Ends when all listeners of a door are closed.
+type Left = watch::Receiver<()>;
+
+/// How long a door's listeners may take to close before its place is tried again.
+const LEAVE_LIMIT: Duration = Duration::from_secs(1);
 
 /// What came of applying a configuration.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -182,13 +213,19 @@ impl Doors {
         places: watch::Sender<Places>,
     ) -> Self {
         let Bound { control, gateway } = bound;
-        let nowhere = |listening: &Listening| Standing::Closed { port: listening.port, spare: Vec::new() };
-        let state = State { control: nowhere(&control), gateway: nowhere(&gateway) };
+        let nowhere = |place: Place| Standing::Closed { place, spare: Vec::new() };
+        let state = State {
+            control: nowhere(control.place),
+            gateway: nowhere(gateway.place),
+            // Opened when the configuration is first applied: that it cannot be is no reason not to start.
+            lan: nowhere(Place { address: None, port: 0 }),
+        };
         let doors = Self {
             rooms,
             tasks,
             ends,
             state: Mutex::new(state),
+            lan_tls: Arc::default(),
             places,
             stuck: tokio::sync::Mutex::default(),
         };
@@ -207,8 +244,47 @@ impl Doors {
     /// elsewhere.
     pub(crate) async fn apply(&self, config: &Config) -> Applied {
         let mut stuck = self.stuck.lock().await;
+        let fault = self.lan_tls.refresh(&config.lan_gateway).await;
+        self.leave_for_another_address(config).await;
         let (restart_required, failed) = self.step_all(config);
-        Applied { restart_required, conditions: stuck.update(failed).await }
+        let mut conditions = stuck.update(failed).await;
+        conditions.extend(fault.map(|fault| self.without_certificate(&fault)));
+        Applied { restart_required, conditions }
+    }
+
+    /// Closes the door to the network if it is to move to another address of the same port: one that stands for all
+    /// addresses is in the way of each of them.
+    async fn leave_for_another_address(&self, config: &Config) {
+        let wanted = Door::Lan.wanted(config).0;
+        let left = {
+            let mut state = self.lock();
+            match &state.lan {
+                Standing::Open { place, dismissed, left, .. }
+                    if *place != wanted && place.port == wanted.port =>
+                {
+                    dismissed.cancel();
+                    let (place, left) = (*place, left.clone());
+                    state.lan = Standing::Closed { place, spare: Vec::new() };
+                    Some(left)
+                }
+                Standing::Open { .. } | Standing::Closed { .. } => None,
+            }
+        };
+        if let Some(mut left) = left {
+            // Its senders are dropped with the listeners. If that takes longer, the next look opens the door.
+            drop(tokio::time::timeout(LEAVE_LIMIT, async { while left.changed().await.is_ok() {} }).await);
+        }
+    }
+
+    fn without_certificate(&self, fault: &str) -> Condition {
+        let so =
+            if self.lan_tls.is_ready() { "the one before stays in force" } else { "the door stays closed" };
+        let message = format!("the LAN gateway cannot take its certificate, so {so}: {fault}");
+        let next_step =
+            "mend the files of lanGateway.certFile and lanGateway.keyFile; they are read anew by themselves";
+        Condition::new(
+            Warning::new(warning::LAN_GATEWAY_TLS, message, next_step).with_severity(Severity::Error),
+        )
     }
 
     /// Returns the keys that need a restart, and the doors that could not be opened.
@@ -222,12 +298,13 @@ impl Doors {
                 restart_required.push(door.key().to_owned());
                 continue;
             }
-            if let Err(error) = self.step(door, config, state.of(door), &mut restart_required) {
+            if let Err(error) = self.step(door, config, state.of_mut(door), &mut restart_required) {
                 failed.push((door, error));
             }
         }
-        let (control, gateway) = (state.control.port(), state.gateway.port());
-        self.rooms.guards.replace(control, gateway, &config.allowed_origins);
+        let (control, gateway) = (state.control.place().port, state.gateway.place().port);
+        let lan_hosts = &config.lan_gateway.allowed_hosts;
+        self.rooms.guards.replace(control, gateway, &config.allowed_origins, lan_hosts);
         self.tell_places(&state);
         (restart_required, failed)
     }
@@ -239,42 +316,44 @@ impl Doors {
         standing: &mut Standing,
         restart_required: &mut Vec<String>,
     ) -> Result<(), BindError> {
-        let (port, open) = door.wanted(config);
+        let (place, open) = door.wanted(config);
+        let port = place.port;
+        let open = open && (door != Door::Lan || self.lan_tls.is_ready());
         match standing {
-            Standing::Open { port: current, .. } if open && *current == port => {}
-            Standing::Open { port: current, inherited: true, .. } => {
+            Standing::Open { place: current, .. } if open && *current == place => {}
+            Standing::Open { place: current, inherited: true, .. } => {
                 if !open {
                     restart_required.push(door.switch().to_owned());
                 }
-                if *current != port {
+                if *current != place {
                     restart_required.push(door.key().to_owned());
                 }
             }
             Standing::Open { dismissed, .. } => {
                 let dismissed = dismissed.clone();
                 *standing = if open {
-                    let listeners = bind::bind(door, port, &[])?;
+                    let listeners = bind::bind(door, place, &[])?;
                     info!(door = door.name(), port, "the door has moved");
-                    self.stand(door, Listening { port, listeners, inherited: false, open })
+                    self.stand(door, Listening { place, listeners, inherited: false, open })
                 } else {
                     info!(door = door.name(), "the door is closed");
-                    Standing::Closed { port, spare: Vec::new() }
+                    Standing::Closed { place, spare: Vec::new() }
                 };
                 dismissed.cancel();
             }
-            Standing::Closed { port: current, spare } if open => {
-                let kept = *current == port;
-                let bound = bind::bind(door, port, if kept { spare } else { &[] })?;
+            Standing::Closed { place: current, spare } if open => {
+                let kept = *current == place;
+                let bound = bind::bind(door, place, if kept { spare } else { &[] })?;
                 // Only now: a door that cannot be opened needs its spare listeners the next time.
                 let mut listeners = if kept { std::mem::take(spare) } else { Vec::new() };
                 let inherited = !listeners.is_empty();
                 listeners.extend(bound);
                 info!(door = door.name(), port, "the door is open");
-                *standing = self.stand(door, Listening { port, listeners, inherited, open });
+                *standing = self.stand(door, Listening { place, listeners, inherited, open });
             }
-            Standing::Closed { port: current, spare } => {
-                if *current != port {
-                    *current = port;
+            Standing::Closed { place: current, spare } => {
+                if *current != place {
+                    *current = place;
                     spare.clear();
                 }
             }
@@ -284,32 +363,44 @@ impl Doors {
 
     /// Starts the accept loops of a door.
     fn stand(&self, door: Door, listening: Listening) -> Standing {
-        let Listening { port, listeners, inherited, open } = listening;
+        let Listening { place, listeners, inherited, open } = listening;
         if !open {
-            return Standing::Closed { port, spare: listeners };
+            return Standing::Closed { place, spare: listeners };
         }
         let dismissed = self.ends.soft.child_token();
         let addresses = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+        let (standing, left) = watch::channel(());
         for listener in listeners {
             let ends = Ends { soft: dismissed.clone(), ..self.ends.clone() };
+            let (name, standing) = (door.name(), standing.clone());
             match door {
                 Door::Control => {
                     let accepting = accept::tcp(listener, self.rooms.control.clone(), ends);
-                    self.tasks.spawn(door.name(), dismissed.clone(), accepting);
+                    self.tasks.spawn(name, dismissed.clone(), accepting);
                 }
                 Door::Gateway => {
                     let accepting = accept::tcp(listener, self.rooms.gateway.clone(), ends);
-                    self.tasks.spawn(door.name(), dismissed.clone(), accepting);
+                    self.tasks.spawn(name, dismissed.clone(), accepting);
+                }
+                Door::Lan => {
+                    let accepting =
+                        lan::serve(listener, self.rooms.gateway.clone(), Arc::clone(&self.lan_tls), ends);
+                    self.tasks.spawn(name, dismissed.clone(), async move {
+                        accepting.await;
+                        drop(standing);
+                    });
                 }
             }
         }
-        Standing::Open { port, addresses, inherited, dismissed }
+        Standing::Open { place, addresses, inherited, dismissed, left }
     }
 
     fn tell_places(&self, state: &State) {
         self.places.send_modify(|places| {
             places.control = state.control.addresses();
             places.gateway = state.gateway.addresses();
+            let tls = matches!(self.lan_tls.speaks(), Speaks::Tls(_));
+            places.lan = state.lan.addresses().first().map(|address| LanPlace { address: *address, tls });
         });
     }
 
@@ -320,31 +411,40 @@ impl Doors {
 }
 
 impl State {
-    /// Tells whether `door` wants to go where the other one still stands that is to leave.
+    /// Tells whether `door` wants to go where another one still stands that is to leave.
     fn is_in_own_way(&self, door: Door, config: &Config) -> bool {
-        let (mine, other) = match door {
-            Door::Control => (&self.control, &self.gateway),
-            Door::Gateway => (&self.gateway, &self.control),
+        let (place, open) = door.wanted(config);
+        let stands_there =
+            matches!(self.of(door), Standing::Open { place: current, .. } if *current == place);
+        let leaves = |other: Door| {
+            let (other_place, other_open) = other.wanted(config);
+            matches!(self.of(other), Standing::Open { place: taken, .. } if taken.port == place.port)
+                && !(other_open && other_place.port == place.port)
         };
-        let ((port, open), (other_port, other_open)) = (door.wanted(config), door.other().wanted(config));
-        let stands_there = matches!(mine, Standing::Open { port: current, .. } if *current == port);
-        open && !stands_there
-            && matches!(other, Standing::Open { port: taken, .. } if *taken == port)
-            && !(other_open && other_port == port)
+        open && !stands_there && Door::ALL.into_iter().any(|other| other != door && leaves(other))
     }
 
-    fn of(&mut self, door: Door) -> &mut Standing {
+    fn of(&self, door: Door) -> &Standing {
+        match door {
+            Door::Control => &self.control,
+            Door::Gateway => &self.gateway,
+            Door::Lan => &self.lan,
+        }
+    }
+
+    fn of_mut(&mut self, door: Door) -> &mut Standing {
         match door {
             Door::Control => &mut self.control,
             Door::Gateway => &mut self.gateway,
+            Door::Lan => &mut self.lan,
         }
     }
 }
 
 impl Standing {
-    fn port(&self) -> u16 {
+    fn place(&self) -> Place {
         match self {
-            Self::Open { port, .. } | Self::Closed { port, .. } => *port,
+            Self::Open { place, .. } | Self::Closed { place, .. } => *place,
         }
     }
 

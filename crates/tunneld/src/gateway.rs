@@ -1,19 +1,28 @@
-//! The gateway: the LLM data plane for local programs, straight from hyper into the broker.
+//! The gateway: the LLM data plane for local programs, straight from hyper into the broker; and for callers with a key.
 //!
-//! The hot path: a request costs the guard's comparison of its `Host` and nothing else that it does not need.
+//! The hot path: a request of the user's own program costs the guard's comparison of its `Host` and nothing else that it
+//! does not need.
+
+mod keyed;
+mod lan;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE};
+use http::header::ALLOW;
 use http::{HeaderName, HeaderValue, Method, Request, Response, Uri};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use tunnel_broker::{Broker, Ingress, RemotePaths};
 
+use self::keyed::Wicket;
+pub(crate) use self::lan::LanGateway;
 use crate::doors::accept::Handler;
 use crate::doors::peer::Peer;
 use crate::guard::{Effect, Guards, Preflight, Refusal, Verdict};
+use crate::keys::{Admitted, KeyRefusal, KeyRing, KeyedBody};
+use crate::refused::Refused;
+use crate::store::RecorderHandle;
 
 /// What the relay says about a caller: believed inside a tunnel only, so local callers cannot bring it.
 const TUNNEL_CALLER: HeaderName = HeaderName::from_static("tunnel-caller");
@@ -23,33 +32,70 @@ const TUNNEL_CALLER: HeaderName = HeaderName::from_static("tunnel-caller");
 pub(crate) struct Gateway {
     broker: Broker,
     guards: Arc<Guards>,
+    wicket: Wicket,
 }
 
 /// The broker's answer, or one of our own.
-pub(crate) type GatewayBody = Either<tunnel_broker::Body, Full<Bytes>>;
+pub(crate) type GatewayBody = Either<KeyedBody<tunnel_broker::Body>, Full<Bytes>>;
 
 impl Gateway {
-    pub(crate) fn new(broker: Broker, guards: Arc<Guards>) -> Self {
-        Self { broker, guards }
+    pub(crate) fn new(broker: Broker, guards: Arc<Guards>, ring: KeyRing, record: RecorderHandle) -> Self {
+        Self { broker, guards, wicket: Wicket::new(ring, record) }
+    }
+
+    async fn forward(&self, ingress: Ingress, mut request: Request<Incoming>) -> Response<GatewayBody> {
+        request.headers_mut().remove(TUNNEL_CALLER);
+        self.broker.handle(ingress, request).await.map(|body| Either::Left(KeyedBody::free(body)))
+    }
+
+    /// Forwards a request that was let in with a key; ends it when the key is revoked.
+    async fn forward_admitted(
+        &self,
+        ingress: Ingress,
+        admitted: Admitted,
+        mut request: Request<Incoming>,
+    ) -> Response<GatewayBody> {
+        request.headers_mut().remove(TUNNEL_CALLER);
+        admitted.label(&mut request);
+        // Cheap, and only needed for a key that is revoked meanwhile.
+        let uri = request.uri().clone();
+        tokio::select! {
+            biased;
+            () = admitted.revoked() => KeyRefusal::Revoked.response(uri.path()).map(Either::Right),
+            response = self.broker.handle(ingress, request) => admitted.hold(response).map(Either::Left),
+        }
     }
 }
 
 impl Handler for Gateway {
     type Body = GatewayBody;
 
-    async fn handle(&self, peer: Peer, mut request: Request<Incoming>) -> Response<GatewayBody> {
-        let verdict = self.guards.gateway().check(peer, &request, effect);
-        let cors = match verdict {
+    async fn handle(&self, peer: Peer, request: Request<Incoming>) -> Response<GatewayBody> {
+        let guard = match peer {
+            Peer::SameUser => self.guards.gateway(),
+            // Containers know this machine by names of their own; what protects it from them is the key.
+            Peer::Stranger => self.guards.keyed(),
+        };
+        let cors = match guard.check_page(&request, effect) {
             Verdict::Pass(cors) => cors,
             Verdict::Preflight(granted) => return preflight(granted),
             Verdict::Refuse(refusal) => return refused(refusal, request.uri().path()),
         };
-        request.headers_mut().remove(TUNNEL_CALLER);
-        let mut response = self.broker.handle(Ingress::Local, request).await;
+        drop(guard);
+        let admitted = match peer {
+            Peer::SameUser => self.wicket.recognise(request.headers()),
+            Peer::Stranger => self.wicket.admit_stranger(request.headers()).map(Some),
+        };
+        let mut response = match admitted {
+            Ok(None) => self.forward(Ingress::Local, request).await,
+            // Boxed: what is rarer must not make the future of every request larger.
+            Ok(Some(admitted)) => Box::pin(self.forward_admitted(Ingress::Local, admitted, request)).await,
+            Err(refusal) => refusal.response(request.uri().path()).map(Either::Right),
+        };
         if let Some(cors) = cors {
             cors.apply(response.headers_mut());
         }
-        response.map(Either::Left)
+        response
     }
 }
 
@@ -69,55 +115,15 @@ fn preflight(granted: Preflight) -> Response<GatewayBody> {
     response
 }
 
-/// Answers in the dialect of the path, so that the caller's library shows the sentence.
 fn refused(refusal: Refusal, path: &str) -> Response<GatewayBody> {
-    let (content_type, body) = if under(path, "/v1") {
-        let error = serde_json::json!({
-            "message": refusal.to_string(), "type": "permission_error", "param": null, "code": refusal.code(),
-        });
-        ("application/json", serde_json::json!({ "error": error }))
-    } else if under(path, "/api") {
-        ("application/json", serde_json::json!({ "error": refusal.to_string() }))
-    } else {
-        let problem = serde_json::json!({
-            "title": "Forbidden", "status": Refusal::STATUS.as_u16(),
-            "detail": refusal.to_string(), "code": refusal.code(),
-        });
-        ("application/problem+json", problem)
-    };
-    let mut response = Response::new(Either::Right(Full::from(body.to_string())));
-    *response.status_mut() = Refusal::STATUS;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    response
-}
-
-fn under(path: &str, prefix: &str) -> bool {
-    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    let (status, code) = (Refusal::STATUS, refusal.code());
+    let refused = Refused { status, kind: "permission_error", code, message: refusal.to_string() };
+    refused.response(path).map(Either::Right)
 }
 
 #[cfg(test)]
 mod tests {
-    use http_body_util::BodyExt;
-
     use super::*;
-
-    async fn body_of(path: &str) -> (String, serde_json::Value) {
-        let response = refused(Refusal::Host, path);
-        assert_eq!(response.status(), 403);
-        let content_type = response.headers()[CONTENT_TYPE].to_str().unwrap().to_owned();
-        let bytes = response.into_body().collect().await.unwrap().to_bytes();
-        (content_type, serde_json::from_slice(&bytes).unwrap())
-    }
-
-    #[tokio::test]
-    async fn refusal_speaks_the_dialect_of_the_path() {
-        let (_, ollama) = body_of("/api/chat").await;
-        assert!(ollama["error"].as_str().unwrap().contains("localhost"));
-        let (_, openai) = body_of("/v1/chat/completions").await;
-        assert_eq!(openai["error"]["code"], "host_not_allowed");
-        let (content_type, problem) = body_of("/v1x").await;
-        assert_eq!((content_type.as_str(), &problem["status"]), ("application/problem+json", &403.into()));
-    }
 
     #[test]
     fn wildcard_origins_may_ask_models_but_not_manage_them() {

@@ -3,6 +3,9 @@
 //! Three questions, in this order: is the process at the other end this user's ([`Peer`]), is the `Host` one of
 //! ours (a page that rebinds its DNS name to loopback sends its own name), and does a browser's `Origin` have a
 //! right to this request. CORS answers come from the same list as the `Origin` rule.
+//!
+//! Callers with a key are asked the last question only, at the gateway, and a weaker form of the second from the network:
+//! a browser attaches no key of its own accord, so a page that gets here by a trick is a caller without one.
 
 mod cors;
 
@@ -10,6 +13,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, HOST, ORIGIN};
+use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
 
 use tunnel_api::config::OriginPattern;
@@ -58,6 +62,11 @@ pub(crate) enum Refusal {
          exactly so"
     )]
     Host,
+    #[error(
+        "the Host header is no name of this machine that is known here; ask for its IP address, or add the name to \
+         lanGateway.allowedHosts in the config"
+    )]
+    LanHost,
     #[error("this web page's origin is not allowed here; add it to allowedOrigins in the config")]
     Origin,
     #[error(
@@ -75,7 +84,7 @@ impl Refusal {
     pub(crate) fn code(self) -> &'static str {
         match self {
             Self::Stranger => "not_same_user",
-            Self::Host => "host_not_allowed",
+            Self::Host | Self::LanHost => "host_not_allowed",
             Self::Origin | Self::WildcardOrigin => "origin_not_allowed",
         }
     }
@@ -87,6 +96,8 @@ pub(crate) struct Guards {
     socket: ArcSwap<Guard>,
     control: ArcSwap<Guard>,
     gateway: ArcSwap<Guard>,
+    keyed: ArcSwap<Guard>,
+    lan: ArcSwap<Guard>,
 }
 
 /// The rules of one door as they are now; held for the check only.
@@ -94,20 +105,35 @@ type Current = arc_swap::Guard<Arc<Guard>>;
 
 impl Guards {
     /// Rules for the doors on these ports.
-    pub(crate) fn new(control_port: u16, gateway_port: u16, allowed_origins: &[OriginPattern]) -> Self {
+    pub(crate) fn new(
+        control_port: u16,
+        gateway_port: u16,
+        allowed_origins: &[OriginPattern],
+        lan_hosts: &[String],
+    ) -> Self {
         Self {
             socket: ArcSwap::from_pointee(Guard::socket(allowed_origins)),
             control: ArcSwap::from_pointee(Guard::loopback(control_port, control_port, allowed_origins)),
             gateway: ArcSwap::from_pointee(Guard::loopback(gateway_port, control_port, allowed_origins)),
+            keyed: ArcSwap::from_pointee(Guard::socket(allowed_origins)),
+            lan: ArcSwap::from_pointee(Guard::network(lan_hosts, allowed_origins)),
         }
     }
 
     /// Takes over a new list. Requests that have passed already go on.
-    pub(crate) fn replace(&self, control_port: u16, gateway_port: u16, allowed_origins: &[OriginPattern]) {
-        let fresh = Self::new(control_port, gateway_port, allowed_origins);
+    pub(crate) fn replace(
+        &self,
+        control_port: u16,
+        gateway_port: u16,
+        allowed_origins: &[OriginPattern],
+        lan_hosts: &[String],
+    ) {
+        let fresh = Self::new(control_port, gateway_port, allowed_origins, lan_hosts);
         self.socket.store(fresh.socket.into_inner());
         self.control.store(fresh.control.into_inner());
         self.gateway.store(fresh.gateway.into_inner());
+        self.keyed.store(fresh.keyed.into_inner());
+        self.lan.store(fresh.lan.into_inner());
     }
 
     /// The rules of the control socket.
@@ -124,6 +150,16 @@ impl Guards {
     pub(crate) fn gateway(&self) -> Current {
         self.gateway.load()
     }
+
+    /// The rules of the gateway for who is let in by a key.
+    pub(crate) fn keyed(&self) -> Current {
+        self.keyed.load()
+    }
+
+    /// The rules of the gateway for other machines.
+    pub(crate) fn lan(&self) -> Current {
+        self.lan.load()
+    }
 }
 
 /// Which `Host` values a door takes.
@@ -132,6 +168,8 @@ enum Hosts {
     /// The control socket: no browser reaches it, and clients put anything there.
     Any,
     Exactly(Vec<String>),
+    /// The network: IP addresses, names that no public DNS has, and these, with any port.
+    OfNetwork(Vec<String>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,6 +183,12 @@ impl Guard {
     /// The rules of the control socket.
     pub(crate) fn socket(allowed_origins: &[OriginPattern]) -> Self {
         Self { hosts: Hosts::Any, own_origins: Vec::new(), allowed: allowed_origins.to_vec() }
+    }
+
+    /// The rules of a door on the network; `hosts` are in lower case.
+    pub(crate) fn network(hosts: &[String], allowed_origins: &[OriginPattern]) -> Self {
+        let (hosts, allowed) = (Hosts::OfNetwork(hosts.to_vec()), allowed_origins.to_vec());
+        Self { hosts, own_origins: Vec::new(), allowed }
     }
 
     /// The rules of a loopback door on `port`.
@@ -170,11 +214,23 @@ impl Guard {
         request: &Request<B>,
         effect: impl Fn(&Method, &Uri) -> Effect,
     ) -> Verdict {
-        if peer != Peer::SameUser {
-            return Verdict::Refuse(Refusal::Stranger);
+        match peer {
+            Peer::SameUser => self.check_page(request, effect),
+            Peer::Stranger => Verdict::Refuse(Refusal::Stranger),
         }
+    }
+
+    /// Judges what a request says of itself, whoever sends it.
+    pub(crate) fn check_page<B>(
+        &self,
+        request: &Request<B>,
+        effect: impl Fn(&Method, &Uri) -> Effect,
+    ) -> Verdict {
         if !self.host_is_ours(request.headers(), request.uri()) {
-            return Verdict::Refuse(Refusal::Host);
+            return Verdict::Refuse(match self.hosts {
+                Hosts::Any | Hosts::Exactly(_) => Refusal::Host,
+                Hosts::OfNetwork(_) => Refusal::LanHost,
+            });
         }
         let headers = request.headers();
         let Some(origin) = headers.get(ORIGIN) else {
@@ -228,8 +284,14 @@ impl Guard {
     }
 
     fn host_is_ours(&self, headers: &HeaderMap, uri: &Uri) -> bool {
-        let Hosts::Exactly(hosts) = &self.hosts else { return true };
-        let ours = |host: &[u8]| hosts.iter().any(|ours| ours.as_bytes() == host);
+        let ours = |host: &[u8]| match &self.hosts {
+            Hosts::Any => true,
+            Hosts::Exactly(hosts) => hosts.iter().any(|ours| ours.as_bytes() == host),
+            Hosts::OfNetwork(hosts) => std::str::from_utf8(host).is_ok_and(|host| is_of_network(host, hosts)),
+        };
+        if matches!(self.hosts, Hosts::Any) {
+            return true;
+        }
         let mut values = headers.get_all(HOST).iter();
         let (Some(host), None) = (values.next(), values.next()) else { return false };
         // RFC 9112 §3.2.2: the authority of an absolute request target stands above the Host header.
@@ -250,6 +312,25 @@ impl Guard {
             OriginRight::Everything
         }
     }
+}
+
+/// Tells whether a `Host` is an IP address, a name that only the network itself can give (`box`, `box.local`), or one of
+/// `hosts`.
+fn is_of_network(host: &str, hosts: &[String]) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else { return false };
+    let name = authority.host();
+    // Whoever has a name here cannot have a user's as well.
+    if authority.as_str().contains('@') || name.is_empty() {
+        return false;
+    }
+    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    if bare.parse::<std::net::IpAddr>().is_ok() {
+        return true;
+    }
+    let name = name.to_ascii_lowercase();
+    // Digits alone are another spelling of an address.
+    let short = !name.contains('.') && name.bytes().any(|b| b.is_ascii_alphabetic());
+    short || name.ends_with(".local") || hosts.contains(&name)
 }
 
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -379,6 +460,42 @@ mod tests {
         assert_eq!(refusal(&guard, &request(Method::POST, "/", &[])), None);
         let foreign = [("host", "tunneld"), ("origin", "http://evil.com")];
         assert_eq!(refusal(&guard, &request(Method::GET, "/", &foreign)), Some(Refusal::Origin));
+    }
+
+    #[test]
+    fn network_is_addressed_by_what_no_foreign_page_can_be_named() {
+        let guard = Guard::network(&["box.example.org".to_owned()], &[]);
+        for host in [
+            "192.168.1.5:11436",
+            "192.168.1.5",
+            "[fd00::1]:11436",
+            "box",
+            "Box:1",
+            "box.local",
+            "BOX.example.org:2",
+        ] {
+            assert!(
+                matches!(
+                    guard.check_page(&request(Method::GET, "/", &[("host", host)]), by_method),
+                    Verdict::Pass(_)
+                ),
+                "{host}"
+            );
+        }
+        for host in [
+            "evil.com",
+            "192.168.1.5.nip.io",
+            "box.example.org.evil.com",
+            "a@box",
+            "2130706433",
+            "",
+            "box.example.com:1",
+        ] {
+            let verdict = guard.check_page(&request(Method::GET, "/", &[("host", host)]), by_method);
+            assert!(matches!(verdict, Verdict::Refuse(Refusal::LanHost)), "{host}: {verdict:?}");
+        }
+        let page = request(Method::POST, "/", &[("host", "box"), ("origin", "http://evil.com")]);
+        assert!(matches!(guard.check_page(&page, by_method), Verdict::Refuse(Refusal::Origin)));
     }
 
     #[test]

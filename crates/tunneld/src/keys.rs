@@ -1,26 +1,45 @@
-//! Keys for apps: narrower tokens, which the relay makes for one who is logged in.
+//! Keys for apps: narrower tokens that the relay makes for one who is logged in, and local ones, made here for callers of
+//! the gateway that are not this user's own programs.
 //!
-//! The daemon asks the relay with its own token, hands the key on to the one who asked, and keeps what it allows, so
-//! that it can be listed and revoked. The key itself is kept nowhere.
+//! For a remote key the daemon asks the relay with its own token and hands the key on to the one who asked. Of either
+//! kind it keeps what it allows, so that it can be listed and revoked; the key itself is kept nowhere, and of a local
+//! one a hash. Requests are held against the [`KeyRing`].
 
+mod admitted;
 mod book;
 mod error;
+mod failures;
+mod limits;
+mod local;
+mod refusal;
 mod relay;
+mod ring;
+mod shown;
+mod token;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
-use tunnel_api::{Key, KeyRequest, NewKey};
+use tunnel_api::{Key, KeyReach, KeyRequest, NewKey};
 use tunnel_transport::RelayUrl;
 
+pub(crate) use self::admitted::{Admitted, KeyedBody};
 use self::book::KeyBook;
 pub(crate) use self::error::KeyError;
+pub(crate) use self::failures::Failures;
+pub(crate) use self::refusal::KeyRefusal;
 use self::relay::KeyOffice;
+pub(crate) use self::ring::{BadKey, KeyInUse, KeyRing};
+pub(crate) use self::shown::{is_local_key, shown};
+pub(crate) use self::token::SecretHash;
 use crate::secrets::{TokenHandle, Way};
-use crate::store::RecorderHandle;
+use crate::store::{RecorderHandle, StoredKey};
 use crate::tunnel::Settings;
 
 /// Makes, lists and revokes keys; clones share it.
@@ -35,40 +54,73 @@ struct Shared {
     token: TokenHandle,
     record: RecorderHandle,
     book: Mutex<KeyBook>,
+    ring: KeyRing,
     /// Waits for what was begun, whether or not the one who asked for it does: a key that was made and is not written
     /// down could not be revoked from here.
     tracker: TaskTracker,
 }
 
 impl Keys {
+    /// How often it is written down when keys were last used.
+    const NOTE_USE: Duration = Duration::from_secs(60);
+
     /// Goes on with the keys that an earlier run wrote down.
     pub(crate) fn new(
-        former: Vec<Key>,
+        former: Vec<StoredKey>,
         settings: watch::Receiver<Arc<Settings>>,
         token: TokenHandle,
         record: RecorderHandle,
         tracker: TaskTracker,
     ) -> Self {
+        let ring = KeyRing::default();
+        ring.replace(&former, Instant::now());
         let book = Mutex::new(KeyBook::new(former));
-        Self { shared: Arc::new(Shared { settings, token, record, book, tracker }) }
+        Self { shared: Arc::new(Shared { settings, token, record, book, ring, tracker }) }
+    }
+
+    /// What requests are held against.
+    pub(crate) fn ring(&self) -> KeyRing {
+        self.shared.ring.clone()
+    }
+
+    /// Writes down, once a minute at most, when keys were last used; until `soft` ends.
+    pub(crate) async fn keep_use(self, soft: CancellationToken) {
+        while soft.run_until_cancelled(tokio::time::sleep(Self::NOTE_USE)).await.is_some() {
+            self.shared.write_use();
+        }
+        self.shared.write_use();
     }
 
     /// Returns the keys that were made from this machine, the newest first.
     pub(crate) fn list(&self) -> Vec<Key> {
-        self.shared.book().newest_first()
+        let mut keys = self.shared.book().newest_first();
+        for key in &mut keys {
+            self.shared.ring.note_use(key);
+        }
+        keys
     }
 
-    /// Has the relay make one.
+    /// Makes one, or has the relay make it.
     pub(crate) async fn create(&self, request: KeyRequest) -> Result<NewKey, KeyError> {
         relay::check(&request)?;
+        match request.reach {
+            KeyReach::Remote => relay::check_remote(&request)?,
+            KeyReach::Local => return self.shared.create_local(request),
+            KeyReach::Unknown => {
+                return Err(KeyError::Unusable { field: "reach", rule: "remote or local" });
+            }
+        }
         let shared = Arc::clone(&self.shared);
         self.carry_out(async move { shared.create(request).await }).await
     }
 
-    /// Has the relay take one back. It need not have been made here.
+    /// Makes one void, or has the relay do so; a remote one need not have been made here. What runs with it ends.
     pub(crate) async fn revoke(&self, id: String) -> Result<Key, KeyError> {
         if !relay::is_id(&id) {
             return Err(KeyError::Unknown);
+        }
+        if let Some(key) = self.shared.revoke_local(&id) {
+            return Ok(key);
         }
         let shared = Arc::clone(&self.shared);
         self.carry_out(async move { shared.revoke(id).await }).await
@@ -95,10 +147,41 @@ impl Shared {
         if !self.book().has_room(Timestamp::now()) {
             return Err(KeyError::TooMany);
         }
-        let new = office.create(request).await?;
+        let limits = request.limits;
+        let mut new = office.create(request).await?;
+        new.key.limits = limits.into();
         info!(key = new.key.id, "key made");
-        self.change(|book| book.add(new.key.clone(), Timestamp::now()));
+        let stored = StoredKey { key: new.key.clone(), hash: None };
+        self.change(|book| book.add(stored, Timestamp::now()));
         Ok(new)
+    }
+
+    fn create_local(&self, request: KeyRequest) -> Result<NewKey, KeyError> {
+        local::check(&request)?;
+        let now = Timestamp::now();
+        if !self.book().has_room(now) || !self.book().has_room_for_local(now) {
+            return Err(KeyError::TooMany);
+        }
+        let (stored, new) = local::make(request, now)?;
+        info!(key = new.key.id, "local key made");
+        self.change(|book| book.add(stored, now));
+        Ok(new)
+    }
+
+    /// Returns none when there is no local key of this id.
+    fn revoke_local(&self, id: &str) -> Option<Key> {
+        self.book().find("", id)?;
+        let now = Timestamp::now();
+        self.change(|book| book.revoked("", id, now));
+        info!(key = id, "local key revoked");
+        self.book().find("", id).cloned()
+    }
+
+    fn write_use(&self) {
+        let news = self.book().all_mut().fold(false, |news, key| self.ring.note_use(key) | news);
+        if news {
+            self.change(|_| {});
+        }
     }
 
     async fn revoke(&self, id: String) -> Result<Key, KeyError> {
@@ -137,6 +220,7 @@ impl Shared {
             change(&mut book);
             book.all()
         };
+        self.ring.replace(&keys, Instant::now());
         self.record.keys(keys);
     }
 

@@ -45,6 +45,7 @@ mod notify;
 mod page;
 #[cfg(test)]
 mod private_bus;
+mod refused;
 mod reload;
 mod resources;
 mod scribe;

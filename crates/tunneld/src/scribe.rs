@@ -29,6 +29,7 @@ fn record(request: Finished) -> RequestRecord {
         (Some(caller), _) => caller.0.to_string().into(),
         (None, Ingress::Local) => "local".into(),
         (None, Ingress::Tunnel) => "tunnel".into(),
+        (None, Ingress::Lan) => "lan".into(),
     };
     RequestRecord {
         // When it ended; the day of that is the one that it counts for.

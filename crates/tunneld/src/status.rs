@@ -87,7 +87,7 @@ impl StatusHub {
             backends: &self.backends.borrow_and_update(),
             tunnel: &self.tunnel.borrow_and_update(),
             config: &self.config.borrow_and_update(),
-            gateway: &self.places.borrow_and_update().gateway,
+            places: &self.places.borrow_and_update(),
             missing: &self.missing,
             said: &self.said.borrow_and_update(),
             stopping: self.soft.is_cancelled(),

@@ -39,6 +39,7 @@ use tunnel_api::{Event, UsageBy, UsageRow, Warning};
 pub(crate) use counts::Totals;
 pub(crate) use event::NewEvent;
 pub(crate) use handle::{ApiOutcome, DropCounts, RecorderHandle};
+pub(crate) use key::StoredKey;
 pub(crate) use open::Found;
 pub(crate) use recorder::Recorder;
 pub(crate) use target::{BootId, StoredTarget, target_at_start};

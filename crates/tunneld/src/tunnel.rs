@@ -27,6 +27,7 @@ use crate::world::Wake;
 pub(crate) use dialler::tls;
 pub(crate) use settings::Settings;
 
+use crate::keys::KeyRing;
 use crate::secrets::TokenHandle;
 use crate::store::RecorderHandle;
 
@@ -82,6 +83,8 @@ pub(crate) struct Deps {
     pub(crate) wanted: bool,
     pub(crate) token: TokenHandle,
     pub(crate) broker: Broker,
+    /// The keys whose limits hold for callers of the tunnel.
+    pub(crate) ring: KeyRing,
     /// Where it is kept what the user wants, over a crash and a restart.
     pub(crate) record: RecorderHandle,
     /// Tells when the path to the relay may be another one; nothing is missed if its sender is gone.

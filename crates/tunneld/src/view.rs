@@ -9,11 +9,14 @@ use tunnel_api::connection::{
 };
 use tunnel_api::status::TunnelManager;
 use tunnel_api::tunnel::Target;
-use tunnel_api::warning::{CONFIG_INVALID, CONNECTION_DOWN, KEY_WITHOUT_EFFECT, NO_TOKEN, RESTART_REQUIRED};
+use tunnel_api::warning::{
+    CONFIG_INVALID, CONNECTION_DOWN, KEY_WITHOUT_EFFECT, LAN_GATEWAY_PLAIN, NO_TOKEN, RESTART_REQUIRED,
+};
 use tunnel_api::{Config, Connection, Gateway, HealthStatus, Severity, Status, TunnelState, Warning};
 use tunnel_broker::{BackendState, BackendStatus, BreakerState, Broker, Health};
 
 use crate::config::ConfigState;
+use crate::doors::heartbeat::{LanPlace, Places};
 use crate::tunnel::TunnelReport;
 use crate::warnings::{Condition, Said};
 
@@ -22,8 +25,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) backends: &'a [BackendStatus],
     pub(crate) tunnel: &'a TunnelReport,
     pub(crate) config: &'a ConfigState,
-    /// Where the gateway listens; nowhere while it is closed.
-    pub(crate) gateway: &'a [SocketAddr],
+    /// Where the doors listen.
+    pub(crate) places: &'a Places,
     /// What was found missing at the start.
     pub(crate) missing: &'a [Warning],
     /// What other parts say is wrong with them.
@@ -41,7 +44,10 @@ pub(crate) fn snapshot(parts: &Parts<'_>, warnings: Vec<Warning>, now: Timestamp
     Status {
         tunnel_manager: manager(parts),
         tunnel: parts.tunnel.tunnel.clone(),
-        gateway: Some(Gateway { url: gateway_url(parts.gateway) }),
+        gateway: Some(Gateway {
+            url: gateway_url(&parts.places.gateway),
+            lan_url: parts.places.lan.map(lan_url),
+        }),
         best_connection: best(parts),
         warnings,
         config: parts.config.status.clone(),
@@ -171,6 +177,12 @@ fn gateway_url(addresses: &[SocketAddr]) -> Option<String> {
     Some(format!("http://{address}"))
 }
 
+/// Returns where other machines find the gateway.
+fn lan_url(lan: LanPlace) -> String {
+    let scheme = if lan.tls { "https" } else { "http" };
+    format!("{scheme}://{}", lan.address)
+}
+
 fn manager(parts: &Parts<'_>) -> TunnelManager {
     let tunnel = &parts.tunnel.tunnel;
     let backends_connecting = parts.backends.iter().any(|backend| backend.state == BackendState::Connecting);
@@ -216,6 +228,8 @@ pub(crate) fn conditions(parts: &Parts<'_>) -> Vec<Condition> {
         let next_step = "systemctl --user restart tunneld";
         conditions.push(Condition::new(Warning::new(RESTART_REQUIRED, message, next_step)));
     }
+    conditions
+        .extend(parts.places.lan.filter(|lan| !lan.tls && !lan.address.ip().is_loopback()).map(plain_lan));
     conditions.extend(parts.backends.iter().filter_map(down));
     conditions.extend(parts.said.values().flatten().cloned());
     conditions
@@ -226,6 +240,16 @@ fn without_effect(config: &Config) -> Vec<&'static str> {
     let default = Config::default();
     let keys = [("cloudProxyAudience", config.cloud_proxy_audience != default.cloud_proxy_audience)];
     keys.into_iter().filter(|(_, says)| *says).map(|(key, _)| key).collect()
+}
+
+/// Says that the network can read along.
+fn plain_lan(lan: LanPlace) -> Condition {
+    let message = format!(
+        "the LAN gateway at {} speaks plain HTTP: keys, prompts and answers can be read on the network",
+        lan.address
+    );
+    let next_step = "set lanGateway.certFile and lanGateway.keyFile, or its address to one behind a VPN or a proxy with TLS";
+    Condition::new(Warning::new(LAN_GATEWAY_PLAIN, message, next_step))
 }
 
 fn down(backend: &BackendStatus) -> Option<Condition> {
@@ -299,7 +323,7 @@ mod tests {
             backends,
             tunnel,
             config: &config,
-            gateway: &[],
+            places: &Places::default(),
             missing: &[],
             said: &said,
             stopping: false,
@@ -382,7 +406,7 @@ mod tests {
             backends: &backends,
             tunnel: &report,
             config: &config,
-            gateway: &[],
+            places: &Places::default(),
             missing: &[],
             said: &said,
             stopping: false,
@@ -402,7 +426,7 @@ mod tests {
             backends: &backends,
             tunnel: &report,
             config: &config,
-            gateway: &[],
+            places: &Places::default(),
             missing: &missing,
             said: &said,
             stopping: true,

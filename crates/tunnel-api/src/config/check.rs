@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::section::Section;
-use super::{Alerts, Config, Fault, Queue, SCHEMA_KEY, connection, remote_paths, rule};
+use super::{Alerts, Config, Fault, LanGateway, Queue, SCHEMA_KEY, connection, remote_paths, rule};
 
 impl Config {
     /// Reads a configuration from the keys that are there; the others take their default.
@@ -27,6 +27,8 @@ impl Config {
             top.read("apiServerPort", default.api_server_port, rule::port("API server port"));
         let enable_gateway = top.read("enableGateway", default.enable_gateway, rule::flag("Enable gateway"));
         let gateway_port = top.read("gatewayPort", default.gateway_port, rule::port("Gateway port"));
+
+        let lan_gateway = lan_gateway(&mut top, default.lan_gateway);
 
         let config = Self {
             enable_local_ollama,
@@ -105,6 +107,7 @@ impl Config {
             connections: connection::connections(&mut top),
             routing_policy: top.read("routingPolicy", default.routing_policy, rule::routing_policy),
             queue: queue(&mut top, default.queue),
+            lan_gateway,
             remote_paths: remote_paths::remote_paths(&mut top, default.remote_paths),
             device_name: top.read("deviceName", default.device_name, rule::optional(rule::device_name)),
             preferred_device: top.read(
@@ -137,9 +140,24 @@ impl Config {
         if self.enable_api_server && self.enable_gateway && self.api_server_port == self.gateway_port {
             top.fault("gatewayPort", "Gateway port must differ from the API server port");
         }
+        let lan = &self.lan_gateway;
+        let beside = [
+            ("API server", self.enable_api_server, self.api_server_port),
+            ("gateway", self.enable_gateway, self.gateway_port),
+        ];
+        for (door, open, port) in beside {
+            if lan.enabled && open && lan.port == port {
+                top.fault("lanGateway.port", &format!("LAN gateway port must differ from the {door}'s port"));
+            }
+        }
+        if lan.cert_file.is_some() != lan.key_file.is_some() {
+            let key = if lan.cert_file.is_some() { "lanGateway.keyFile" } else { "lanGateway.certFile" };
+            top.fault(key, "LAN gateway certificate file and key file must be set together");
+        }
         let own_ports = [
             ("API server", self.enable_api_server, self.api_server_port),
             ("gateway", self.enable_gateway, self.gateway_port),
+            ("LAN gateway", lan.enabled, lan.port),
         ];
         for (door, open, own) in own_ports {
             let ollama = self.ollama_url();
@@ -170,6 +188,18 @@ fn queue(top: &mut Section<'_>, default: Queue) -> Queue {
     top.section("queue", default, |queue, default| Queue {
         max_waiting: queue.read("maxWaiting", default.max_waiting, rule::max_waiting),
         max_wait: queue.read("maxWait", default.max_wait, rule::seconds("Queue max wait", 1, 3600)),
+    })
+}
+
+fn lan_gateway(top: &mut Section<'_>, default: LanGateway) -> LanGateway {
+    let path = |name| rule::optional(rule::absolute_path(name));
+    top.section("lanGateway", default, |lan, default| LanGateway {
+        enabled: lan.read("enabled", default.enabled, rule::flag("LAN gateway enabled")),
+        address: lan.read("address", default.address, rule::ip("LAN gateway address")),
+        port: lan.read("port", default.port, rule::port("LAN gateway port")),
+        cert_file: lan.read("certFile", default.cert_file, path("LAN gateway certificate file")),
+        key_file: lan.read("keyFile", default.key_file, path("LAN gateway key file")),
+        allowed_hosts: lan.list("allowedHosts", default.allowed_hosts, rule::host_name),
     })
 }
 

@@ -3,16 +3,18 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Serialize, Serializer};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use super::rule::Rejection;
 use super::section::Section;
 
-/// What a request from the tunnel may reach.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What a request from the tunnel, or with a key, may reach.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum RemotePaths {
     /// Chat, generate, embeddings, model listing and showing, version.
+    #[default]
     Inference,
     /// Everything that a backend has.
     All,
@@ -98,6 +100,31 @@ impl Serialize for RemotePaths {
     }
 }
 
+impl<'de> Deserialize<'de> for RemotePaths {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // The rule's own words: the parser's would repeat what was sent.
+        let bad = || D::Error::custom("not inference, all, or a list such as [\"POST /api/chat\"]");
+        match Value::deserialize(deserializer)? {
+            Value::Array(rules) => {
+                let rules = rules.iter().map(|rule| rule.as_str().and_then(|text| text.parse().ok()));
+                rules.collect::<Option<_>>().map(Self::Rules).ok_or_else(bad)
+            }
+            word => named(&word).map_err(|_| bad()),
+        }
+    }
+}
+
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for RemotePaths {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "RemotePaths".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        super::schema::remote_paths(generator)
+    }
+}
+
 pub(super) fn remote_paths(top: &mut Section<'_>, default: RemotePaths) -> RemotePaths {
     const KEY: &str = "remotePaths";
     match top.value(KEY) {
@@ -132,6 +159,17 @@ mod tests {
         assert_eq!((rule.method(), rule.path()), (None, "/v1/*"));
         assert_eq!(rule.to_string(), "* /v1/*");
         assert!("GET /*".parse::<PathRule>().is_ok());
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        for text in [r#""inference""#, r#""all""#, r#"[]"#, r#"["POST /api/chat","* /v1/*"]"#] {
+            let paths: RemotePaths = serde_json::from_str(text).unwrap();
+            assert_eq!(serde_json::to_string(&paths).unwrap(), text);
+        }
+        for text in [r#""some""#, r#"["/api/chat"]"#, "[1]", "null"] {
+            assert!(serde_json::from_str::<RemotePaths>(text).is_err(), "{text}");
+        }
     }
 
     #[test]

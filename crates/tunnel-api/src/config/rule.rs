@@ -160,6 +160,26 @@ pub(super) fn absolute_path(name: &str) -> impl FnOnce(&Value) -> Judged<PathBuf
     }
 }
 
+pub(super) fn ip(name: &str) -> impl FnOnce(&Value) -> Judged<IpAddr> {
+    move |value| {
+        let address = value.as_str().and_then(|text| text.trim().parse().ok());
+        address.ok_or_else(|| format!("{name} must be an IP address such as 0.0.0.0 or 192.168.1.5").into())
+    }
+}
+
+/// A name as it stands in a `Host` header, without a port; in lower case.
+pub(super) fn host_name(value: &Value) -> Judged<String> {
+    let fits = |label: &str| {
+        !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+    };
+    match value.as_str().map(str::trim) {
+        Some(name) if name.split('.').all(fits) => Ok(name.to_ascii_lowercase()),
+        _ => {
+            Err("LAN gateway allowed host must be a host name without a port, such as box.example.org".into())
+        }
+    }
+}
+
 /// Takes null as "not set".
 pub(super) fn optional<T>(
     rule: impl FnOnce(&Value) -> Judged<T>,

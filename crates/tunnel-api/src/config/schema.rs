@@ -129,6 +129,16 @@ pub(super) fn device_name(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": ["string", "null"], "pattern": "^[a-z0-9-]{1,63}$" })
 }
 
+pub(super) fn ip(_: &mut SchemaGenerator) -> Schema {
+    let pattern = r"^\s*(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*)\s*$";
+    json_schema!({ "type": "string", "pattern": pattern })
+}
+
+pub(super) fn host_names(_: &mut SchemaGenerator) -> Schema {
+    let pattern = r"^\s*[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\s*$";
+    json_schema!({ "type": "array", "items": { "type": "string", "pattern": pattern } })
+}
+
 pub(super) fn absolute_path(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": ["string", "null"], "pattern": "^/" })
 }

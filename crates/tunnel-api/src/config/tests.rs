@@ -352,3 +352,20 @@ fn device_name_comes_from_the_host_unless_set() {
     }
     assert_eq!(rule_of("deviceName", json!(null)), "ok");
 }
+
+#[test]
+fn gateway_for_the_network_needs_both_of_its_files_and_a_port_of_its_own() {
+    assert_eq!(
+        faults(json!({ "lanGateway": { "certFile": "/c" } })),
+        ["lanGateway.keyFile: LAN gateway certificate file and key file must be set together"]
+    );
+    assert_eq!(
+        faults(json!({ "lanGateway": { "enabled": true, "port": 11435 } })),
+        ["lanGateway.port: LAN gateway port must differ from the gateway's port"]
+    );
+    assert!(check(json!({ "lanGateway": { "port": 11435 } })).is_ok(), "it is closed");
+    assert_eq!(
+        faults(json!({ "ollamaPort": 11436, "lanGateway": { "enabled": true } })),
+        ["ollamaPort: Ollama port must differ from the LAN gateway's port on this machine"]
+    );
+}

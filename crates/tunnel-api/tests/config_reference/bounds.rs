@@ -40,9 +40,14 @@ fn compare(schema: &Value, key: &str, probe: &Value, place: Place) {
 #[test]
 fn bounds_of_the_schema_are_those_of_the_check() {
     let schema = Config::schema();
-    let places: [(&Value, Place); 4] = [
+    let places: [(&Value, Place); 5] = [
         (&schema, |key, value| json!({ key: value })),
         (&schema["properties"]["queue"], |key, value| json!({ "queue": { key: value } })),
+        // Its two files go together, which the schema does not know.
+        (&schema["properties"]["lanGateway"], |key, value| match (key, value) {
+            ("certFile" | "keyFile", file) => json!({ "lanGateway": { "certFile": file, "keyFile": file } }),
+            (key, value) => json!({ "lanGateway": { key: value } }),
+        }),
         (&schema["properties"]["alerts"], |key, value| json!({ "alerts": { key: value } })),
         (&schema["properties"]["connections"]["items"], |key, value| {
             let mut entry = json!({ "id": "a", "type": "plugin", "url": "http://h" });
@@ -137,6 +142,24 @@ fn patterns_of_the_schema_take_what_the_check_takes() {
     for (key, values) in lists {
         for value in values {
             compare(&schema, key, &json!(value), |key, value| json!({ key: [value] }));
+        }
+    }
+    let lan: [(&str, &[&str]); 2] = [
+        (
+            "address",
+            &["0.0.0.0", "::", " 192.168.1.5 ", "fd00::1", "localhost", "", "1.2.3", "[::1]", "1.2.3.4:5"],
+        ),
+        (
+            "allowedHosts",
+            &["box", "Box.example.org", "a_b", "", "a b", "box:1", "*.example.org", "a..b", "[::1]"],
+        ),
+    ];
+    for (key, values) in lan {
+        for value in values {
+            compare(&schema, key, &json!(value), |key, value| {
+                let value = if key == "allowedHosts" { json!([value]) } else { value.clone() };
+                json!({ "lanGateway": { key: value } })
+            });
         }
     }
     let connection: [(&str, &[&str]); 4] = [

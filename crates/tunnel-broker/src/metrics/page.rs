@@ -17,8 +17,6 @@ use crate::shared::Shared;
 /// Shows one broker on a page of metrics.
 pub(crate) struct Page(pub(crate) Arc<Shared>);
 
-const INGRESSES: [Ingress; 2] = [Ingress::Local, Ingress::Tunnel];
-
 impl Collector for Page {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         self.0.books.look(|ledger, live, _| ledger.encode(live, &mut encoder))?;
@@ -58,7 +56,7 @@ impl Ledger {
         let help = "LLM requests, by how they ended";
         let mut requests = encoder.encode_descriptor("requests", help, None, MetricType::Counter)?;
         for (backend, model, pair) in pairs() {
-            for (door, counts) in INGRESSES.into_iter().zip(pair.outcomes) {
+            for (door, counts) in Ingress::ALL.into_iter().zip(pair.outcomes) {
                 for (outcome, count) in Outcome::ALL.into_iter().zip(counts).filter(|(_, count)| *count > 0) {
                     let labels = [
                         ("ingress", door.as_str()),
@@ -117,7 +115,7 @@ impl Ledger {
         let mut durations =
             encoder.encode_descriptor("request_duration", help, seconds, MetricType::Histogram)?;
         for (place, account) in self.connections.iter().enumerate() {
-            for (door, by_outcome) in INGRESSES.into_iter().zip(&account.durations) {
+            for (door, by_outcome) in Ingress::ALL.into_iter().zip(&account.durations) {
                 for (outcome, buckets) in Outcome::ALL.into_iter().zip(by_outcome) {
                     let Some(buckets) = buckets else { continue };
                     let labels = [

@@ -31,7 +31,10 @@ pub(super) async fn show(
     };
     let today = Timestamp::now().to_zoned(TimeZone::UTC).date();
     let since = since.map(|text| first_day(text, today)).transpose()?;
-    let usage = client.usage(by, since).await?;
+    let mut usage = client.usage(by, since).await?;
+    if by == UsageBy::Key && !csv && !output.wants_json() {
+        name_keys(client, &mut usage).await;
+    }
     if csv {
         output.answer(&csv::lines(by, &usage.usage))?;
     } else if output.wants_json() {
@@ -45,6 +48,17 @@ pub(super) async fn show(
         output.table(&table(by, &usage))?;
     }
     Ok(exit::OK)
+}
+
+/// Puts what keys are for beside their ids. Only a help to the reader: without the list, ids have to do.
+async fn name_keys(client: &Client, usage: &mut Usage) {
+    let Ok(keys) = client.keys().await else { return };
+    for row in &mut usage.usage {
+        let known = keys.keys.iter().find(|key| Some(&key.id) == row.key.as_ref());
+        if let Some((key, name)) = known.and_then(|key| Some((key, key.name.as_ref()?))) {
+            row.key = Some(format!("{name} ({})", key.id));
+        }
+    }
 }
 
 /// Reads a day, or a time back from today: `7d`, `2w`.

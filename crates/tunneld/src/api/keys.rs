@@ -23,8 +23,8 @@ pub(super) async fn create(
 ) -> Result<(StatusCode, Json<NewKey>), ApiError> {
     // The parser's own words would repeat parts of it.
     let request: KeyRequest = object_or_default(&body).ok_or_else(|| {
-        let sentence = "it takes nothing, or an object with name, scopes, device, models, expires_in (seconds); nothing \
-                        else";
+        let sentence = "it takes nothing, or an object with reach (remote or local), name, scopes, device, models, paths, limits \
+                        (requests_per_minute, tokens_per_minute, concurrent), expires_in (seconds); nothing else";
         ApiError::new(StatusCode::BAD_REQUEST, "bad_request", sentence)
     })?;
     let new = api.keys.create(request).await.map_err(refused)?;
@@ -32,7 +32,10 @@ pub(super) async fn create(
 }
 
 pub(super) async fn revoke(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Key>, ApiError> {
-    api.keys.revoke(id).await.map(Json).map_err(refused)
+    let key = api.keys.revoke(id).await.map_err(refused)?;
+    // Also those whose callers do not read, which the doors do not hear of.
+    api.broker.cancel_caller(&key.id);
+    Ok(Json(key))
 }
 
 fn refused(error: KeyError) -> ApiError {

@@ -52,7 +52,9 @@ fn shown(request: RunningRequest) -> Request {
         ingress: match request.ingress {
             tunnel_broker::Ingress::Local => Ingress::Local,
             tunnel_broker::Ingress::Tunnel => Ingress::Tunnel,
+            tunnel_broker::Ingress::Lan => Ingress::Lan,
         },
+        key: request.caller.map(|caller| caller.to_string()),
         connection: request.connection,
         model: request.model,
         path: if request.class.is_some() || is_known(&request.path) {

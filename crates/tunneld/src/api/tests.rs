@@ -87,6 +87,7 @@ fn build(
         wanted: true,
         wakes: watch::channel(Wake::default()).1,
         broker: broker.clone(),
+        ring: keys.ring(),
         record: opened.handle.clone(),
         soft: soft.clone(),
         hard,
@@ -105,7 +106,7 @@ fn build(
     };
     let (hub, status) = StatusHub::new(sources);
     tracker.spawn(hub.run());
-    let guards = Arc::new(Guards::new(8765, 11435, &loaded.config.allowed_origins));
+    let guards = Arc::new(Guards::new(8765, 11435, &loaded.config.allowed_origins, &[]));
     let options = Arc::new(options);
     let (config, orders) = ConfigHandle::new(Arc::clone(&options), state.subscribe(), tokens);
     tracker.spawn(opened.recorder.run(soft.clone()));
@@ -601,6 +602,52 @@ async fn key_is_shown_once_listed_without_itself_and_revoked() {
     assert_eq!(ask("DELETE", "/api/keys/k-2", "").await.0, StatusCode::NOT_FOUND);
     assert_eq!(ask("DELETE", "/api/keys/a%2Fb", "").await.0, StatusCode::NOT_FOUND);
     assert_eq!(server.forms().pop().unwrap()["path"], "/_tunnel/v1/tokens/k-2", "that is no id");
+}
+
+#[tokio::test]
+async fn local_key_needs_no_relay_and_is_listed_without_its_secret() {
+    let fixture = fixture(|_| {});
+    let ask = async |method, path: &str, body: &str| {
+        let mut request = request(method, path);
+        *request.body_mut() = Body::from(body.to_owned());
+        let (status, _, body) = fixture.send(request).await;
+        (status, body)
+    };
+    let wanted = r#"{"reach":"local","name":"phone","models":["m"],"paths":["POST /api/chat"],
+                     "limits":{"requests_per_minute":6,"concurrent":2},"expires_in":60}"#;
+    let (status, made) = ask("POST", "/api/keys", wanted).await;
+    assert_eq!(status, StatusCode::CREATED, "{made}");
+    let (token, id) = (made["token"].as_str().unwrap(), made["id"].as_str().unwrap());
+    assert!(token.starts_with(&format!("{id}_")) && token.len() > 64);
+    let (_, listed) = ask("GET", "/api/keys", "").await;
+    let key = &listed["keys"][0];
+    assert_eq!((&key["reach"], &key["name"], &key["relay"]), (&"local".into(), &"phone".into(), &"".into()));
+    assert_eq!(
+        key["limits"],
+        serde_json::json!({ "requests_per_minute": 6, "tokens_per_minute": null, "concurrent": 2 })
+    );
+    assert_eq!(key["paths"], serde_json::json!(["POST /api/chat"]));
+    assert!(key["expires_at"].is_string() && key["last_used_at"].is_null());
+    assert!(!listed.to_string().contains(&token[id.len() + 1..]), "the secret is shown once");
+    for (bad, field) in [
+        (r#"{"reach":"elsewhere"}"#, "reach"),
+        (r#"{"reach":"local","device":"desk"}"#, "device"),
+        (r#"{"reach":"local","scopes":["account"]}"#, "scopes"),
+        (r#"{"reach":"local","paths":[]}"#, "paths"),
+        (r#"{"paths":"all"}"#, "paths"),
+        (r#"{"reach":"local","limits":{"requestsPerMinute":1}}"#, "limits"),
+        (r#"{"reach":"local","limits":{"concurrent":0}}"#, "limits"),
+    ] {
+        let (status, body) = ask("POST", "/api/keys", bad).await;
+        assert_eq!(
+            (status, &body["code"]),
+            (StatusCode::BAD_REQUEST, &"bad_request".into()),
+            "{bad}: {body}"
+        );
+        assert!(body["error"].as_str().unwrap().contains(field), "{bad}: {body}");
+    }
+    let (status, revoked) = ask("DELETE", &format!("/api/keys/{id}"), "").await;
+    assert!(status == StatusCode::OK && revoked["revoked_at"].is_string(), "{revoked}");
 }
 
 mod config;

@@ -74,7 +74,7 @@ pub(super) fn broker(config: &Config) -> Result<BrokerConfig, Fault> {
     })
 }
 
-fn remote_paths(paths: &RemotePaths) -> Result<tunnel_broker::RemotePaths, Fault> {
+pub(crate) fn remote_paths(paths: &RemotePaths) -> Result<tunnel_broker::RemotePaths, Fault> {
     let rules = match paths {
         RemotePaths::Inference => return Ok(tunnel_broker::RemotePaths::Inference),
         RemotePaths::All => return Ok(tunnel_broker::RemotePaths::All),

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use tunnel_api::auth::StoredIn;
 use tunnel_api::status::ConfigStatus;
 use tunnel_api::warning::{
-    KEYRING_ABSENT, KEYRING_FAILED, KEYRING_LOCKED, KEYRING_TIMEOUT, PORT_TAKEN, SECRET_FILE_UNUSABLE,
-    STATE_CORRUPT, STATE_DEGRADED, STATE_NEWER, TOKEN_NOT_STORED,
+    KEYRING_ABSENT, KEYRING_FAILED, KEYRING_LOCKED, KEYRING_TIMEOUT, LAN_GATEWAY_PLAIN, LAN_GATEWAY_TLS,
+    PORT_TAKEN, SECRET_FILE_UNUSABLE, STATE_CORRUPT, STATE_DEGRADED, STATE_NEWER, TOKEN_NOT_STORED,
 };
 use tunnel_api::{AuthStatus, Check, Config, Warning};
 
@@ -41,7 +41,7 @@ pub(super) fn config(status: &ConfigStatus) -> Check {
 }
 
 /// Codes of the warnings about doors on TCP.
-const PORT_CODES: [&str; 3] = [PORT_TAKEN, "port_forbidden", "port_unusable"];
+const PORT_CODES: [&str; 4] = [PORT_TAKEN, "port_forbidden", "port_unusable", LAN_GATEWAY_TLS];
 /// Codes of the warnings about the control socket.
 const SOCKET_CODES: [&str; 2] = ["no_control_socket", "no_runtime_dir"];
 
@@ -50,7 +50,7 @@ pub(super) fn ports(config: &Config, warnings: &[Warning]) -> Check {
     if let Some(warning) = find(warnings, &PORT_CODES) {
         return subject.fail_as(warning);
     }
-    if let Some(warning) = find(warnings, &SOCKET_CODES) {
+    if let Some(warning) = find(warnings, &SOCKET_CODES).or_else(|| find(warnings, &[LAN_GATEWAY_PLAIN])) {
         return subject.warn_as(warning);
     }
     let door = |name, port, open| {
@@ -58,7 +58,14 @@ pub(super) fn ports(config: &Config, warnings: &[Warning]) -> Check {
     };
     let control = door("control", config.api_server_port, config.enable_api_server);
     let gateway = door("gateway", config.gateway_port, config.enable_gateway);
-    subject.pass(format!("{control}, {gateway}"))
+    let lan = &config.lan_gateway;
+    // Closed is how it is nearly everywhere, and not worth a word.
+    let lan = if lan.enabled {
+        format!(", LAN gateway port {} is open at {} to callers with a key", lan.port, lan.address)
+    } else {
+        String::new()
+    };
+    subject.pass(format!("{control}, {gateway}{lan}"))
 }
 
 pub(super) fn disk(room: Room, warnings: &[Warning]) -> Check {

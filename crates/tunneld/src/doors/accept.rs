@@ -98,7 +98,8 @@ pub(crate) async fn unix(listener: UnixListener, handler: impl Handler, ends: En
     }
 }
 
-async fn connection<I, H>(io: I, peer: Peer, handler: H, ends: Ends)
+/// Serves one connection until its end.
+pub(super) async fn connection<I, H>(io: I, peer: Peer, handler: H, ends: Ends)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Handler,
@@ -133,12 +134,12 @@ where
 
 /// The pause after an accept that failed: none for what concerns one client, growing while the process is exhausted.
 #[derive(Debug, Default)]
-struct Pause {
+pub(super) struct Pause {
     next: Duration,
 }
 
 impl Pause {
-    async fn after(&mut self, error: &io::Error, soft: &CancellationToken) {
+    pub(super) async fn after(&mut self, error: &io::Error, soft: &CancellationToken) {
         if !is_exhausted(error) {
             debug!(%error, "accept failed");
             return;

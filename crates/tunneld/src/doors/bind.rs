@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use tokio::net::{TcpListener, TcpSocket};
 use tunnel_api::{Severity, Warning, warning};
 
-use super::Door;
 use super::owner::PortOwner;
+use super::{Door, Place};
 
 /// Why a door could not be opened, with what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +40,9 @@ impl BindError {
                 format!("{look}stop that program or set {} to a free port", door.key())
             }
             Self::Forbidden { door, .. } => format!("set {} to a port above 1023", door.key()),
+            Self::Other { door: Door::Lan, .. } => {
+                "set lanGateway.address to an address of this machine, see them with: ip address".to_owned()
+            }
             Self::Other { door, .. } => format!("set {} to another port", door.key()),
         }
     }
@@ -88,10 +91,16 @@ fn held_by(owner: Option<&PortOwner>) -> String {
 /// Connections that wait to be accepted, per listener; the kernel cuts it to `net.core.somaxconn`.
 const BACKLOG: u32 = 4096;
 
-/// Listens on 127.0.0.1 and, where there is IPv6, on [::1]; `held` are those of these that are open already.
+/// Listens on an address, or on 127.0.0.1 and, where there is IPv6, on [::1]; `held` are those of these that are open
+/// already.
 ///
 /// Returns the others. Never blocks: whose the port is that is taken, [`BindError::with_owner`] finds out.
-pub(super) fn bind(door: Door, port: u16, held: &[TcpListener]) -> Result<Vec<TcpListener>, BindError> {
+pub(super) fn bind(door: Door, place: Place, held: &[TcpListener]) -> Result<Vec<TcpListener>, BindError> {
+    let port = place.port;
+    if let Some(address) = place.address.map(|address| SocketAddr::new(address, port)) {
+        let listener = listen(address).map_err(|source| explain(door, address, source))?;
+        return Ok(vec![listener]);
+    }
     let mut listeners = Vec::new();
     let has = |address: SocketAddr| {
         held.iter().any(|listener| listener.local_addr().is_ok_and(|local| local == address))
@@ -147,11 +156,15 @@ mod tests {
         std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
     }
 
+    fn loopback(port: u16) -> Place {
+        Place { address: None, port }
+    }
+
     #[tokio::test]
     async fn taken_port_names_the_port_its_owner_and_the_way_out() {
         let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = held.local_addr().unwrap().port();
-        let error = bind(Door::Gateway, port, &[]).unwrap_err().with_owner();
+        let error = bind(Door::Gateway, loopback(port), &[]).unwrap_err().with_owner();
         let (told, warning) = (error.to_string(), error.warning());
         let pid = format!("pid {}", std::process::id());
         for part in [format!("127.0.0.1:{port}"), pid.clone(), "gatewayPort".to_owned()] {
@@ -175,23 +188,23 @@ mod tests {
     #[tokio::test]
     async fn both_loopback_addresses_are_bound() {
         let has_ipv6 = std::net::TcpListener::bind("[::1]:0").is_ok();
-        let listeners = bind(Door::Control, free_port(), &[]).unwrap();
+        let listeners = bind(Door::Control, loopback(free_port()), &[]).unwrap();
         assert_eq!(listeners.len(), if has_ipv6 { 2 } else { 1 });
     }
 
     #[tokio::test]
     async fn address_that_is_held_is_not_bound_again() {
-        let mut held = bind(Door::Control, free_port(), &[]).unwrap();
+        let mut held = bind(Door::Control, loopback(free_port()), &[]).unwrap();
         let n_before = held.len();
         let port = held[0].local_addr().unwrap().port();
         held.truncate(1);
-        assert_eq!(bind(Door::Control, port, &held).unwrap().len(), n_before - 1);
+        assert_eq!(bind(Door::Control, loopback(port), &held).unwrap().len(), n_before - 1);
     }
 
     #[tokio::test]
     async fn connections_inherit_nodelay() {
         let port = free_port();
-        let listeners = bind(Door::Control, port, &[]).unwrap();
+        let listeners = bind(Door::Control, loopback(port), &[]).unwrap();
         let _client = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
         let (served, _) = listeners[0].accept().await.unwrap();
         assert!(served.nodelay().unwrap());

@@ -23,7 +23,15 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 pub(crate) struct Places {
     pub(crate) control: Vec<SocketAddr>,
     pub(crate) gateway: Vec<SocketAddr>,
+    pub(crate) lan: Option<LanPlace>,
     pub(crate) socket: Option<PathBuf>,
+}
+
+/// Where other machines find the gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LanPlace {
+    pub(crate) address: SocketAddr,
+    pub(crate) tls: bool,
 }
 
 /// Asks the daemon through one of its own doors.

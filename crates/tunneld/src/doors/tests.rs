@@ -1,11 +1,15 @@
 use std::net::{Ipv6Addr, TcpListener as StdListener, TcpStream};
 
 use axum::Router;
+use futures_util::FutureExt;
+use jiff::Timestamp;
 use tokio_util::task::TaskTracker;
 use tunnel_broker::{Broker, BrokerConfig};
 
 use super::*;
 use crate::api::Entrance;
+use crate::keys::KeyRing;
+use crate::store::Store;
 
 fn free_port() -> u16 {
     StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
@@ -22,10 +26,11 @@ fn doors(config: &Config, inherited: &mut Inherited) -> Doors {
     let (tracker, hard) = (TaskTracker::new(), CancellationToken::new());
     let soft = hard.child_token();
     let broker = Broker::start(BrokerConfig::default(), &tracker, soft.clone());
-    let guards = Arc::new(Guards::new(config.api_server_port.get(), config.gateway_port.get(), &[]));
+    let guards = Arc::new(Guards::new(config.api_server_port.get(), config.gateway_port.get(), &[], &[]));
+    let record = Store::open(None, Timestamp::now()).now_or_never().unwrap().handle;
     let rooms = Rooms {
         control: ControlDoor::new(Router::new(), Entrance::Port),
-        gateway: Gateway::new(broker, Arc::clone(&guards)),
+        gateway: Gateway::new(broker, Arc::clone(&guards), KeyRing::default(), record),
         guards,
     };
     let tasks = CriticalTasks::new(tracker.clone(), soft.clone());
@@ -100,4 +105,56 @@ async fn who_is_in_the_way_is_looked_for_once() {
     assert_eq!(stuck.update(Vec::new()).await, []);
     let again = stuck.update(taken()).await;
     assert!(!again[0].warning.message.contains("pid"), "after an end it is another failure: {again:?}");
+}
+
+#[tokio::test]
+async fn door_to_the_network_is_closed_unless_it_is_asked_for_and_moves_between_addresses_of_a_port() {
+    let lan = free_port();
+    let keys = |lan: serde_json::Value| {
+        config(serde_json::json!({ "enableApiServer": false, "enableGateway": false, "lanGateway": lan }))
+    };
+    let closed = keys(serde_json::json!({ "port": lan }));
+    let doors = doors(&closed, &mut Inherited::default());
+    assert_eq!(doors.apply(&closed).await, Applied::default());
+    assert!(!is_open(lan));
+    // Each is in the way of the next one.
+    for address in ["127.0.0.1", "0.0.0.0", "127.0.0.2", "127.0.0.1"] {
+        let wanted = serde_json::json!({ "enabled": true, "port": lan, "address": address });
+        assert_eq!(doors.apply(&keys(wanted)).await, Applied::default(), "{address}");
+        let at = doors.places.borrow().lan.map(|lan| lan.address.to_string());
+        assert_eq!(at, Some(format!("{address}:{lan}")));
+    }
+    assert!(is_open(lan));
+    assert_eq!(doors.apply(&closed).await, Applied::default());
+    let _held = tokio::time::timeout(Duration::from_secs(5), async {
+        while let Err(_still_open) = StdListener::bind(("127.0.0.1", lan)) {
+            tokio::task::yield_now().await;
+        }
+    });
+    _held.await.unwrap();
+}
+
+#[tokio::test]
+async fn door_to_the_network_that_cannot_be_opened_is_a_condition() {
+    let held = StdListener::bind("127.0.0.1:0").unwrap();
+    let port = held.local_addr().unwrap().port();
+    let keys = |lan: serde_json::Value| {
+        config(serde_json::json!({ "enableApiServer": false, "enableGateway": false, "lanGateway": lan }))
+    };
+    let lan = serde_json::json!({ "enabled": true, "port": port, "address": "127.0.0.1" });
+    let doors = doors(&keys(lan.clone()), &mut Inherited::default());
+    let told = doors.apply(&keys(lan)).await.conditions;
+    assert_eq!((told[0].subject.as_str(), told[0].warning.code.as_str()), ("LAN gateway", "port_taken"));
+    assert!(told[0].warning.next_step.contains("lanGateway.port"), "{told:?}");
+    drop(held);
+    let tls = serde_json::json!({
+        "enabled": true, "port": port, "address": "127.0.0.1", "certFile": "/nowhere/cert", "keyFile": "/nowhere/key",
+    });
+    let told = doors.apply(&keys(tls)).await.conditions;
+    assert_eq!(told.iter().map(|told| told.warning.code.as_str()).collect::<Vec<_>>(), ["lan_gateway_tls"]);
+    assert!(!is_open(port), "never plain where TLS is wanted");
+    // 192.0.2.0/24 is for documentation: no machine has it.
+    let elsewhere = serde_json::json!({ "enabled": true, "port": port, "address": "192.0.2.1" });
+    let told = doors.apply(&keys(elsewhere)).await.conditions;
+    assert!(told[0].warning.next_step.contains("lanGateway.address"), "{told:?}");
 }

@@ -35,6 +35,10 @@ pub(crate) enum KeyError {
     NotTheirs { relay: String },
     #[error("the key was made by another relay, {relay}; to revoke it, make that one cloudProxyUrl again")]
     OtherRelay { relay: String },
+    #[error(
+        "the system gives no random bytes to make a key of; try again, and look at: journalctl --user -u tunneld"
+    )]
+    NoRandomness,
     #[error("there are too many keys of this machine; revoke some first: tunnelctl keys revoke ID")]
     TooMany,
     #[error("the relay {relay} answered {status}; try again later")]
@@ -62,6 +66,7 @@ impl KeyError {
             Self::OtherRelay { .. } => "other_relay",
             Self::TooMany => "too_many_keys",
             Self::Unavailable { .. } | Self::BadAnswer { .. } | Self::Call(_) => "relay_unavailable",
+            Self::NoRandomness => "no_randomness",
             Self::ShuttingDown => "shutting_down",
         }
     }
@@ -80,7 +85,7 @@ impl KeyError {
             Self::Refused { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Unknown | Self::NotTheirs { .. } => StatusCode::NOT_FOUND,
             Self::Unavailable { .. } | Self::BadAnswer { .. } | Self::Call(_) => StatusCode::BAD_GATEWAY,
-            Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoRandomness | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }

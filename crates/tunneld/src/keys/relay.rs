@@ -5,7 +5,8 @@ use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tunnel_api::{Key, KeyRequest, NewKey};
+use tunnel_api::config::RemotePaths;
+use tunnel_api::{Key, KeyReach, KeyRequest, NewKey};
 use tunnel_transport::{DeviceName, RelayUrl, printable};
 
 use super::KeyError;
@@ -69,6 +70,16 @@ pub(super) fn check(request: &KeyRequest) -> Result<(), KeyError> {
     Ok(())
 }
 
+/// Checks what only a local key may have.
+pub(super) fn check_remote(request: &KeyRequest) -> Result<(), KeyError> {
+    if request.paths == RemotePaths::default() {
+        return Ok(());
+    }
+    let rule =
+        "left out for a remote key; remotePaths in the configuration says what remote callers may reach";
+    Err(KeyError::Unusable { field: "paths", rule })
+}
+
 /// Tells whether text can be the id of a key, and a segment of a path.
 pub(super) fn is_id(text: &str) -> bool {
     let fit = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.' | b'~');
@@ -106,6 +117,7 @@ impl KeyOffice {
         let token = parse_token(made.token.into()).filter(|_| is_id(&made.id)).ok_or_else(bad)?;
         let key = Key {
             id: made.id,
+            reach: KeyReach::Remote,
             relay: self.name(),
             name: request.name,
             scopes: made.scopes.iter().map(|scope| printable(scope)).collect(),
@@ -113,7 +125,7 @@ impl KeyOffice {
             models: made.models.unwrap_or_default().iter().map(|model| printable(model)).collect(),
             created_at: Timestamp::now(),
             expires_at: made.expires_at,
-            revoked_at: None,
+            ..Key::default()
         };
         Ok(NewKey { key, token: token.expose_secret().to_owned() })
     }

@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 
 use jiff::civil::Date;
 use sqlx::{Connection, Row, SqliteConnection};
-use tunnel_api::{Event, Key};
+use tunnel_api::Event;
 
 use super::counts::{ApiCounts, Counts, Totals, loaded, stored, time};
 use super::event::{self, NewEvent};
-use super::key;
+use super::key::{self, StoredKey};
 use super::target::{self, StoredTarget};
 use super::usage::{self, UsageTable};
 use super::warning::{self, ActiveWarning};
@@ -25,7 +25,7 @@ pub(super) struct Pending {
     /// All that are to be in the database.
     pub(super) warnings: Option<Vec<ActiveWarning>>,
     /// All that are to be in the database.
-    pub(super) keys: Option<std::sync::Arc<[Key]>>,
+    pub(super) keys: Option<std::sync::Arc<[StoredKey]>>,
 }
 
 impl Pending {

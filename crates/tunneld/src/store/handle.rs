@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
+use tunnel_api::Warning;
 use tunnel_api::tunnel::Target;
-use tunnel_api::{Key, Warning};
 
 use super::Shared;
 use super::counts::ApiCounts;
 use super::event::NewEvent;
+use super::key::StoredKey;
 use super::usage::RequestRecord;
 
 /// Requests that may wait for the recorder: more than a second's worth of the fastest callers.
@@ -42,7 +43,7 @@ pub(super) struct Latest {
     pub(super) target: Option<(Target, Timestamp)>,
     /// Each with its subject.
     pub(super) warnings: Option<Arc<[(String, Warning)]>>,
-    pub(super) keys: Option<Arc<[Key]>>,
+    pub(super) keys: Option<Arc<[StoredKey]>>,
 }
 
 /// What was dropped because a queue was full, since the start.
@@ -105,7 +106,7 @@ impl RecorderHandle {
     }
 
     /// Keeps which keys for apps there are: all of them.
-    pub(crate) fn keys(&self, keys: Arc<[Key]>) {
+    pub(crate) fn keys(&self, keys: Arc<[StoredKey]>) {
         self.latest.send_modify(|latest| latest.keys = Some(keys));
     }
 

@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use tracing::warn;
-use tunnel_api::{Key, Warning};
+use tunnel_api::Warning;
 
 use super::batch::totals;
 use super::counts::Totals;
 use super::fault::{self, Fault};
 use super::file::{self, Content};
+use super::key::StoredKey;
 use super::writer::{reading, writing};
 use super::{ActiveWarning, StoredTarget};
 use super::{event, key, migrate, target, warning};
@@ -40,7 +41,7 @@ pub(crate) struct Found {
     /// What was wrong when it ended.
     pub(crate) warnings: Vec<ActiveWarning>,
     /// Keys for apps, the oldest first.
-    pub(crate) keys: Vec<Key>,
+    pub(crate) keys: Vec<StoredKey>,
     pub(super) newest_event: u64,
 }
 

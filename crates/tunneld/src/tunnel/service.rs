@@ -6,16 +6,20 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
+use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tracing::debug;
-use tunnel_broker::{Broker, CallerLabel, Ingress};
+use tunnel_broker::{CallerLabel, Ingress};
 use tunnel_transport::{MIGRATE_PATH, PRESENCE_PATH, Session, SessionId};
 
 use super::presence::{self, PresenceBody};
+use super::sessions::Serves;
 use super::settings::Settings;
+use crate::keys::{KeyInUse, KeyRefusal, KeyedBody};
 
 /// The broker's answer, or one of our own.
-pub(super) type TunnelBody = Either<tunnel_broker::Body, Either<Full<Bytes>, PresenceBody>>;
+pub(super) type TunnelBody = Either<KeyedBody<tunnel_broker::Body>, Either<Full<Bytes>, PresenceBody>>;
 
 /// Paths that only the relay itself asks for; it never forwards a caller's request to them.
 const OWN_PATHS: &str = "/_tunnel/";
@@ -25,7 +29,7 @@ const TUNNEL_CALLER: HeaderName = HeaderName::from_static("tunnel-caller");
 /// Answers the requests of one session.
 #[derive(Debug, Clone)]
 pub(super) struct TunnelService {
-    pub(super) broker: Broker,
+    pub(super) serves: Serves,
     pub(super) session: Session,
     pub(super) settings: watch::Receiver<Arc<Settings>>,
     /// Sessions that the relay has asked to move. Bounded: the relay asks again if it is not heard.
@@ -40,15 +44,35 @@ impl TunnelService {
             return self.own(request.method(), request.uri().path());
         }
         let caller = request.headers_mut().remove(TUNNEL_CALLER).as_ref().and_then(key_of);
-        if let Some(key) = caller {
-            request.extensions_mut().insert(CallerLabel(key.into()));
+        let Some(key) = caller else {
+            return self.serves.broker.handle(Ingress::Tunnel, request).await.map(free);
+        };
+        if let Some(limited) = self.serves.ring.remote(&key) {
+            return Box::pin(self.limited(limited, request)).await;
         }
-        self.broker.handle(Ingress::Tunnel, request).await.map(Either::Left)
+        request.extensions_mut().insert(CallerLabel(key.into()));
+        self.serves.broker.handle(Ingress::Tunnel, request).await.map(free)
+    }
+
+    /// Answers a caller whose key has limits of ours.
+    async fn limited(&self, key: Arc<KeyInUse>, mut request: Request<Incoming>) -> Response<TunnelBody> {
+        let uri = request.uri().clone();
+        match key.admit(Instant::now(), Timestamp::now()) {
+            Ok(admitted) => {
+                admitted.label(&mut request);
+                // The relay refuses a key that is revoked, and cuts what runs with it.
+                admitted.hold(self.serves.broker.handle(Ingress::Tunnel, request).await).map(Either::Left)
+            }
+            Err(over) => {
+                let refused = KeyRefusal::Over(over).response(uri.path());
+                refused.map(|body| Either::Right(Either::Left(body)))
+            }
+        }
     }
 
     fn own(&self, method: &Method, path: &str) -> Response<TunnelBody> {
         if path == PRESENCE_PATH && method == Method::GET {
-            let (broker, settings) = (self.broker.clone(), self.settings.clone());
+            let (broker, settings) = (self.serves.broker.clone(), self.settings.clone());
             return presence::tell(broker, settings, self.session.clone())
                 .map(|body| Either::Right(Either::Right(body)));
         }
@@ -78,6 +102,10 @@ impl TunnelService {
     fn has_moved(&self) -> bool {
         self.serving.borrow().as_ref().is_some_and(|serving| serving.id() != self.session.id())
     }
+}
+
+fn free(body: tunnel_broker::Body) -> TunnelBody {
+    Either::Left(KeyedBody::free(body))
 }
 
 /// Longest id of a token that usage is counted by.

@@ -15,6 +15,7 @@ use tunnel_transport::{Backoff, CloseCode, Closed, Desktop, RelayUrl, Session, S
 use super::keeper::{Ended, Kept, Shown};
 use super::service::TunnelService;
 use super::settings::Settings;
+use crate::keys::KeyRing;
 use crate::secrets::Token;
 
 /// Longest wait for the streams of a session that was stopped or replaced by order.
@@ -34,11 +35,19 @@ pub(super) struct Sessions {
     opened: u64,
     /// Resumes of sessions that are over or finishing.
     past_resumes: u64,
-    broker: Broker,
+    serves: Serves,
     moves: mpsc::Sender<SessionId>,
     serving: watch::Receiver<Option<Session>>,
     settings: watch::Receiver<Arc<Settings>>,
     tracker: TaskTracker,
+}
+
+/// What the requests of a session meet here.
+#[derive(Debug, Clone)]
+pub(super) struct Serves {
+    pub(super) broker: Broker,
+    /// Keys made from this machine, whose limits hold here: the relay knows none.
+    pub(super) ring: KeyRing,
 }
 
 /// A session that is over.
@@ -60,7 +69,7 @@ impl Settled {
 impl Sessions {
     /// `serving` follows which of them takes requests.
     pub(super) fn new(
-        broker: Broker,
+        serves: Serves,
         moves: mpsc::Sender<SessionId>,
         serving: watch::Receiver<Option<Session>>,
         settings: watch::Receiver<Arc<Settings>>,
@@ -72,7 +81,7 @@ impl Sessions {
             finishing: Vec::new(),
             opened: 0,
             past_resumes: 0,
-            broker,
+            serves,
             moves,
             serving,
             settings,
@@ -84,7 +93,7 @@ impl Sessions {
     pub(super) fn keep(&mut self, desktop: Desktop, shown: Shown, backoff: Backoff) -> Kept {
         self.opened += 1;
         let service = TunnelService {
-            broker: self.broker.clone(),
+            serves: self.serves.clone(),
             session: desktop.session.clone(),
             settings: self.settings.clone(),
             moves: self.moves.clone(),
@@ -183,7 +192,7 @@ impl Sessions {
     pub(super) async fn drain(&mut self, hard: &CancellationToken) {
         for kept in &self.finishing {
             kept.session.drain();
-            if kept.is_detached() && self.broker.in_flight() == 0 {
+            if kept.is_detached() && self.serves.broker.in_flight() == 0 {
                 // Nobody waits for this link; the drain would wait for it.
                 kept.session.close(shutting_down());
             }

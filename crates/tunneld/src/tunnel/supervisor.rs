@@ -18,7 +18,7 @@ use super::dialler::{Dialler, Failure, Next};
 use super::ears::{Ears, Heard};
 use super::keeper::{Ended, Kept, STALE_ATTEMPT, Shown, Why};
 use super::moving::{Moving, resolved, second_session};
-use super::sessions::{STOP_LIMIT, Sessions, Settled, shutting_down};
+use super::sessions::{STOP_LIMIT, Serves, Sessions, Settled, shutting_down};
 use super::settings::Settings;
 use super::{Command, Deps, Order, Rejected, TunnelReport, advice, keeper};
 use crate::secrets::{TokenError, TokenHandle};
@@ -102,14 +102,14 @@ impl Supervisor {
         shows: Shows,
         tracker: TaskTracker,
     ) -> Self {
-        let Deps { mut settings, wanted, token, broker, record, wakes, soft, hard } = deps;
+        let Deps { mut settings, wanted, token, broker, ring, record, wakes, soft, hard } = deps;
         let (moves, moving) = mpsc::channel(MAX_MOVES);
         let current = Arc::clone(&settings.borrow_and_update());
         Self {
             wanted,
             dialler: Dialler::new(current, token.clone()),
             sessions: Sessions::new(
-                broker.clone(),
+                Serves { broker: broker.clone(), ring },
                 moves,
                 shows.session.subscribe(),
                 settings.clone(),

@@ -218,6 +218,7 @@ impl Desktop {
             wanted: true,
             token: token.clone(),
             broker: Broker::start(BrokerConfig::default(), &tracker, hard.clone()),
+            ring: KeyRing::default(),
             wakes: woken,
             soft: soft.clone(),
             hard: hard.clone(),

@@ -251,8 +251,10 @@ mod tests {
         let target = Target::choose(&config, &[], &status(), App::Curl, None).unwrap();
         assert_eq!(target.openai(), "http://127.0.0.1:4711/v1");
         // Another program has that port, so the gateway stayed where it was.
-        let at =
-            |url: Option<&str>| Status { gateway: Some(Gateway { url: url.map(str::to_owned) }), ..status() };
+        let at = |url: Option<&str>| Status {
+            gateway: Some(Gateway { url: url.map(str::to_owned), lan_url: None }),
+            ..status()
+        };
         let open = at(Some("http://127.0.0.1:11435"));
         let target = Target::choose(&config, &[], &open, App::Curl, None).unwrap();
         assert_eq!(target.openai(), "http://127.0.0.1:11435/v1");

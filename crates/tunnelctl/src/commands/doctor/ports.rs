@@ -41,7 +41,16 @@ impl Opened {
         let control =
             Port { number: config.api_server_port.get(), purpose: "the control port", key: CONTROL_KEY };
         let gateway = Port { number: config.gateway_port.get(), purpose: "the gateway", key: "gatewayPort" };
-        let wanted = [(config.enable_api_server, control), (config.enable_gateway, gateway)];
+        let lan = Port {
+            number: config.lan_gateway.port.get(),
+            purpose: "the LAN gateway",
+            key: "lanGateway.port",
+        };
+        let wanted = [
+            (config.enable_api_server, control),
+            (config.enable_gateway, gateway),
+            (config.lan_gateway.enabled, lan),
+        ];
         Self(wanted.into_iter().filter(|(open, _)| *open).map(|(_, port)| port).collect())
     }
 

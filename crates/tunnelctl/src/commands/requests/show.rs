@@ -130,6 +130,7 @@ fn door(ingress: Ingress) -> &'static str {
     match ingress {
         Ingress::Local => "gateway",
         Ingress::Tunnel => "tunnel",
+        Ingress::Lan => "lan",
         Ingress::Unknown => "unknown",
     }
 }
@@ -138,6 +139,7 @@ fn door_in_words(ingress: Ingress) -> &'static str {
     match ingress {
         Ingress::Local => "the gateway, from this machine",
         Ingress::Tunnel => "the tunnel",
+        Ingress::Lan => "the network, with a key",
         Ingress::Unknown => "a door that this version does not know",
     }
 }

@@ -362,7 +362,9 @@ fn account() -> Vec<Operation> {
         post("/api/keys", ACCOUNT, "Make a key for an app")
             .about(
                 "The relay makes it, for one who is logged in: it reaches the models of this account and allows no more \
-                 than the login does. The answer is the only time that it is shown.",
+                 than the login does. With `reach` `local` it is made here, without a login, and is good at this machine's \
+                 gateway: for containers, other users, and the network where `lanGateway` is open. The answer is the only \
+                 time that it is shown.",
             )
             .takes_if_wanted::<KeyRequest>(
                 "what it allows",
@@ -376,9 +378,12 @@ fn account() -> Vec<Operation> {
             .fails(StatusCode::BAD_GATEWAY, relay_away)
             .fails(StatusCode::SERVICE_UNAVAILABLE, "The daemon is shutting down."),
         Operation::new(Method::DELETE, "/api/keys/{id}", ACCOUNT, "Revoke a key")
-            .about("It need not have been made from this machine, only by this account.")
-            .path_parameter("id", "What the relay calls the key.")
-            .answers::<Key>("It is void at the relay.")
+            .about(
+                "A remote one need not have been made from this machine, only by this account. Requests that run with a local \
+                 one are cut.",
+            )
+            .path_parameter("id", "What the list calls the key.")
+            .answers::<Key>("It is void.")
             .fails(StatusCode::NOT_FOUND, "There is no key of this id.")
             .fails(StatusCode::CONFLICT, no_keys)
             .fails(StatusCode::BAD_GATEWAY, relay_away)

@@ -68,6 +68,7 @@ async fn what_was_told_last_is_written_at_the_end() {
 async fn keys_are_there_after_a_restart_as_they_were_told_last() {
     let directory = temporary();
     let running = Running::start(Some(directory.path())).await;
+    let remote = |key| StoredKey { key, hash: None };
     let key = |id: &str| tunnel_api::Key {
         id: id.to_owned(),
         relay: "relay.example".to_owned(),
@@ -79,11 +80,29 @@ async fn keys_are_there_after_a_restart_as_they_were_told_last() {
         ..tunnel_api::Key::default()
     };
     let revoked = tunnel_api::Key { revoked_at: Some(now()), device: Some("desk".to_owned()), ..key("b") };
-    running.handle.keys([key("a"), key("b")].into());
-    running.handle.keys([key("a"), revoked.clone()].into());
+    let limit = std::num::NonZeroU32::new;
+    let local = StoredKey {
+        key: tunnel_api::Key {
+            reach: tunnel_api::KeyReach::Local,
+            relay: String::new(),
+            paths: tunnel_api::config::RemotePaths::Rules(vec!["POST /api/chat".parse().unwrap()]),
+            limits: tunnel_api::KeyLimits {
+                requests_per_minute: limit(1),
+                tokens_per_minute: limit(u32::MAX),
+                concurrent: limit(3),
+            },
+            created_at: now() + 1.second(),
+            last_used_at: Some(now() + 1.minute()),
+            ..key("tk_1")
+        },
+        hash: crate::keys::SecretHash::of_bytes(&[7; 32]),
+    };
+    running.handle.keys([remote(key("a")), remote(key("b"))].into());
+    let last = [remote(key("a")), remote(revoked), local];
+    running.handle.keys(last.clone().into());
     running.end().await;
     let running = Running::start(Some(directory.path())).await;
-    assert_eq!(running.found.keys, [key("a"), revoked]);
+    assert_eq!(running.found.keys, last);
     running.handle.keys([].into());
     running.end().await;
     let running = Running::start(Some(directory.path())).await;

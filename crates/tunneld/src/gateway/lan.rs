@@ -1,0 +1,48 @@
+//! The gateway as other machines see it.
+
+use std::net::IpAddr;
+
+use http::{Request, Response};
+use http_body_util::Either;
+use hyper::body::Incoming;
+use tunnel_broker::Ingress;
+
+use super::{Gateway, GatewayBody, effect, preflight, refused};
+use crate::doors::accept::Handler;
+use crate::doors::peer::Peer;
+use crate::guard::Verdict;
+
+/// Answers the requests of one connection from the network: with a key, whoever the caller is.
+#[derive(Debug, Clone)]
+pub(crate) struct LanGateway {
+    gateway: Gateway,
+    caller: IpAddr,
+}
+
+impl LanGateway {
+    pub(crate) fn new(gateway: Gateway, caller: IpAddr) -> Self {
+        Self { gateway, caller }
+    }
+}
+
+impl Handler for LanGateway {
+    type Body = GatewayBody;
+
+    async fn handle(&self, _: Peer, request: Request<Incoming>) -> Response<GatewayBody> {
+        let Self { gateway, caller } = self;
+        let verdict = gateway.guards.lan().check_page(&request, effect);
+        let cors = match verdict {
+            Verdict::Pass(cors) => cors,
+            Verdict::Preflight(granted) => return preflight(granted),
+            Verdict::Refuse(refusal) => return refused(refusal, request.uri().path()),
+        };
+        let mut response = match gateway.wicket.admit_from(request.headers(), *caller) {
+            Ok(admitted) => gateway.forward_admitted(Ingress::Lan, admitted, request).await,
+            Err(refusal) => refusal.response(request.uri().path()).map(Either::Right),
+        };
+        if let Some(cors) = cors {
+            cors.apply(response.headers_mut());
+        }
+        response
+    }
+}
