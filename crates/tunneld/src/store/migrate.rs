@@ -4,9 +4,10 @@ use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{SqlSafeStr, SqliteConnection};
 
 /// All migrations, the oldest first: version, name, text. Only ever added to.
-const MIGRATIONS: [(i64, &str, &str); 2] = [
+const MIGRATIONS: [(i64, &str, &str); 3] = [
     (1, "state", include_str!("../../migrations/0001_state.sql")),
     (2, "key", include_str!("../../migrations/0002_key.sql")),
+    (3, "usage_times", include_str!("../../migrations/0003_usage_times.sql")),
 ];
 
 /// The newest schema that this program knows.
