@@ -13,6 +13,7 @@ use crate::health::Fault;
 use crate::status::ModelInfo;
 use crate::upstream::Upstream;
 
+pub(crate) mod memory;
 pub(crate) mod ollama;
 pub(crate) mod openai;
 
@@ -66,6 +67,8 @@ pub(crate) enum ProbeError {
     Status { path: &'static str, status: StatusCode },
     #[error("{path} was answered, but not as {server} does")]
     Strange { path: &'static str, server: &'static str },
+    #[error("{0} was answered with more than any list of models has")]
+    TooMuch(&'static str),
     #[error("still loading its model")]
     Loading,
 }
@@ -78,6 +81,7 @@ impl ProbeError {
             | Self::Broken(_)
             | Self::Status { .. }
             | Self::Strange { .. }
+            | Self::TooMuch(_)
             | Self::Loading => Fault::Misbehaves,
         }
     }

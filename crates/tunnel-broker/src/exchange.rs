@@ -115,7 +115,10 @@ async fn get_on(
             }
         })?;
         let (head, body) = response.into_parts();
-        let body = collect(&mut conn, body).await.ok_or(ProbeError::Broken(path))?;
+        let body = collect(&mut conn, body).await.map_err(|error| match error {
+            CollectError::Broke => ProbeError::Broken(path),
+            CollectError::TooMuch => ProbeError::TooMuch(path),
+        })?;
         Ok((head.status, body))
     };
     let answer = tokio::time::timeout(limits.answer, answer).await.unwrap_or(Err(silent()))?;
@@ -124,22 +127,52 @@ async fn get_on(
     Ok(answer)
 }
 
-/// Reads a whole body. None when it breaks off or is larger than any list of models.
-async fn collect(conn: &mut Conn, mut body: Incoming) -> Option<Bytes> {
+/// Why a small document could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CollectError {
+    Broke,
+    /// It is larger than any list of models, or would be once it is taken apart.
+    TooMuch,
+}
+
+/// Reads a whole body: a small document.
+pub(crate) async fn collect(conn: &mut Conn, mut body: Incoming) -> Result<Bytes, CollectError> {
     const LARGEST: usize = 8 << 20;
     let mut all = BytesMut::new();
+    let mut parts = Parts::default();
     loop {
         let frame = poll_fn(|cx| conn.poll_while(cx, |cx| pin!(&mut body).poll_frame(cx))).await;
         match frame {
             Some(Ok(frame)) => {
                 let Ok(data) = frame.into_data() else { continue };
-                if all.len() + data.len() > LARGEST {
-                    return None;
+                if all.len() + data.len() > LARGEST || !parts.count(&data) {
+                    return Err(CollectError::TooMuch);
                 }
                 all.extend_from_slice(&data);
             }
-            Some(Err(_)) => return None,
-            None => return Some(all.freeze()),
+            Some(Err(_)) => return Err(CollectError::Broke),
+            None => return Ok(all.freeze()),
         }
+    }
+}
+
+/// Counts what a JSON text is made of, before it is taken apart: eight bytes `{"a":0},` become an object of half a
+/// kilobyte, and a backend could so make a gigabyte of a few megabytes.
+#[derive(Debug, Default)]
+struct Parts {
+    n_objects: usize,
+    n_values: usize,
+}
+
+impl Parts {
+    /// A list of a thousand models, each with all its details, has a few thousand.
+    const MOST_OBJECTS: usize = 30_000;
+    const MOST_VALUES: usize = 400_000;
+
+    /// Adds a piece of the text; false when there are too many. Those within strings count, too: it is a bound.
+    fn count(&mut self, piece: &[u8]) -> bool {
+        self.n_objects += memchr::memchr_iter(b'{', piece).count();
+        self.n_values += memchr::memchr2_iter(b',', b'[', piece).count();
+        self.n_objects <= Self::MOST_OBJECTS && self.n_values <= Self::MOST_VALUES
     }
 }
