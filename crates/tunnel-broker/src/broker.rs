@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -22,15 +21,17 @@ use crate::finished::{CallerLabel, Finished};
 use crate::forward::forward;
 use crate::headers::{self, CONNECTION_ID, REQUEST_ID};
 use crate::listing::list;
+use crate::memory::{self, KeptWarm, LoadOrder, MoveError, Moved};
 use crate::meter::Meter;
 use crate::metrics::MetricsSnapshot;
 use crate::metrics::page::Page;
+use crate::offer::{aliases, offered};
 use crate::pass::{number, refuse};
 use crate::path::{Dialect, Endpoint};
 use crate::prefix;
 use crate::route::Spread;
 use crate::shared::Shared;
-use crate::status::{BackendStatus, OfferedModel};
+use crate::status::{AliasStatus, BackendStatus, OfferedModel};
 use crate::track::{RunningRequest, Track};
 
 /// The door through which a request came in.
@@ -104,6 +105,7 @@ impl Broker {
                 .get(CONNECTION_ID)
                 .map(|id| String::from_utf8_lossy(id.as_bytes()).into_owned()),
             model: None,
+            alias: None,
             manages: false,
             meter: Meter::begin(&self.shared.books, track, caller),
             method: head.method,
@@ -178,24 +180,40 @@ impl Broker {
         }
     }
 
-    /// Returns the models that can be asked for now, by name.
+    /// Returns the names that can be asked for now, those of models and aliases, by name.
     pub fn models(&self) -> Vec<OfferedModel> {
-        let table = self.shared.table.load();
-        let mut offered: BTreeMap<String, OfferedModel> = BTreeMap::new();
-        for backend in table.backends.iter().filter(|backend| backend.is_up()) {
-            for model in backend.models() {
-                let entry = offered.entry(model.name.clone()).or_insert_with(|| OfferedModel {
-                    name: model.name,
-                    connections: Vec::new(),
-                    loaded: false,
-                    size_bytes: None,
-                });
-                entry.connections.push(backend.config.id.clone());
-                entry.loaded |= model.loaded;
-                entry.size_bytes = entry.size_bytes.or(model.size_bytes);
-            }
-        }
-        offered.into_values().collect()
+        offered(&self.shared.table.load())
+    }
+
+    /// Returns all aliases, by name.
+    pub fn aliases(&self) -> Vec<AliasStatus> {
+        aliases(&self.shared.table.load())
+    }
+
+    /// Follows the models that are kept in memory.
+    pub fn kept_warm(&self) -> watch::Receiver<Arc<Vec<KeptWarm>>> {
+        self.shared.kept_warm.subscribe()
+    }
+
+    /// Has a model loaded, and waits until it is in memory.
+    ///
+    /// Waits no longer than [`first_byte_timeout`](BrokerConfig::first_byte_timeout); dropping the future, or
+    /// cancelling it as a request, ends it. It is listed with the requests that run, and not measured.
+    ///
+    /// # Errors
+    ///
+    /// There is no such model, or its server cannot do it, did not want to or did not answer.
+    pub async fn load(&self, order: &LoadOrder) -> Result<Moved, MoveError> {
+        memory::load(&self.shared, order).await
+    }
+
+    /// Has a model taken out of memory, on one connection or on all that have it there.
+    ///
+    /// # Errors
+    ///
+    /// As with [`Broker::load`]; when several are asked, the first failure.
+    pub async fn unload(&self, model: &str, connection: Option<&str>) -> Result<Vec<Moved>, MoveError> {
+        memory::unload(&self.shared, model, connection).await
     }
 
     /// Has one backend probed, waits for the outcome, and returns how it is then. None when there is no such

@@ -5,8 +5,8 @@ use http::header::{CONTENT_LENGTH, HOST};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request};
 
+use crate::alias::Meaning;
 use crate::broker::Ingress;
-use crate::catalog::split_pin;
 use crate::meter::Meter;
 use crate::origin::Origin;
 use crate::path::Dialect;
@@ -27,28 +27,30 @@ pub(crate) struct Call {
     pub(crate) pin: Option<String>,
     /// The model that is asked for, without a pin.
     pub(crate) model: Option<String>,
+    /// The user's own name for that model, if the request has it by that.
+    pub(crate) alias: Option<String>,
     /// Whether the models may be others afterwards.
     pub(crate) manages: bool,
     pub(crate) meter: Meter,
 }
 
 impl Call {
-    /// Notes the model that the body names. A name `<id>/<model>` pins, and loses its first part.
+    /// Notes the model that the body names, and has the body name it as its server does: an alias is replaced, and
+    /// `<id>/<model>` pins and loses its first part.
     pub(crate) fn name(&mut self, named: NamedModel, payload: &mut Payload, table: &Table) {
         let NamedModel { name, span } = named;
-        let pinned = split_pin(&name).filter(|(id, _)| {
-            table.backend(id).is_some()
-                && self.pin.as_deref().is_none_or(|pin| pin == *id)
-                // A model whose whole name is known is meant as it stands: names may have slashes.
-                && table.catalog.find(&name).is_empty()
-        });
-        let Some((id, model)) = pinned else {
-            self.model = Some(name);
-            return;
+        let (pin, model, is_alias) = {
+            let meaning = Meaning::of(table, &name, self.pin.as_deref());
+            if meaning.model == name && !meaning.is_alias {
+                self.model = Some(name);
+                return;
+            }
+            (meaning.pin.map(str::to_owned), meaning.model.to_owned(), meaning.is_alias)
         };
-        self.pin = Some(id.to_owned());
-        self.model = Some(model.to_owned());
-        let quoted = serde_json::Value::from(model).to_string();
+        let quoted = serde_json::Value::from(model.as_str()).to_string();
+        self.pin = pin;
+        self.model = Some(model);
+        self.alias = is_alias.then_some(name);
         let before = span.len();
         let edit = |bytes: &Bytes| {
             Bytes::from([&bytes[..span.start], quoted.as_bytes(), &bytes[span.end..]].concat())

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use url::Url;
 
+use crate::alias::Aliases;
 use crate::policy::RemotePaths;
 
 /// What a [`Broker`](crate::Broker) works with; replaced as a whole by [`Broker::reconfigure`](crate::Broker::reconfigure).
@@ -34,6 +35,10 @@ pub struct BrokerConfig {
     pub remote_paths: RemotePaths,
     /// Which side a request goes to when both have its model. Default [`RoutingPolicy::PreferLocal`].
     pub routing_policy: RoutingPolicy,
+    /// The user's own names for models.
+    pub aliases: Aliases,
+    /// Models that are kept in memory, each `<model>` or `<connection>/<model>`.
+    pub keep_warm: Vec<String>,
     /// How many requests may wait for one backend, and how long.
     pub queue: QueueLimits,
     /// Whether requests are measured and recorded. Default true. Running requests are listed in any case.
@@ -55,6 +60,8 @@ impl Default for BrokerConfig {
             pool_size: 10,
             remote_paths: RemotePaths::Inference,
             routing_policy: RoutingPolicy::PreferLocal,
+            aliases: Aliases::default(),
+            keep_warm: Vec::new(),
             queue: QueueLimits::default(),
             metrics_enabled: true,
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -62,7 +62,7 @@ pub(crate) fn explain(table: &Table, call: &Call, no_route: NoRoute) -> Failure 
     let id = |index: usize| table.backends[index].config.id.clone();
     match no_route {
         NoRoute::Nobody => match &call.model {
-            Some(model) => Failure::UnknownModel(shorten(model)),
+            Some(model) => Failure::UnknownModel(named(call, model)),
             None => Failure::NoBackend,
         },
         NoRoute::WrongDialect(index) => Failure::WrongDialect {
@@ -83,6 +83,14 @@ pub(crate) fn explain(table: &Table, call: &Call, no_route: NoRoute) -> Failure 
             let id = table.backends.iter().find(|backend| backend.is_new()).map(|b| b.config.id.clone());
             Failure::Down { id: id.unwrap_or_default(), why: Some("it has not answered yet".to_owned()) }
         }
+    }
+}
+
+/// Names a model as the caller did; without the quotation marks at both ends.
+fn named(call: &Call, model: &str) -> String {
+    match &call.alias {
+        Some(alias) => format!("{}', an alias of '{}", shorten(alias), shorten(model)),
+        None => shorten(model),
     }
 }
 

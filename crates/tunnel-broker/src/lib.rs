@@ -28,6 +28,7 @@
 //! It does not listen, and knows nothing of tunnels, relays, users and configuration files. Who may call at
 //! all, which origins are allowed, and what a browser may do is for its caller to decide.
 
+mod alias;
 mod attempt;
 mod backend;
 mod body;
@@ -51,8 +52,10 @@ mod idle;
 mod inband;
 mod listing;
 mod media;
+mod memory;
 mod meter;
 mod metrics;
+mod offer;
 mod origin;
 mod outcomes;
 mod pass;
@@ -74,16 +77,18 @@ mod upload;
 mod upstream;
 mod usage;
 
+pub use alias::Aliases;
 pub use body::{Body, BodyError, BoxError};
 pub use broker::{Broker, Ingress};
 pub use class::EndpointClass;
 pub use config::{BackendConfig, BackendKind, BrokerConfig, QueueLimits, RoutingPolicy};
 pub use error::FailureCode;
 pub use finished::{CallerLabel, Finished, Outcome};
+pub use memory::{KeepAlive, KeptWarm, LoadOrder, MoveError, Moved, WarmState};
 pub use metrics::{
     ConnectionMetrics, LastFailure, MetricsSnapshot, ModelMetrics, Percentiles, Rates, Totals,
 };
 pub use policy::{Denied, RemotePaths};
 pub use rule::{PathRule, PathRuleError};
-pub use status::{BackendState, BackendStatus, ModelInfo, OfferedModel};
+pub use status::{AliasStatus, BackendState, BackendStatus, ModelInfo, OfferedModel};
 pub use track::{RequestState, RunningRequest};

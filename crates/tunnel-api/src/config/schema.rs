@@ -147,6 +147,11 @@ pub(super) fn models(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "array", "items": { "type": "string", "pattern": r"^[^\x00-\x1F\x7F-\x9F]*\S" } })
 }
 
+pub(super) fn aliases(_: &mut SchemaGenerator) -> Schema {
+    let model = json_schema!({ "type": "string", "pattern": r"^[^\x00-\x1F\x7F-\x9F]*\S" });
+    json_schema!({ "type": "object", "additionalProperties": model })
+}
+
 pub(super) fn one() -> NonZeroU32 {
     NonZeroU32::MIN
 }

@@ -6,6 +6,7 @@ mod failing;
 mod headers;
 mod listing;
 mod measuring;
+mod models;
 mod probing;
 mod routing;
 mod stopping;

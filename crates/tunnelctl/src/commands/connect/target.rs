@@ -187,7 +187,7 @@ mod tests {
     use super::*;
 
     fn model(name: &str, connection: &str, loaded: bool) -> Model {
-        Model { name: name.to_owned(), connections: vec![connection.to_owned()], loaded, size_bytes: None }
+        Model { name: name.to_owned(), connections: vec![connection.to_owned()], loaded, ..Model::default() }
     }
 
     fn status() -> Status {
