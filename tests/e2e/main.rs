@@ -3,6 +3,7 @@
 //! By default each row of the bars gets a few samples; `SOAK=1` runs the full counts. Each scenario prints what it measured
 //! in lines that start with `measured:`.
 
+mod accounting;
 mod backpressure;
 mod bad_input;
 mod bulk;
@@ -22,6 +23,7 @@ mod fleet;
 mod floods;
 mod footprint;
 mod handover;
+mod hostile_bodies;
 mod identity;
 mod liveness;
 mod local_api;
