@@ -29,6 +29,7 @@ mod liveness;
 mod local_api;
 mod login;
 mod many_streams;
+mod models;
 mod operate;
 mod policy;
 mod premium;

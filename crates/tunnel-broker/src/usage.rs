@@ -262,10 +262,11 @@ fn is_one_of_many(line: &[u8]) -> bool {
     line.strip_suffix(b"\r").unwrap_or(line).ends_with(b"\"done\":false}")
 }
 
-/// Tells whether a chunk carries no text: the first one of OpenAI's, which only names the role, and the last one, which
-/// only has the figures.
+/// Tells whether a chunk carries no text: the first one of OpenAI's, which only names the role, the last one of its
+/// completions, and the one that only has the figures.
 fn says_nothing(line: &[u8]) -> bool {
     memchr::memmem::find(line, b"\"content\":\"\"").is_some()
+        || memchr::memmem::find(line, b"\"text\":\"\"").is_some()
         || memchr::memmem::find(line, b"\"choices\":[]").is_some()
 }
 
