@@ -9,7 +9,7 @@ use e2e::{
 };
 use serde_json::json;
 
-const MISSING: &str = "the client libraries are not installed; run `cargo xtask setup`";
+pub(crate) const MISSING: &str = "the client libraries are not installed; run `cargo xtask setup`";
 
 /// Base URL and token (`-` for none) of both doors.
 fn doors(world: &World) -> [(&'static str, String, String); 2] {
@@ -17,7 +17,7 @@ fn doors(world: &World) -> [(&'static str, String, String); 2] {
     [("relay", world.relay.url(), world.caller_token.clone()), ("gateway", gateway, "-".to_owned())]
 }
 
-async fn through_both_doors(world: &World, script: &str, base_path: &str, model: &str) -> Result<()> {
+pub(crate) async fn through_both_doors(world: &World, script: &str, base_path: &str, model: &str) -> Result<()> {
     let clients = OfficialClients::find().context(MISSING)?;
     for (door, base, token) in doors(world) {
         let base = format!("{base}{base_path}");

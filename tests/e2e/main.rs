@@ -3,6 +3,7 @@
 //! By default each row of the bars gets a few samples; `SOAK=1` runs the full counts. Each scenario prints what it measured
 //! in lines that start with `measured:`.
 
+mod accounting;
 mod app_keys;
 mod backpressure;
 mod bad_input;
@@ -26,12 +27,14 @@ mod fleet;
 mod floods;
 mod footprint;
 mod handover;
+mod hostile_bodies;
 mod identity;
 mod liveness;
 mod local_api;
 mod login;
 mod many_servers;
 mod many_streams;
+mod models;
 mod open_loop;
 mod operate;
 mod policy;

@@ -9,6 +9,7 @@ mod fault;
 mod hint;
 mod import;
 mod json;
+mod models;
 mod origin;
 mod remote_paths;
 mod rule;
@@ -18,6 +19,7 @@ mod section;
 mod text;
 mod write;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
@@ -32,6 +34,7 @@ pub use self::fault::Fault;
 pub use self::hint::ollama_host_hint;
 pub use self::import::{Import, ImportedToken, import};
 pub use self::json::{NotJson, is_blank, parse};
+pub use self::models::is_model_name;
 pub use self::origin::{BadOrigin, OriginPattern};
 pub use self::remote_paths::{BadPathRule, PathRule, RemotePaths};
 pub use self::section::nearest;
@@ -165,6 +168,22 @@ pub struct Config {
 
     /// More backends beside the built-in `ollama`, with unique ids. Default none.
     pub connections: Vec<ConnectionConfig>,
+
+    /// Names of your own for models: each a name and the model that it stands for, `qwen3:8b` or
+    /// `<connection>/<model>`. Default none.
+    ///
+    /// For apps that insist on a name: `"gpt-4o": "qwen3:8b"`. The name is listed beside the models as long as its
+    /// model is there; the server is asked by its own name, and the answer names that. A model that is really called so
+    /// comes first. As with Ollama, case does not matter, and `fast` is `fast:latest`. An alias cannot name another one.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::aliases"))]
+    pub aliases: BTreeMap<String, String>,
+
+    /// Models that are kept in memory, each `qwen3:8b` or `<connection>/<model>`. Default none.
+    ///
+    /// They are loaded at start, and again when they have left the server's memory; never while the server works on
+    /// requests. Taken out of the list, a model leaves the memory when its server sees fit, half an hour later at most.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::models"))]
+    pub keep_warm: Vec<String>,
 
     /// Which side a request goes to when both have its model: `preferLocal`, `preferCloud` or `localOnly`.
     /// Default `preferLocal`.
@@ -366,6 +385,8 @@ impl Default for Config {
             lan_gateway: LanGateway::default(),
             first_byte_timeout: Duration::from_secs(600),
             connections: Vec::new(),
+            aliases: BTreeMap::new(),
+            keep_warm: Vec::new(),
             routing_policy: RoutingPolicy::PreferLocal,
             queue: Queue::default(),
             remote_paths: RemotePaths::Inference,

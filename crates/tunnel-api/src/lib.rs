@@ -60,7 +60,9 @@ pub use health::{Health, HealthStatus, LogTarget, Version};
 pub use key::{Key, KeyLimits, KeyReach, KeyRequest, Keys, NewKey, WantedLimits};
 pub use log_level::LogLevelAnswer;
 pub use metrics::Metrics;
-pub use model::{Model, Models};
+pub use model::{
+    AliasOrder, Model, ModelAlias, ModelMove, ModelMoves, ModelOrder, Models, WarmModel, WarmState,
+};
 pub use request::Requests;
 pub use status::{Gateway, Status};
 pub use tunnel::{Tunnel, TunnelAnswer, TunnelState};

@@ -51,6 +51,34 @@ pub struct UsageRow {
     pub bytes_out: u64,
     /// Sum of the times from a request's arrival to the end of its answer, in milliseconds.
     pub duration_ms: u64,
+    /// Of the prompt's tokens, those that the model servers had in their caches, as they told. Not told by each.
+    pub cached_tokens: u64,
+    /// Streamed answers that had a first token: what `first_token_ms` is a sum over.
+    pub streamed: u64,
+    /// Sum of the times from a request's arrival to the first token of its answer, in milliseconds.
+    pub first_token_ms: u64,
+    /// Sum of the times that models took to load, as the model servers told, in milliseconds. Ollama tells it.
+    pub load_ms: u64,
+    /// Sum of the times that prompts were read, as the model servers told, in milliseconds. Ollama and llama.cpp tell
+    /// it.
+    pub prompt_ms: u64,
+    /// Sum of the times in which `completion_tokens` were written, in milliseconds: as the model servers told, else as
+    /// it was measured.
+    pub generation_ms: u64,
+}
+
+impl UsageRow {
+    /// Returns how fast answers were written, in tokens a second. None where nothing was.
+    pub fn tokens_per_s(&self) -> Option<f64> {
+        let seconds = self.generation_ms as f64 / 1e3;
+        (self.generation_ms > 0 && self.completion_tokens > 0)
+            .then(|| self.completion_tokens as f64 / seconds)
+    }
+
+    /// Returns the mean time to the first token, in milliseconds. None where nothing was streamed.
+    pub fn mean_first_token_ms(&self) -> Option<u64> {
+        self.first_token_ms.checked_div(self.streamed)
+    }
 }
 
 /// What [`Usage`] is summed up by; the parameter `by` of the request.

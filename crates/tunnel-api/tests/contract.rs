@@ -269,8 +269,21 @@ fn attention_is_needed_when_down_bad_or_long_unchecked() {
 fn usage_row_has_the_name_that_was_asked_for_and_no_other() {
     let row = UsageRow { model: Some(String::new()), requests: 1, ..UsageRow::default() };
     let answer = Usage { usage: vec![row], since: Some("2025-06-01".parse().unwrap()), timestamp: now() };
-    let counts =
-        ["requests", "failed", "prompt_tokens", "completion_tokens", "bytes_in", "bytes_out", "duration_ms"];
+    let counts = [
+        "requests",
+        "failed",
+        "prompt_tokens",
+        "completion_tokens",
+        "bytes_in",
+        "bytes_out",
+        "duration_ms",
+        "cached_tokens",
+        "streamed",
+        "first_token_ms",
+        "load_ms",
+        "prompt_ms",
+        "generation_ms",
+    ];
     assert_eq!(
         json(&answer)["usage"].as_array().map(|rows| names(&rows[0])),
         Some(counts.into_iter().chain(["model"]).collect())

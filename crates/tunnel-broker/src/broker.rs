@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::ops::Range;
 use std::pin::pin;
@@ -14,7 +13,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::affinity::Trail;
-use crate::backend::Backend;
 use crate::body::{Body, BoxError};
 use crate::call::Call;
 use crate::class::EndpointClass;
@@ -26,9 +24,11 @@ use crate::forward::forward;
 use crate::headers::{self, CONNECTION_ID, REQUEST_ID};
 use crate::listing::list;
 use crate::load::Tick;
+use crate::memory::{self, KeptWarm, LoadOrder, MoveError, Moved};
 use crate::meter::Meter;
 use crate::metrics::MetricsSnapshot;
 use crate::metrics::page::Page;
+use crate::offer::{aliases, offered};
 use crate::pass::{number, refuse};
 use crate::path::{Dialect, Endpoint};
 use crate::policy::RemotePaths;
@@ -36,7 +36,7 @@ use crate::prefix::{self, Payload};
 use crate::route::{Draw, Spread};
 use crate::scope::{CallerScope, Watched};
 use crate::shared::Shared;
-use crate::status::{BackendStatus, OfferedModel};
+use crate::status::{AliasStatus, BackendStatus, OfferedModel};
 use crate::tally::Tally;
 use crate::track::{RunningRequest, Track};
 use tokio::time::Instant;
@@ -119,6 +119,7 @@ impl Broker {
                 .get(CONNECTION_ID)
                 .map(|id| String::from_utf8_lossy(id.as_bytes()).into_owned()),
             model: None,
+            alias: None,
             trail: Trail::default(),
             manages: false,
             // Read before the headers are cleaned.
@@ -186,6 +187,7 @@ impl Broker {
                     None => Spread::First,
                 };
                 if let Some(scope) = &call.scope
+                    && !call.alias.as_deref().is_some_and(|alias| scope.allows(alias))
                     && let Err(failure) =
                         scope.check_model(call.model.as_deref(), &self.shared.table.load().catalog)
                 {
@@ -214,7 +216,7 @@ impl Broker {
         }
     }
 
-    /// Returns the models that can be asked for now, by name.
+    /// Returns the names that can be asked for now, those of models and aliases, by name.
     pub fn models(&self) -> Vec<OfferedModel> {
         self.models_for(Ingress::Local)
     }
@@ -222,23 +224,38 @@ impl Broker {
     /// Like [`Broker::models`], those that a request may ask for that comes in there: what is in the cloud is not
     /// offered through the tunnel.
     pub fn models_for(&self, ingress: Ingress) -> Vec<OfferedModel> {
-        let table = self.shared.table.load();
-        let mut offered: BTreeMap<String, OfferedModel> = BTreeMap::new();
-        let usable = |backend: &&Arc<Backend>| backend.is_up() && backend.takes_from(ingress);
-        for backend in table.backends.iter().filter(usable) {
-            for model in backend.models() {
-                let entry = offered.entry(model.name.clone()).or_insert_with(|| OfferedModel {
-                    name: model.name,
-                    connections: Vec::new(),
-                    loaded: false,
-                    size_bytes: None,
-                });
-                entry.connections.push(backend.config.id.clone());
-                entry.loaded |= model.loaded;
-                entry.size_bytes = entry.size_bytes.or(model.size_bytes);
-            }
-        }
-        offered.into_values().collect()
+        offered(&self.shared.table.load(), ingress)
+    }
+
+    /// Returns all aliases, by name.
+    pub fn aliases(&self) -> Vec<AliasStatus> {
+        aliases(&self.shared.table.load())
+    }
+
+    /// Follows the models that are kept in memory.
+    pub fn kept_warm(&self) -> watch::Receiver<Arc<Vec<KeptWarm>>> {
+        self.shared.kept_warm.subscribe()
+    }
+
+    /// Has a model loaded, and waits until it is in memory.
+    ///
+    /// Waits no longer than [`first_byte_timeout`](BrokerConfig::first_byte_timeout); dropping the future, or
+    /// cancelling it as a request, ends it. It is listed with the requests that run, and not measured.
+    ///
+    /// # Errors
+    ///
+    /// There is no such model, or its server cannot do it, did not want to or did not answer.
+    pub async fn load(&self, order: &LoadOrder) -> Result<Moved, MoveError> {
+        memory::load(&self.shared, order).await
+    }
+
+    /// Has a model taken out of memory, on one connection or on all that have it there.
+    ///
+    /// # Errors
+    ///
+    /// As with [`Broker::load`]; when several are asked, the first failure.
+    pub async fn unload(&self, model: &str, connection: Option<&str>) -> Result<Vec<Moved>, MoveError> {
+        memory::unload(&self.shared, model, connection).await
     }
 
     /// Has one backend probed, waits for the outcome, and returns how it is then. None when there is no such

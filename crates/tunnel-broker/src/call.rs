@@ -7,13 +7,14 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request};
 
 use crate::affinity::Trail;
+use crate::alias::Meaning;
 use crate::broker::Ingress;
 use crate::error::Failure;
 use crate::meter::Meter;
 use crate::path::Dialect;
 use crate::prefix::{NamedModel, Payload};
 use crate::scope::CallerScope;
-use crate::table::{Resolved, Table};
+use crate::table::Table;
 use crate::upload::{Upload, UploadWatch};
 use crate::upstream::Upstream;
 
@@ -30,6 +31,8 @@ pub(crate) struct Call {
     pub(crate) pin: Option<String>,
     /// The model that is asked for, without a pin.
     pub(crate) model: Option<String>,
+    /// The user's own name for that model, if the request has it by that.
+    pub(crate) alias: Option<String>,
     /// What the request shows of its conversation.
     pub(crate) trail: Trail,
     /// Whether the models may be others afterwards.
@@ -42,18 +45,23 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// Notes the model that the body names, and returns where the payload names it then.
+    /// Notes the model that the body names, has the body name it as its server does, and returns where it does that.
     ///
-    /// A name `<id>/<model>` pins, and loses its first part.
+    /// An alias is replaced, and `<id>/<model>` pins and loses its first part.
     pub(crate) fn name(&mut self, named: NamedModel, payload: &mut Payload, table: &Table) -> Range<usize> {
         let NamedModel { name, span } = named;
-        let Resolved::Pinned { id, model } = table.resolve(&name, self.pin.as_deref()) else {
-            self.model = Some(name);
-            return span;
+        let (pin, model, is_alias) = {
+            let meaning = Meaning::of(table, &name, self.pin.as_deref());
+            if meaning.model == name && !meaning.is_alias {
+                self.model = Some(name);
+                return span;
+            }
+            (meaning.pin.map(str::to_owned), meaning.model.to_owned(), meaning.is_alias)
         };
-        self.pin = Some(id.to_owned());
-        self.model = Some(model.to_owned());
-        let quoted = serde_json::Value::from(model).to_string();
+        let quoted = serde_json::Value::from(model.as_str()).to_string();
+        self.pin = pin;
+        self.model = Some(model);
+        self.alias = is_alias.then_some(name);
         let before = span.len();
         let edit = |bytes: &Bytes| {
             Bytes::from([&bytes[..span.start], quoted.as_bytes(), &bytes[span.end..]].concat())

@@ -58,6 +58,11 @@ impl Catalog {
         }
     }
 
+    /// Tells whether a backend has, or had when it was last up, a model of this name.
+    pub(crate) fn knows(&self, name: &str) -> bool {
+        !self.find(name).is_empty()
+    }
+
     /// Returns the backends that have the model; empty when none has.
     pub(crate) fn find(&self, name: &str) -> &[Served] {
         if let Some(served) = self.by_name.get(name) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use url::Url;
 
+use crate::alias::Aliases;
 use crate::credential::Credential;
 use crate::policy::RemotePaths;
 use crate::profile::{self, Profile};
@@ -38,6 +39,10 @@ pub struct BrokerConfig {
     pub remote_paths: RemotePaths,
     /// Which side a request goes to when both have its model. Default [`RoutingPolicy::PreferLocal`].
     pub routing_policy: RoutingPolicy,
+    /// The user's own names for models.
+    pub aliases: Aliases,
+    /// Models that are kept in memory, each `<model>` or `<connection>/<model>`.
+    pub keep_warm: Vec<String>,
     /// How many requests may wait for one backend, and how long.
     pub queue: QueueLimits,
     /// A PEM file with roots that certificates of backends are good to beside the system's. Default none.
@@ -61,6 +66,8 @@ impl Default for BrokerConfig {
             pool_size: 10,
             remote_paths: RemotePaths::Inference,
             routing_policy: RoutingPolicy::PreferLocal,
+            aliases: Aliases::default(),
+            keep_warm: Vec::new(),
             queue: QueueLimits::default(),
             ca_file: None,
             metrics_enabled: true,

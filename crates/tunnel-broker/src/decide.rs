@@ -90,7 +90,10 @@ pub(crate) fn answered(call: &Call, upstream: &Upstream, status: StatusCode, ask
 
 /// Says why a request has no backend.
 pub(crate) fn explain(table: &Table, call: &Call, no_route: NoRoute) -> Failure {
-    failure(table, call.dialect, call.model.as_deref(), no_route)
+    match (no_route, &call.model) {
+        (NoRoute::Nobody, Some(model)) => Failure::UnknownModel(named(call, model)),
+        (no_route, model) => failure(table, call.dialect, model.as_deref(), no_route),
+    }
 }
 
 /// Says why a request for this model in this dialect has no backend.
@@ -126,6 +129,14 @@ pub(crate) fn failure(table: &Table, dialect: Dialect, model: Option<&str>, no_r
             let id = table.backends.iter().find(|backend| backend.is_new()).map(|b| b.config.id.clone());
             Failure::Down { id: id.unwrap_or_default(), why: Some("it has not answered yet".to_owned()) }
         }
+    }
+}
+
+/// Names a model as the caller did; without the quotation marks at both ends.
+fn named(call: &Call, model: &str) -> String {
+    match &call.alias {
+        Some(alias) => format!("{}', an alias of '{}", shorten(alias), shorten(model)),
+        None => shorten(model),
     }
 }
 

@@ -12,6 +12,7 @@ use crate::profile::{Api, Names, Speaks, Text};
 use crate::status::ModelInfo;
 
 mod list;
+pub(crate) mod memory;
 pub(crate) mod ollama;
 pub(crate) mod openai;
 mod probe;
@@ -80,6 +81,8 @@ pub(crate) enum ProbeError {
     Status { path: Text, status: StatusCode },
     #[error("{path} was answered, but not as {server} does")]
     Strange { path: Text, server: Text },
+    #[error("{0} was answered with more than any list of models has")]
+    TooMuch(Text),
     #[error("still loading its model")]
     Loading,
     #[error("unauthorised: {path} was answered with status {}; {step}", .status.as_u16())]
@@ -94,9 +97,11 @@ impl ProbeError {
             Self::Connect(_) => Fault::Unreachable,
             Self::Loading => Fault::Loading,
             Self::Unauthorised { .. } | Self::NoSecret(_) => Fault::Unauthorised,
-            Self::Silent { .. } | Self::Broken(_) | Self::Status { .. } | Self::Strange { .. } => {
-                Fault::Misbehaves
-            }
+            Self::Silent { .. }
+            | Self::Broken(_)
+            | Self::Status { .. }
+            | Self::Strange { .. }
+            | Self::TooMuch(_) => Fault::Misbehaves,
         }
     }
 

@@ -5,17 +5,17 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::{AUTHORIZATION, HOST};
 use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode};
+use http_body::Body;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::conn::Conn;
 use crate::dialect::ProbeError;
 use crate::doubt::Doubt;
-use crate::kept::collect;
 use crate::profile::Text;
 use crate::upload::{Upload, UploadWatch, Upstate};
 use crate::upstream::Upstream;
@@ -137,11 +137,62 @@ async fn get_on(
                 }
             })?;
         let (head, body) = response.into_parts();
-        let body = collect(&mut conn, body, LARGEST).await.ok_or_else(|| ProbeError::Broken(path.clone()))?;
+        let body = document(&mut conn, body).await.map_err(|error| match error {
+            CollectError::Broke => ProbeError::Broken(path.clone()),
+            CollectError::TooMuch => ProbeError::TooMuch(path.clone()),
+        })?;
         Ok((head.status, body))
     };
     let answer = tokio::time::timeout(limits.answer, answer).await.unwrap_or(Err(silent()))?;
     // Whether there are too many is for the sweep to see.
     upstream.pool.put(conn, usize::MAX);
     Ok(answer)
+}
+
+/// Why a body could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CollectError {
+    Broke,
+    /// It is larger than it may be, or would be once it is taken apart.
+    TooMuch,
+}
+
+/// Reads a whole body of at most `limit` bytes.
+pub(crate) async fn collect(
+    conn: &mut Conn,
+    mut body: Incoming,
+    limit: usize,
+) -> Result<Bytes, CollectError> {
+    let mut all = BytesMut::new();
+    loop {
+        let frame = poll_fn(|cx| conn.poll_while(cx, |cx| pin!(&mut body).poll_frame(cx))).await;
+        match frame {
+            Some(Ok(frame)) => {
+                let Ok(data) = frame.into_data() else { continue };
+                if all.len() + data.len() > limit {
+                    return Err(CollectError::TooMuch);
+                }
+                all.extend_from_slice(&data);
+            }
+            Some(Err(_)) => return Err(CollectError::Broke),
+            None => return Ok(all.freeze()),
+        }
+    }
+}
+
+/// Reads a small JSON document, such as a list of models.
+pub(crate) async fn document(conn: &mut Conn, body: Incoming) -> Result<Bytes, CollectError> {
+    let text = collect(conn, body, LARGEST).await?;
+    if is_small(&text) { Ok(text) } else { Err(CollectError::TooMuch) }
+}
+
+/// Tells whether a JSON text stays small when it is taken apart: eight bytes `{"a":0},` become an object of half a
+/// kilobyte, and a backend could so make a gigabyte of a few megabytes.
+fn is_small(text: &[u8]) -> bool {
+    // A list of a thousand models, each with all its details, has a few thousand.
+    const MOST_OBJECTS: usize = 30_000;
+    const MOST_VALUES: usize = 400_000;
+    // Those within strings count, too: it is a bound.
+    memchr::memchr_iter(b'{', text).count() <= MOST_OBJECTS
+        && memchr::memchr2_iter(b',', b'[', text).count() <= MOST_VALUES
 }

@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tokio::time::Instant;
 
 use crate::affinity::{Affinity, Recall, Trail};
+use crate::alias::Meaning;
 use crate::backend::Backend;
 use crate::broker::Ingress;
 use crate::config::BackendConfig;
@@ -20,7 +21,7 @@ use crate::load::Tick;
 use crate::path::{Dialect, Endpoint};
 use crate::profile::Side;
 use crate::route::{Candidate, Choice, Draw, NoRoute, Spread, Standing, obstacle, pick};
-use crate::table::{Resolved, Table, Wanted};
+use crate::table::{Table, Wanted};
 
 /// A request that might be sent.
 #[derive(Clone, Debug, Default)]
@@ -57,6 +58,8 @@ pub struct Explanation {
 pub enum ResolvedBy {
     /// As a model's name.
     Exact,
+    /// As a name that the user has given a model.
+    Alias,
     /// As a name `<connection>/<model>`, or with a connection named in the header.
     Pinned,
 }
@@ -132,10 +135,11 @@ impl Verdict {
 }
 
 impl ResolvedBy {
-    /// The name in documents: `exact`, `pinned`.
+    /// The name in documents: `exact`, `alias`, `pinned`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Exact => "exact",
+            Self::Alias => "alias",
             Self::Pinned => "pinned",
         }
     }
@@ -234,6 +238,7 @@ pub(crate) fn explain(table: &Table, query: &Query, chance: &Chance<'_>) -> Expl
         connection: chosen.map(|chosen| table.backends[chosen].config.id.clone()),
         model: name.map(|served| served.name.text.to_string()),
         resolved_by: query.model.as_ref().filter(|_| model.is_some()).map(|_| match pin {
+            _ if asked.is_alias => ResolvedBy::Alias,
             Some(_) => ResolvedBy::Pinned,
             None => ResolvedBy::Exact,
         }),
@@ -248,19 +253,19 @@ struct Asked<'a> {
     dialect: Dialect,
     pin: Option<&'a str>,
     model: Option<&'a str>,
+    is_alias: bool,
 }
 
 impl<'a> Asked<'a> {
-    fn new(table: &Table, query: &'a Query) -> Self {
+    fn new(table: &'a Table, query: &'a Query) -> Self {
         let dialect = Dialect::of(&query.path);
         let pin = query.connection.as_deref();
         // What manages models goes by the path alone: the body may name one that is not there yet.
         let manages = Endpoint::of(&Method::POST, &query.path) == Endpoint::Management;
         let name = query.model.as_deref().filter(|name| !manages && !name.is_empty());
-        match name.map(|name| table.resolve(name, pin)) {
-            Some(Resolved::Pinned { id, model }) => Self { dialect, pin: Some(id), model: Some(model) },
-            Some(Resolved::Exact(model)) => Self { dialect, pin, model: Some(model) },
-            None => Self { dialect, pin, model: None },
+        match name.map(|name| Meaning::of(table, name, pin)) {
+            Some(Meaning { pin, model, is_alias }) => Self { dialect, pin, model: Some(model), is_alias },
+            None => Self { dialect, pin, model: None, is_alias: false },
         }
     }
 }

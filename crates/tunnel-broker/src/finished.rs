@@ -78,11 +78,19 @@ pub struct Finished {
     pub bytes_in: u64,
     /// Bytes of the answer's body that were passed on.
     pub bytes_out: u64,
-    /// Tokens of the prompt, where the server says.
+    /// Tokens of the prompt, where the server says. What it had in its cache is among them.
     pub prompt_tokens: Option<u64>,
+    /// Those of them that the server had in its cache, where it says.
+    pub cached_tokens: Option<u64>,
     /// Tokens of the answer: as the server says, else the chunks of a stream.
     pub completion_tokens: Option<u64>,
     /// Speed of the answer: over the time that the server says, else from the first chunk of a stream to its end,
     /// else over the whole duration.
     pub tokens_per_s: Option<f64>,
+    /// How long the tokens of the answer took: the time that [`Self::tokens_per_s`] is over.
+    pub generation_time: Option<Duration>,
+    /// How long the server read the prompt, where it says.
+    pub prompt_time: Option<Duration>,
+    /// How long the server loaded the model for this request, where it says.
+    pub load_time: Option<Duration>,
 }

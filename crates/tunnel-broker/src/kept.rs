@@ -1,15 +1,13 @@
 //! An answer that is put aside while another backend is asked.
 
-use std::future::poll_fn;
-use std::pin::pin;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::response::Parts;
-use http_body::Body;
 use hyper::body::Incoming;
 
 use crate::conn::Conn;
+use crate::exchange::collect;
 use crate::table::Route;
 
 /// A backend's refusal as a whole: if no other does better the caller gets it as it is.
@@ -27,24 +25,5 @@ const READ_LIMIT: Duration = Duration::from_secs(2);
 
 /// Reads the body of an answer that is put aside. None when it does not end in time, or is too long.
 pub(crate) async fn read(conn: &mut Conn, body: Incoming) -> Option<Bytes> {
-    tokio::time::timeout(READ_LIMIT, collect(conn, body, LONGEST)).await.ok()?
-}
-
-/// Reads a whole body. None when it breaks off or has more than `limit` bytes.
-pub(crate) async fn collect(conn: &mut Conn, mut body: Incoming, limit: usize) -> Option<Bytes> {
-    let mut all = BytesMut::new();
-    loop {
-        let frame = poll_fn(|cx| conn.poll_while(cx, |cx| pin!(&mut body).poll_frame(cx))).await;
-        match frame {
-            Some(Ok(frame)) => {
-                let Ok(data) = frame.into_data() else { continue };
-                if all.len() + data.len() > limit {
-                    return None;
-                }
-                all.extend_from_slice(&data);
-            }
-            Some(Err(_)) => return None,
-            None => return Some(all.freeze()),
-        }
-    }
+    tokio::time::timeout(READ_LIMIT, collect(conn, body, LONGEST)).await.ok()?.ok()
 }

@@ -30,6 +30,7 @@
 
 mod admission;
 mod affinity;
+mod alias;
 mod attempt;
 mod backend;
 mod body;
@@ -61,8 +62,10 @@ mod listing;
 mod load;
 mod loading;
 mod media;
+mod memory;
 mod meter;
 mod metrics;
+mod offer;
 mod origin;
 mod outcomes;
 mod pass;
@@ -91,6 +94,7 @@ mod upstream;
 mod usage;
 mod wait;
 
+pub use alias::Aliases;
 pub use body::{Body, BodyError, BoxError};
 pub use broker::{Broker, Ingress};
 pub use class::EndpointClass;
@@ -99,6 +103,7 @@ pub use credential::{Credential, InvalidSecret};
 pub use error::FailureCode;
 pub use explain::{Considered, Explanation, Query, Refusal, ResolvedBy, Verdict};
 pub use finished::{CallerLabel, Finished, Outcome};
+pub use memory::{KeepAlive, KeptWarm, LoadOrder, MoveError, Moved, WarmState};
 pub use metrics::{
     ConnectionMetrics, LastFailure, MetricsSnapshot, ModelMetrics, Percentiles, Rates, Totals,
 };
@@ -109,6 +114,8 @@ pub use profile::{
 };
 pub use rule::{PathRule, PathRuleError};
 pub use scope::CallerScope;
-pub use status::{BackendState, BackendStatus, BreakerState, Health, ModelInfo, OfferedModel};
+pub use status::{
+    AliasStatus, BackendState, BackendStatus, BreakerState, Health, ModelInfo, OfferedModel,
+};
 pub use tally::Tally;
 pub use track::{RequestState, RunningRequest};

@@ -1,16 +1,19 @@
 //! Lists that are put together from what all backends have.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderValue, Method, Response, StatusCode};
 use serde_json::{Value, json};
 
+use crate::alias::{Alias, Meaning};
 use crate::backend::Backend;
 use crate::body::Body;
 use crate::call::Call;
+use crate::catalog::ModelName;
 use crate::decide::explain;
-use crate::dialect::{ollama, openai};
+use crate::dialect::{Listed, ollama, openai};
 use crate::error::{Failure, json as answer};
 use crate::pass::{refuse, sign};
 use crate::path::Endpoint;
@@ -81,7 +84,7 @@ async fn content(shared: &Shared, call: &Call, endpoint: &Endpoint<'_>) -> Resul
         entries
     };
     match endpoint {
-        Endpoint::Tags => Ok(models(open(tags(&up), ollama::name_of))),
+        Endpoint::Tags => Ok(models(open(tags(&table, &up), ollama::name_of))),
         Endpoint::Running => Ok(models(open(running(&up), ollama::name_of))),
         Endpoint::Version => {
             let version = up.iter().find_map(|backend| backend.report.version.as_deref());
@@ -96,7 +99,10 @@ async fn content(shared: &Shared, call: &Call, endpoint: &Endpoint<'_>) -> Resul
             Ok((openai::JSON, line(&object)))
         }
         Endpoint::Root | Endpoint::Models | Endpoint::Management | Endpoint::Named | Endpoint::Unnamed => {
-            let data: Vec<Value> = open(objects(&up).into_iter().map(|(_, object)| object).collect(), id_of);
+            let named = objects(&up).into_iter().map(|(_, object)| object);
+            let aliased =
+                table.settings.aliases.iter().filter_map(|alias| aliased_object(&table, &up, alias));
+            let data: Vec<Value> = open(named.chain(aliased).collect(), id_of);
             // Ollama's order of members; serde_json sorts them.
             let list = format!("{{\"object\":\"list\",\"data\":{}}}\n", Value::from(data));
             Ok((openai::JSON, list.into_bytes()))
@@ -124,8 +130,9 @@ fn models(entries: Vec<Value>) -> Content {
     (ollama::JSON, json!({ "models": entries }).to_string().into_bytes())
 }
 
-/// Returns Ollama's entries for the models of all backends; of the same name that of the first backend.
-fn tags(up: &[&Backend]) -> Vec<Value> {
+/// Returns Ollama's entries for the models of all backends, then for aliases of them; of the same name that of the
+/// first backend.
+fn tags(table: &Table, up: &[&Backend]) -> Vec<Value> {
     let mut seen = HashSet::new();
     let offered = up.iter().flat_map(|backend| {
         let listed = backend.report.listing.iter().flat_map(|listing| &listing.models);
@@ -133,7 +140,13 @@ fn tags(up: &[&Backend]) -> Vec<Value> {
             .filter(|model| model.api == Api::Ollama && backend.offers(&model.name))
             .map(|model| (model.name.clone(), model.entry.clone()))
     });
-    offered.filter(|(name, _)| seen.insert(name.clone())).map(|(_, entry)| entry).collect()
+    let named = offered.filter(|(name, _)| seen.insert(name.clone())).map(|(_, entry)| entry);
+    let aliased = table.settings.aliases.iter().filter_map(|alias| {
+        let (at, name) = meant(table, up, alias)?;
+        let listed = listed(up[at], &name.text).filter(|model| model.api == Api::Ollama)?;
+        Some(renamed(listed.entry.clone(), &["name", "model"], &alias.name))
+    });
+    named.chain(aliased).collect()
 }
 
 fn running(up: &[&Backend]) -> Vec<Value> {
@@ -150,17 +163,10 @@ fn objects(up: &[&Backend]) -> Vec<(usize, Value)> {
     let mut seen = HashSet::new();
     let mut objects = Vec::new();
     for (at, backend) in up.iter().enumerate() {
-        let listed = || backend.report.listing.iter().flat_map(|listing| &listing.models);
         for info in backend.models() {
-            if !seen.insert(info.name.clone()) {
-                continue;
+            if seen.insert(info.name.clone()) {
+                objects.push((at, object(backend, &info.name)));
             }
-            let names = backend.names();
-            let object = match listed().find(|model| model.is_called(names, &info.name)) {
-                Some(model) => model.as_openai(&backend.config.id),
-                None => openai::declared(&info.name, &backend.config.id),
-            };
-            objects.push((at, object));
         }
     }
     objects
@@ -182,7 +188,55 @@ fn described(table: &Table, up: &[&Backend], id: &str) -> Option<Value> {
             .map(|(_, object)| object)
             .find(|object| object.get("id").and_then(Value::as_str) == Some(name))
     };
-    of(id, None).or_else(|| crate::catalog::split_pin(id).and_then(|(pin, model)| of(model, Some(pin))))
+    of(id, None).or_else(|| {
+        let Meaning { pin, model, is_alias } = Meaning::of(table, id, None);
+        let object = of(model, pin)?;
+        // Under an alias it is described as it is listed.
+        Some(if is_alias { renamed(object, &["id"], id) } else { object })
+    })
+}
+
+/// Finds what an alias means among the backends that are up: the index of one, and the model's name. None where a model
+/// is really called so.
+fn meant<'a>(table: &'a Table, up: &[&Backend], alias: &Alias) -> Option<(usize, &'a Arc<ModelName>)> {
+    if table.catalog.knows(&alias.name) {
+        return None;
+    }
+    let Meaning { pin, model, .. } = Meaning::of_alias(table, alias, None)?;
+    let mut usable = table.catalog.find(model).iter().filter_map(|served| {
+        let id = &table.backends[served.backend].config.id;
+        let at = up.iter().position(|up| up.config.id == *id)?;
+        pin.is_none_or(|pin| pin == id).then_some((at, &served.name))
+    });
+    usable.next()
+}
+
+fn aliased_object(table: &Table, up: &[&Backend], alias: &Alias) -> Option<Value> {
+    let (at, name) = meant(table, up, alias)?;
+    Some(renamed(object(up[at], &name.text), &["id"], &alias.name))
+}
+
+/// Gives an entry of a list another name.
+fn renamed(mut entry: Value, members: &[&str], name: &str) -> Value {
+    if let Some(entry) = entry.as_object_mut() {
+        entry.extend(members.iter().map(|member| ((*member).to_owned(), Value::from(name))));
+    }
+    entry
+}
+
+/// Finds what a backend lists for a model of the catalogue.
+fn listed<'a>(backend: &'a Backend, name: &str) -> Option<&'a Listed> {
+    let mut listed = backend.report.listing.iter().flat_map(|listing| &listing.models);
+    let names = backend.names();
+    listed.find(|model| model.is_called(names, name))
+}
+
+/// Describes one model of a backend as OpenAI does.
+fn object(backend: &Backend, name: &str) -> Value {
+    match listed(backend, name) {
+        Some(model) => model.as_openai(&backend.config.id),
+        None => openai::declared(name, &backend.config.id),
+    }
 }
 
 fn line(object: &Value) -> Vec<u8> {

@@ -262,6 +262,7 @@ impl Meter {
         let first_chunk = self.reading.as_ref().and_then(|reading| reading.first_chunk);
         let duration = now.saturating_duration_since(self.track.started);
         let today = SystemTime::now();
+        let pace = Pace::of(&usage, first_chunk.map(|at| now.saturating_duration_since(at)), duration);
         let placed = self.track.placed();
         Some(Finished {
             request_id: self.track.request_id.clone(),
@@ -280,8 +281,12 @@ impl Meter {
             bytes_in: self.track.bytes_in.load(Ordering::Relaxed),
             bytes_out: self.track.bytes_out.load(Ordering::Relaxed),
             prompt_tokens: usage.prompt,
+            cached_tokens: usage.cached,
             completion_tokens: usage.completion,
-            tokens_per_s: speed(&usage, first_chunk.map(|at| now.saturating_duration_since(at)), duration),
+            tokens_per_s: pace.map(Pace::tokens_per_s),
+            generation_time: pace.map(|pace| pace.took),
+            prompt_time: usage.prompting,
+            load_time: usage.loading,
         })
     }
 }
@@ -303,14 +308,28 @@ impl fmt::Debug for Meter {
     }
 }
 
-/// Returns tokens of the answer a second. `streamed`: from the first chunk to the end.
-fn speed(usage: &Usage, streamed: Option<Duration>, duration: Duration) -> Option<f64> {
-    let tokens = usage.completion.filter(|n| *n > 0)? as f64;
-    let (tokens, took) = match (usage.generating, streamed) {
-        (Some(generating), _) => (tokens, generating),
-        // The first one was there when the time began.
-        (None, Some(streamed)) if tokens > 1.0 => (tokens - 1.0, streamed),
-        (None, _) => (tokens, duration),
-    };
-    (!took.is_zero()).then(|| tokens / took.as_secs_f64())
+/// How fast the tokens of an answer came.
+#[derive(Clone, Copy)]
+struct Pace {
+    tokens: f64,
+    /// Never zero.
+    took: Duration,
+}
+
+impl Pace {
+    /// `streamed`: from the first chunk to the end.
+    fn of(usage: &Usage, streamed: Option<Duration>, duration: Duration) -> Option<Self> {
+        let tokens = usage.completion.filter(|n| *n > 0)? as f64;
+        let (tokens, took) = match (usage.generating, streamed) {
+            (Some(generating), _) => (tokens, generating),
+            // The first one was there when the time began.
+            (None, Some(streamed)) if tokens > 1.0 => (tokens - 1.0, streamed),
+            (None, _) => (tokens, duration),
+        };
+        (!took.is_zero()).then_some(Self { tokens, took })
+    }
+
+    fn tokens_per_s(self) -> f64 {
+        self.tokens / self.took.as_secs_f64()
+    }
 }

@@ -185,6 +185,10 @@ pub struct ModelCall {
     pub path: Text,
     /// JSON in which `{model}` stands for the model's name and `{keep_alive}` for how long it is to stay in memory.
     pub body: Text,
+    /// Whether a good answer comes when it is done. If not, it has only begun, and the list of models tells the end.
+    pub answers_when_done: bool,
+    /// JSON pointer to what a model's entry in the list must have for this to be possible. None: it always is.
+    pub needs: Option<Text>,
 }
 
 /// What the names of models mean to a server.
@@ -256,6 +260,17 @@ impl ModelCall {
         // The model last: its name is data, and may hold anything.
         let body = self.body.replace("{keep_alive}", &keep_alive.to_string());
         body.replace("{model}", &Value::from(model).to_string())
+    }
+}
+
+/// A call to llama.cpp's router, which lists how each model stands; a server with one model does not know it.
+pub(crate) const fn router_call(path: &'static str) -> ModelCall {
+    ModelCall {
+        method: Method::POST,
+        path: Text::Borrowed(path),
+        body: Text::Borrowed(r#"{"model":{model}}"#),
+        answers_when_done: false,
+        needs: Some(Text::Borrowed("/status/value")),
     }
 }
 

@@ -15,6 +15,7 @@ use crate::backend::Backend;
 use crate::books::Books;
 use crate::budget::Budget;
 use crate::config::BrokerConfig;
+use crate::memory::{self, KeptWarm};
 use crate::prober::Prober;
 use crate::queue::Queue;
 use crate::status::BackendStatus;
@@ -29,6 +30,8 @@ pub(crate) struct Shared {
     /// What the table is built from; held while a new one is built, so that none is lost.
     source: Mutex<Source>,
     pub(crate) status: watch::Sender<Arc<Vec<BackendStatus>>>,
+    /// The models that are kept in memory. Written by their keeper only.
+    pub(crate) kept_warm: watch::Sender<Arc<Vec<KeptWarm>>>,
     pub(crate) books: Arc<Books>,
     /// What may be spent on asking another backend after one has failed.
     pub(crate) budget: Budget,
@@ -47,7 +50,7 @@ struct Source {
 }
 
 /// Longest wait for an answer about what backends have, before what is known must do.
-const REFRESH_WAIT: Duration = Duration::from_secs(1);
+pub(crate) const REFRESH_WAIT: Duration = Duration::from_secs(1);
 
 impl Shared {
     pub(crate) fn start(
@@ -61,6 +64,7 @@ impl Shared {
             table: ArcSwap::from_pointee(table),
             source: Mutex::new(source),
             status: watch::Sender::new(Arc::new(Vec::new())),
+            kept_warm: watch::Sender::new(Arc::new(Vec::new())),
             books: Arc::new(Books::new()),
             budget: Budget::new(Instant::now()),
             queue: Arc::default(),
@@ -69,6 +73,8 @@ impl Shared {
             shutdown,
         });
         shared.reconfigure(config);
+        let keeper = memory::keep(Arc::clone(&shared), shared.shutdown.clone());
+        shared.tracker.spawn(keeper.instrument(tracing::debug_span!("keeper")));
         shared
     }
 

@@ -116,7 +116,7 @@ pub enum BreakerState {
 /// A model by its name, over all backends that are up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OfferedModel {
-    /// The name as the backends list it.
+    /// The name as the backends list it; of an alias its own.
     pub name: String,
     /// The ids of the backends that have it, in the order of the configuration.
     pub connections: Vec<String>,
@@ -124,6 +124,23 @@ pub struct OfferedModel {
     pub loaded: bool,
     /// Its size on disk, as the first backend that knows says.
     pub size_bytes: Option<u64>,
+    /// The model's own name, where this is an alias.
+    pub alias_of: Option<String>,
+    /// Whether it is among those that are kept in memory.
+    pub kept_warm: bool,
+}
+
+/// An alias of the configuration, and how it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AliasStatus {
+    /// The name.
+    pub name: String,
+    /// What it stands for, as configured.
+    pub target: String,
+    /// Whether a backend that is up has its model.
+    pub available: bool,
+    /// Whether a model is really called so, which then is meant.
+    pub shadowed: bool,
 }
 
 /// One model of one backend.

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use crate::affinity::Recall;
 use crate::backend::Backend;
 use crate::broker::Ingress;
-use crate::catalog::{Catalog, ModelName, Served, split_pin};
+use crate::catalog::{Catalog, ModelName, Served};
 use crate::config::BrokerConfig;
 use crate::path::Dialect;
 use crate::route::{Candidate, Choice, NoRoute, Rules, Spread, Standing, order, pick};
@@ -42,15 +42,6 @@ pub(crate) struct Route {
     pub(crate) model: Option<Arc<ModelName>>,
 }
 
-/// What a name of a model means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Resolved<'a> {
-    /// The model of this name, wherever it is.
-    Exact(&'a str),
-    /// A model on one connection.
-    Pinned { id: &'a str, model: &'a str },
-}
-
 impl Table {
     /// Builds the table. `upstreams` are those of the enabled backends, in their order.
     pub(crate) fn new(settings: Arc<BrokerConfig>, upstreams: &[Arc<Upstream>]) -> Self {
@@ -70,19 +61,6 @@ impl Table {
 
     pub(crate) fn backend(&self, id: &str) -> Option<&Arc<Backend>> {
         self.backends.iter().find(|backend| backend.config.id == id)
-    }
-
-    /// Says what a caller means by a name; `pin` is the connection that it names elsewhere.
-    pub(crate) fn resolve<'a>(&self, name: &'a str, pin: Option<&str>) -> Resolved<'a> {
-        // A model whose whole name is known is meant as it stands: names may have slashes.
-        if self.catalog.find(name).is_empty() {
-            // Here is the place of what is neither a model's name nor a pin: an alias.
-            let fits = |id: &str| self.backend(id).is_some() && pin.is_none_or(|pin| pin == id);
-            if let Some((id, model)) = split_pin(name).filter(|(id, _)| fits(id)) {
-                return Resolved::Pinned { id, model };
-            }
-        }
-        Resolved::Exact(name)
     }
 
     /// Finds the backend for a request. Allocates nothing.

@@ -22,8 +22,14 @@ pub(crate) struct Usage {
     pub(crate) prompt: Option<u64>,
     /// As the server says; where it says nothing, the chunks of a stream.
     pub(crate) completion: Option<u64>,
+    /// Those tokens of the prompt that the server had in its cache, as it says.
+    pub(crate) cached: Option<u64>,
     /// How long the server says that it generated.
     pub(crate) generating: Option<Duration>,
+    /// How long the server says that it read the prompt.
+    pub(crate) prompting: Option<Duration>,
+    /// How long the server says that it loaded the model.
+    pub(crate) loading: Option<Duration>,
 }
 
 /// Follows one answer.
@@ -70,7 +76,16 @@ enum Line {
 struct Document {
     /// Bytes to come, where the length is known.
     left: Option<u64>,
+    head: Head,
     tail: Tail,
+}
+
+/// The first bytes of a document: llama.cpp's embeddings have their figures there, before megabytes of numbers.
+#[derive(Debug, Default)]
+struct Head {
+    bytes: Vec<u8>,
+    /// What it says, once it is complete.
+    report: Option<Report>,
 }
 
 impl UsageScan {
@@ -80,7 +95,9 @@ impl UsageScan {
             Media::Events | Media::Lines => {
                 Form::Stream(Lines { media, rest: Tail::default(), begun: None, counts: true })
             }
-            Media::Document => Form::Document(Document { left: length, tail: Tail::default() }),
+            Media::Document => {
+                Form::Document(Document { left: length, head: Head::default(), tail: Tail::default() })
+            }
         };
         Self { form, report: Report::default(), chunks: 0, over: false, failed: false }
     }
@@ -113,6 +130,9 @@ impl UsageScan {
         match &mut self.form {
             Form::Document(document) if complete || document.left == Some(0) => {
                 self.report.read(document.tail.get());
+                if let Some(head) = document.head.report.filter(|_| !self.report.has_tokens()) {
+                    self.report = head;
+                }
             }
             Form::Stream(lines) if complete && lines.rest.len() > 0 => self.end_line(b""),
             Form::Document(_) | Form::Stream(_) => {}
@@ -121,7 +141,10 @@ impl UsageScan {
         Usage {
             prompt: self.report.prompt(),
             completion: self.report.completion().or(counted),
+            cached: self.report.cached(),
             generating: self.report.generating(),
+            prompting: self.report.prompting(),
+            loading: self.report.loading(),
         }
     }
 
@@ -239,10 +262,11 @@ fn is_one_of_many(line: &[u8]) -> bool {
     line.strip_suffix(b"\r").unwrap_or(line).ends_with(b"\"done\":false}")
 }
 
-/// Tells whether a chunk carries no text: the first one of OpenAI's, which only names the role, and the last one, which
-/// only has the figures.
+/// Tells whether a chunk carries no text: the first one of OpenAI's, which only names the role, the last one of its
+/// completions, and the one that only has the figures.
 fn says_nothing(line: &[u8]) -> bool {
     memchr::memmem::find(line, b"\"content\":\"\"").is_some()
+        || memchr::memmem::find(line, b"\"text\":\"\"").is_some()
         || memchr::memmem::find(line, b"\"choices\":[]").is_some()
 }
 
@@ -255,8 +279,36 @@ fn only_ends(line: &[u8]) -> bool {
     line[..line.len() - n - 1].ends_with(b"\"finish_reason\":")
 }
 
+impl Head {
+    const LENGTH: usize = 512;
+
+    fn push(&mut self, data: &[u8]) {
+        if self.report.is_some() {
+            return;
+        }
+        let missing = Self::LENGTH - self.bytes.len();
+        if self.bytes.is_empty() && data.len() >= missing {
+            self.report = Some(Self::read(&data[..missing]));
+            return;
+        }
+        self.bytes.extend_from_slice(&data[..missing.min(data.len())]);
+        if self.bytes.len() == Self::LENGTH {
+            self.report = Some(Self::read(&self.bytes));
+        }
+    }
+
+    fn read(head: &[u8]) -> Report {
+        let mut report = Report::default();
+        // Not beyond the last member that is there as a whole: half a number is another number.
+        let end = head.iter().rposition(|b| matches!(b, b',' | b'}')).unwrap_or(0);
+        report.read(&head[..end]);
+        report
+    }
+}
+
 impl Document {
     fn pass(&mut self, data: &[u8], report: &mut Report) {
+        self.head.push(data);
         if let Some(left) = &mut self.left {
             *left = left.saturating_sub(data.len() as u64);
             if *left >= Tail::SHOWN as u64 {

@@ -11,15 +11,17 @@ use std::time::Duration;
 use jiff::civil::Date;
 use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder, StatusCode};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use tunnel_api::config_api::ConfigAnswer;
 use tunnel_api::connection::ConnectionTest;
 use tunnel_api::credential::{StoredCredential, StoredCredentials};
 use tunnel_api::explain::{ExplainRequest, Explanation};
 use tunnel_api::{
-    AuthStatus, Connections, Detected, Devices, Diagnosis, ErrorBody, Events, Health, Key, KeyRequest, Keys,
-    LoginBegun, LoginFlow, LoginStatus, Metrics, Models, NewKey, Requests, Status, TunnelAnswer, Usage,
-    UsageBy, VERSION_HEADER, Version, Warnings,
+    AliasOrder, AuthStatus, Connections, Detected, Devices, Diagnosis, ErrorBody, Events, Health, Key,
+    KeyRequest, Keys, LoginBegun, LoginFlow, LoginStatus, Metrics, ModelMoves, ModelOrder, Models, NewKey,
+    Requests, Status, TunnelAnswer, Usage, UsageBy, VERSION_HEADER, Version, Warnings,
 };
 
 pub use self::config::VersionedConfig;
@@ -33,6 +35,8 @@ const CHANGE: Duration = Duration::from_secs(30);
 const PROBE: Duration = Duration::from_secs(310);
 /// Longest wait for what the daemon asks the relay once, which it waits 30 s for.
 const RELAY: Duration = Duration::from_secs(40);
+/// Longest wait for a model server to load a model. The daemon watches the clock, by `firstByteTimeout`.
+const LOAD: Duration = Duration::from_secs(24 * 3600);
 /// Longest wait for a TCP connection; all doors are on this machine.
 const CONNECT: Duration = Duration::from_secs(3);
 /// Longest answer that is read, in bytes: a status with thousands of models is far below.
@@ -189,6 +193,37 @@ impl Client {
         self.send(Method::POST, "/api/explain", Some(&given.collect()), ANSWER).await
     }
 
+    /// Has a model loaded, and waits until it is in memory: `POST /api/models/load`.
+    pub async fn load_model(&self, order: &ModelOrder) -> Result<ModelMoves, Error> {
+        self.send(Method::POST, "/api/models/load", Some(&object(order)), LOAD).await
+    }
+
+    /// Has a model taken out of memory: `POST /api/models/unload`.
+    pub async fn unload_model(&self, order: &ModelOrder) -> Result<ModelMoves, Error> {
+        self.send(Method::POST, "/api/models/unload", Some(&object(order)), LOAD).await
+    }
+
+    /// Gives a model a name of the user's own: `PUT /api/models/aliases/{name}`.
+    pub async fn set_alias(&self, name: &str, order: &AliasOrder) -> Result<ConfigAnswer, Error> {
+        let path = format!("/api/models/aliases/{}", segment(name));
+        self.send(Method::PUT, &path, Some(&object(order)), CHANGE).await
+    }
+
+    /// Forgets such a name: `DELETE /api/models/aliases/{name}`.
+    pub async fn remove_alias(&self, name: &str) -> Result<ConfigAnswer, Error> {
+        self.ask(Method::DELETE, &format!("/api/models/aliases/{}", segment(name)), CHANGE).await
+    }
+
+    /// Has a model kept in memory: `PUT /api/models/warm/{model}`.
+    pub async fn keep_warm(&self, model: &str) -> Result<ConfigAnswer, Error> {
+        self.ask(Method::PUT, &format!("/api/models/warm/{}", segment(model)), CHANGE).await
+    }
+
+    /// Has it no longer kept there: `DELETE /api/models/warm/{model}`.
+    pub async fn let_cool(&self, model: &str) -> Result<ConfigAnswer, Error> {
+        self.ask(Method::DELETE, &format!("/api/models/warm/{}", segment(model)), CHANGE).await
+    }
+
     /// Asks `GET /api/requests`.
     pub async fn requests(&self) -> Result<Requests, Error> {
         self.get("/api/requests").await
@@ -282,12 +317,7 @@ impl Client {
 
     /// Has the relay make a key for an app: `POST /api/keys`.
     pub async fn create_key(&self, request: &KeyRequest) -> Result<NewKey, Error> {
-        let body = match serde_json::to_value(request) {
-            Ok(Value::Object(body)) => body,
-            // Cannot happen: it is an object with plain fields.
-            Ok(_) | Err(_) => Map::new(),
-        };
-        self.send(Method::POST, "/api/keys", Some(&body), RELAY).await
+        self.send(Method::POST, "/api/keys", Some(&object(request)), RELAY).await
     }
 
     /// Has the relay take a key back: `DELETE /api/keys/{id}`.
@@ -508,6 +538,14 @@ impl Client {
 struct Answer {
     headers: HeaderMap,
     body: Vec<u8>,
+}
+
+/// Returns a body. Empty for what is no object, which none of them is.
+fn object(body: &impl Serialize) -> Map<String, Value> {
+    match serde_json::to_value(body) {
+        Ok(Value::Object(body)) => body,
+        Ok(_) | Err(_) => Map::new(),
+    }
 }
 
 /// Returns a text as one segment of a path, or one value of a query.

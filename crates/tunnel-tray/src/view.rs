@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
-use tunnel_api::connection::{CLOUD_ID, ConnectionKind, OLLAMA_ID};
+use tunnel_api::connection::{CLOUD_ID, OLLAMA_ID};
 use tunnel_api::tunnel::Target;
 use tunnel_api::{AuthStatus, Connection, Model, Severity, Status, TunnelState};
 

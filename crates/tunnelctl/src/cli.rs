@@ -101,7 +101,7 @@ pub(crate) enum Verb {
     /// Look after the connections to model servers
     #[command(subcommand)]
     Connections(ConnectionsVerb),
-    /// Show the models that the connections have
+    /// Look after the models that the connections have
     #[command(subcommand)]
     Models(ModelsVerb),
     /// Show which connection a request would go to, and why not to the others
@@ -373,6 +373,48 @@ pub(crate) enum CredentialVerb {
 pub(crate) enum ModelsVerb {
     /// Show all models, and which connections have them
     List,
+    /// Load a model into its server's memory, and wait until it is there
+    Load {
+        #[command(flatten)]
+        which: Which,
+        /// How long it stays after its last request: 30m, seconds, or -1 for ever; default: as the server does
+        #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+        keep_alive: Option<String>,
+    },
+    /// Take a model out of memory, wherever it is
+    Unload(Which),
+    /// Keep a model in memory: it is loaded at start, and again when it has left
+    Warm(Which),
+    /// Do not keep a model in memory any longer
+    Cool(Which),
+    /// Give a model a name of your own, for apps that insist on one
+    ///
+    /// Such as: tunnelctl models alias gpt-4o qwen3:8b
+    Alias {
+        /// The name that requests may use
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        name: String,
+        /// The model that it stands for: MODEL or ID/MODEL
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        target: String,
+    },
+    /// Forget a name of your own
+    Unalias {
+        /// The name
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        name: String,
+    },
+}
+
+/// A model, and where.
+#[derive(Debug, Args)]
+pub(crate) struct Which {
+    /// The model
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) model: String,
+    /// On this connection only
+    #[arg(long, value_name = "ID", value_parser = connection_id)]
+    pub(crate) on: Option<String>,
 }
 
 /// A request that might be sent.

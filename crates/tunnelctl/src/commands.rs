@@ -28,7 +28,7 @@ use tunnel_client::{Client, Door};
 
 #[cfg(test)]
 pub(crate) use self::shell::{completions, pages};
-use crate::cli::{Cli, ModelsVerb, Verb};
+use crate::cli::{Cli, Verb};
 use crate::output::Output;
 
 pub(crate) async fn run(cli: &Cli, output: &Output) -> anyhow::Result<u8> {
@@ -53,7 +53,7 @@ pub(crate) async fn run(cli: &Cli, output: &Output) -> anyhow::Result<u8> {
         Verb::Keys(verb) => keys::run(&client, verb, output).await,
         Verb::Connections(verb) => connections::run(&client, verb, output).await,
         Verb::Explain(request) => explain::explain(&client, &request.into(), output).await,
-        Verb::Models(ModelsVerb::List) => models::list(&client, output).await,
+        Verb::Models(verb) => models::run(&client, verb, output).await,
         Verb::Devices => devices::list(&client, output).await,
         Verb::Requests(verb) => requests::run(&client, verb, output).await,
         Verb::Usage { by, since, csv } => usage::show(&client, *by, since.as_deref(), *csv, output).await,

@@ -5,7 +5,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tunnel_broker::{Finished, Ingress, Outcome};
 
-use crate::store::{RecorderHandle, RequestRecord};
+use crate::store::{RecorderHandle, RequestRecord, Work};
 
 /// Records that wait to be carried over; the broker drops and counts what finds no room.
 pub(crate) const ROOM: usize = 1024;
@@ -47,5 +47,12 @@ fn record(request: Finished) -> RequestRecord {
         bytes_in: request.bytes_in,
         bytes_out: request.bytes_out,
         duration: request.duration,
+        work: Work {
+            cached_tokens: request.cached_tokens.unwrap_or(0),
+            first_token: request.time_to_first_token,
+            loading: request.load_time.unwrap_or_default(),
+            prompting: request.prompt_time.unwrap_or_default(),
+            generating: request.generation_time.unwrap_or_default(),
+        },
     }
 }

@@ -43,7 +43,7 @@ pub(crate) use key::StoredKey;
 pub(crate) use open::Found;
 pub(crate) use recorder::Recorder;
 pub(crate) use target::{BootId, StoredTarget, target_at_start};
-pub(crate) use usage::RequestRecord;
+pub(crate) use usage::{RequestRecord, Work};
 pub(crate) use warning::ActiveWarning;
 
 use event::Recent;

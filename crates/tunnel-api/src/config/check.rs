@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::section::Section;
-use super::{Alerts, Config, Fault, LanGateway, Queue, SCHEMA_KEY, connection, remote_paths, rule};
+use super::{Alerts, Config, Fault, LanGateway, Queue, SCHEMA_KEY, connection, models, remote_paths, rule};
 
 impl Config {
     /// Reads a configuration from the keys that are there; the others take their default.
@@ -105,6 +105,8 @@ impl Config {
                 rule::seconds("First byte timeout", 5, rule::NO_MAXIMUM),
             ),
             connections: connection::connections(&mut top),
+            aliases: models::aliases(&mut top),
+            keep_warm: models::kept_warm(&mut top),
             routing_policy: top.read("routingPolicy", default.routing_policy, rule::routing_policy),
             queue: queue(&mut top, default.queue),
             lan_gateway,
@@ -181,6 +183,7 @@ impl Config {
                 top.fault(&path, &rule);
             }
         }
+        models::check_together(self, top);
     }
 }
 

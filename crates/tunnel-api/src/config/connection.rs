@@ -181,7 +181,7 @@ fn url(value: &Value, kind: Option<ConnectionType>) -> Result<Url, Rejection> {
     }
 }
 
-fn model(value: &Value) -> Result<String, Rejection> {
+pub(super) fn model(value: &Value) -> Result<String, Rejection> {
     match value.as_str() {
         Some(model) if !model.trim().is_empty() && !model.contains(char::is_control) => {
             Ok(model.trim().to_owned())

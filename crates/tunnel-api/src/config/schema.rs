@@ -13,6 +13,8 @@ use serde_json::Value;
 use super::rule::NO_MAXIMUM;
 use super::{Config, SCHEMA_KEY};
 
+/// The name of a model: something in it, and no control characters.
+const MODEL: &str = r"^[^\x00-\x1F\x7F-\x9F]*[^\x00-\x1F\x7F-\x9F\s][^\x00-\x1F\x7F-\x9F]*$";
 /// Where the schema says it is from; nothing is fetched from there.
 const ID: &str = "https://app.cloudtolocalllm.online/schemas/tunnel_config.schema.json";
 
@@ -154,7 +156,12 @@ pub(super) fn credential(_: &mut SchemaGenerator) -> Schema {
 }
 
 pub(super) fn models(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "array", "items": { "type": "string", "pattern": r"^[^\x00-\x1F\x7F-\x9F]*\S" } })
+    json_schema!({ "type": "array", "items": { "type": "string", "pattern": MODEL } })
+}
+
+pub(super) fn aliases(_: &mut SchemaGenerator) -> Schema {
+    let model = json_schema!({ "type": "string", "pattern": MODEL });
+    json_schema!({ "type": "object", "additionalProperties": model })
 }
 
 pub(super) fn one() -> NonZeroU32 {

@@ -1,5 +1,7 @@
 //! Reading the keys of one JSON object, each on its own, collecting all faults.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 
 use super::fault::Fault;
@@ -70,6 +72,31 @@ impl<'a> Section<'a> {
             Some(other) => {
                 self.faults.push(Fault::of(&path, other, "must be a list"));
                 default
+            }
+        }
+    }
+
+    /// Reads an object whose keys are names, each with its value by the rule; faults name the entry, such as
+    /// `aliases.fast`.
+    pub(super) fn map<T>(
+        &mut self,
+        key: &'static str,
+        rule: impl Fn(&str, &Value) -> Result<T, Rejection>,
+    ) -> BTreeMap<String, T> {
+        let path = self.path_of(key);
+        match self.value(key) {
+            None => BTreeMap::new(),
+            Some(Value::Object(entries)) => {
+                let mut read = BTreeMap::new();
+                for (name, value) in entries {
+                    let value = self.judge(&format!("{path}.{name}"), value, |value| rule(name, value));
+                    read.extend(value.map(|value| (name.clone(), value)));
+                }
+                read
+            }
+            Some(other) => {
+                self.faults.push(Fault::of(&path, other, "must be an object"));
+                BTreeMap::new()
             }
         }
     }

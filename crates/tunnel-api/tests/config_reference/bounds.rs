@@ -180,6 +180,16 @@ fn patterns_of_the_schema_take_what_the_check_takes() {
 }
 
 #[test]
+fn aliases_and_their_models_are_judged_alike() {
+    let schema = Config::schema();
+    for target in
+        [json!("qwen3:8b"), json!("desk/llama3"), json!(""), json!("a\u{7}b"), json!(7), json!(null)]
+    {
+        compare(&schema, "aliases", &target, |key, target| json!({ key: { "gpt-4o": target } }));
+    }
+}
+
+#[test]
 fn keys_and_defaults_of_the_schema_are_those_of_the_types() {
     let schema = Config::schema();
     for (key, default) in Config::default().to_map() {

@@ -23,6 +23,10 @@ pub(crate) fn takes(schema: &Value, value: &Value) -> bool {
         "properties" => value.as_object().is_none_or(|keys| {
             keys.iter().all(|(key, value)| wanted.get(key).is_none_or(|schema| takes(schema, value)))
         }),
+        // Names that the schema does not know, each with a value as this says.
+        "additionalProperties" if wanted.is_object() => {
+            value.as_object().is_none_or(|keys| keys.values().all(|value| takes(wanted, value)))
+        }
         "additionalProperties" => {
             assert_eq!(wanted, false);
             let known = &schema["properties"];

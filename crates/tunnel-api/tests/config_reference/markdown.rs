@@ -85,6 +85,7 @@ fn kind(schema: &Value) -> String {
         "string" => "text",
         "array" if keys(&schema["items"]).is_some() => "list of objects",
         "array" => "list of texts",
+        "object" if keys(schema).is_none() => "object of texts",
         other => other,
     };
     let bounds = match (schema["minimum"].as_u64(), schema["maximum"].as_u64()) {

@@ -27,6 +27,10 @@ fn finished(connection: &str, model: &str, outcome: Outcome, took: Duration) -> 
         prompt_tokens: Some(10),
         completion_tokens: Some(120),
         tokens_per_s: None,
+        cached_tokens: None,
+        generation_time: None,
+        prompt_time: None,
+        load_time: None,
     }
 }
 

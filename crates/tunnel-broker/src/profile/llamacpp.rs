@@ -1,6 +1,6 @@
 use super::{
-    Cow, Duration, HealthCheck, Lists, Method, ModelCall, ModelList, Names, Profile, ROUTER_STATE, Side,
-    Speaks, Text, VersionCheck, openai_list,
+    Cow, Duration, HealthCheck, Lists, ModelList, Names, Profile, ROUTER_STATE, Side,
+    Speaks, Text, VersionCheck, openai_list, router_call,
 };
 
 /// llama.cpp's `llama-server`, with one model or as a router of several.
@@ -22,17 +22,8 @@ pub(crate) static PROFILE: Profile = {
         running: None,
         // 501 unless it was started with --metrics.
         metrics: Some(Text::Borrowed("/metrics")),
-        // The router's; a server with one model answers 404.
-        load: Some(ModelCall {
-            method: Method::POST,
-            path: Text::Borrowed("/models/load"),
-            body: Text::Borrowed(r#"{"model":{model}}"#),
-        }),
-        unload: Some(ModelCall {
-            method: Method::POST,
-            path: Text::Borrowed("/models/unload"),
-            body: Text::Borrowed(r#"{"model":{model}}"#),
-        }),
+        load: Some(router_call("/models/load")),
+        unload: Some(router_call("/models/unload")),
         names: Names::EXACT,
         own_path: Some(Text::Borrowed("/v1")),
         start_step: Text::Borrowed(

@@ -25,12 +25,16 @@ pub(crate) static PROFILE: Profile = {
             method: Method::POST,
             path: Text::Borrowed("/api/v1/models/load"),
             body: Text::Borrowed(r#"{"model":{model}}"#),
+            answers_when_done: false,
+            needs: None,
         }),
         // The first instance of a model is called like the model.
         unload: Some(ModelCall {
             method: Method::POST,
             path: Text::Borrowed("/api/v1/models/unload"),
             body: Text::Borrowed(r#"{"instance_id":{model}}"#),
+            answers_when_done: false,
+            needs: None,
         }),
         names: Names::EXACT,
         own_path: Some(Text::Borrowed("/v1")),

@@ -1,6 +1,6 @@
 use super::{
     Cow, Duration, HealthCheck, Lists, ModelList, NO_MODELS_STEP, Names, Profile, ROUTER_STATE, START_STEP,
-    Side, Speaks, Text, openai_list,
+    Side, Speaks, Text, openai_list, router_call,
 };
 
 /// Any server with OpenAI's API: what all of them have in common, and what is harmless to ask of those that lack it.
@@ -17,8 +17,9 @@ pub(crate) static PROFILE: Profile = {
         lists: Lists::First(Cow::Borrowed(LISTS)),
         running: None,
         metrics: None,
-        load: None,
-        unload: None,
+        // It may be llama.cpp's router.
+        load: Some(router_call("/models/load")),
+        unload: Some(router_call("/models/unload")),
         names: Names::EXACT,
         own_path: Some(Text::Borrowed("/v1")),
         start_step: START_STEP,

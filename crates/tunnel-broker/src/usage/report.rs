@@ -10,8 +10,16 @@ pub(super) struct Report {
     /// Ollama's and OpenAI's own counts.
     prompt: Option<u64>,
     completion: Option<u64>,
+    /// Prompt tokens that needed no work, as OpenAI, Ollama's and llama.cpp's `/v1` count them: within `prompt`.
+    cached: Option<u64>,
+    /// Anthropic's: `input_tokens` leaves them out.
+    beside_read: Option<u64>,
+    beside_written: Option<u64>,
     /// As Ollama and llama.cpp measure it.
     generating: Option<Duration>,
+    prompting: Option<Duration>,
+    /// Ollama's, of each request: some milliseconds where the model was in memory.
+    loading: Option<Duration>,
     /// llama.cpp's `timings`: they leave out what was in its cache.
     timed_prompt: Option<u64>,
     timed_cache: Option<u64>,
@@ -24,24 +32,25 @@ impl Report {
     /// Nothing is parsed but members with a number. A caller's or a model's text cannot pass for one: inside of a
     /// JSON string a quotation mark has a backslash before it, so that no name there ends as a name does.
     pub(super) fn read(&mut self, text: &[u8]) -> bool {
-        // From the end, which is where they are.
+        // From the end: of a figure that is there twice the last one counts.
         let mut read = Self::default();
         for colon in memrchr_iter(b':', text) {
             let value = text[colon + 1..].trim_ascii_start();
             if !value.first().is_some_and(u8::is_ascii_digit) {
-                if read.prompt.is_some() && read.completion.is_some() {
-                    break;
-                }
                 continue;
             }
             let Some(figure) = Figure::named(text[..colon].trim_ascii_end()) else { continue };
             match figure {
                 Figure::Prompt => read.prompt = read.prompt.or(count(value)),
                 Figure::Completion => read.completion = read.completion.or(count(value)),
-                Figure::Nanoseconds => {
-                    read.generating = read.generating.or(whole(value).map(Duration::from_nanos));
-                }
-                Figure::Milliseconds => read.generating = read.generating.or(milliseconds(value)),
+                Figure::Cached => read.cached = read.cached.or(count(value)),
+                Figure::BesideRead => read.beside_read = read.beside_read.or(count(value)),
+                Figure::BesideWritten => read.beside_written = read.beside_written.or(count(value)),
+                Figure::Generating => read.generating = read.generating.or(nanoseconds(value)),
+                Figure::Prompting => read.prompting = read.prompting.or(nanoseconds(value)),
+                Figure::Loading => read.loading = read.loading.or(nanoseconds(value)),
+                Figure::GeneratingMs => read.generating = read.generating.or(milliseconds(value)),
+                Figure::PromptingMs => read.prompting = read.prompting.or(milliseconds(value)),
                 Figure::TimedPrompt => read.timed_prompt = read.timed_prompt.or(count(value)),
                 Figure::TimedCache => read.timed_cache = read.timed_cache.or(count(value)),
                 Figure::TimedCompletion => read.timed_completion = read.timed_completion.or(count(value)),
@@ -50,7 +59,12 @@ impl Report {
         *self = Self {
             prompt: read.prompt.or(self.prompt),
             completion: read.completion.or(self.completion),
+            cached: read.cached.or(self.cached),
+            beside_read: read.beside_read.or(self.beside_read),
+            beside_written: read.beside_written.or(self.beside_written),
             generating: read.generating.or(self.generating),
+            prompting: read.prompting.or(self.prompting),
+            loading: read.loading.or(self.loading),
             timed_prompt: read.timed_prompt.or(self.timed_prompt),
             timed_cache: read.timed_cache.or(self.timed_cache),
             timed_completion: read.timed_completion.or(self.timed_completion),
@@ -58,8 +72,20 @@ impl Report {
         read != Self::default()
     }
 
+    pub(super) fn has_tokens(&self) -> bool {
+        self.prompt().is_some() || self.completion().is_some()
+    }
+
     pub(super) fn prompt(&self) -> Option<u64> {
-        self.prompt.or_else(|| Some(self.timed_prompt? + self.timed_cache.unwrap_or(0)))
+        // Counts fit 32 bits each.
+        let counted = self
+            .prompt
+            .map(|prompt| prompt + self.beside_read.unwrap_or(0) + self.beside_written.unwrap_or(0));
+        counted.or_else(|| Some(self.timed_prompt? + self.timed_cache.unwrap_or(0)))
+    }
+
+    pub(super) fn cached(&self) -> Option<u64> {
+        self.cached.or(self.beside_read).or(self.timed_cache)
     }
 
     pub(super) fn completion(&self) -> Option<u64> {
@@ -69,6 +95,14 @@ impl Report {
     pub(super) fn generating(&self) -> Option<Duration> {
         self.generating.filter(|duration| !duration.is_zero())
     }
+
+    pub(super) fn prompting(&self) -> Option<Duration> {
+        self.prompting
+    }
+
+    pub(super) fn loading(&self) -> Option<Duration> {
+        self.loading
+    }
 }
 
 /// What a member with a number means.
@@ -76,8 +110,14 @@ impl Report {
 enum Figure {
     Prompt,
     Completion,
-    Nanoseconds,
-    Milliseconds,
+    Cached,
+    BesideRead,
+    BesideWritten,
+    Generating,
+    Prompting,
+    Loading,
+    GeneratingMs,
+    PromptingMs,
     TimedPrompt,
     TimedCache,
     TimedCompletion,
@@ -94,10 +134,16 @@ impl Figure {
                 (b"\"completion_tokens\"", Self::Completion),
                 (b"\"input_tokens\"", Self::Prompt),
                 (b"\"output_tokens\"", Self::Completion),
-                (b"\"predicted_ms\"", Self::Milliseconds),
+                (b"\"cached_tokens\"", Self::Cached),
+                (b"\"cache_read_input_tokens\"", Self::BesideRead),
+                (b"\"cache_creation_input_tokens\"", Self::BesideWritten),
+                (b"\"predicted_ms\"", Self::GeneratingMs),
+                (b"\"prompt_ms\"", Self::PromptingMs),
             ],
             b'n' => &[
-                (b"\"eval_duration\"", Self::Nanoseconds),
+                (b"\"eval_duration\"", Self::Generating),
+                (b"\"prompt_eval_duration\"", Self::Prompting),
+                (b"\"load_duration\"", Self::Loading),
                 (b"\"prompt_n\"", Self::TimedPrompt),
                 (b"\"cache_n\"", Self::TimedCache),
                 (b"\"predicted_n\"", Self::TimedCompletion),
@@ -149,6 +195,10 @@ fn whole(value: &[u8]) -> Option<u64> {
         }
     }
     Some(n)
+}
+
+fn nanoseconds(value: &[u8]) -> Option<Duration> {
+    whole(value).map(Duration::from_nanos)
 }
 
 fn milliseconds(value: &[u8]) -> Option<Duration> {
@@ -203,6 +253,41 @@ mod tests {
         ] {
             assert_eq!(read(text), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn times_and_what_was_cached_are_found() {
+        let ms = |ms| Some(Duration::from_millis(ms));
+        for (text, expected) in [
+            (
+                r#""total_duration":9,"load_duration":2000000,"prompt_eval_count":11,"prompt_eval_duration":3000000,"eval_count":8,"eval_duration":149000000}"#,
+                (ms(2), ms(3), None),
+            ),
+            (
+                r#"{"usage":{"prompt_tokens":30,"completion_tokens":7,"prompt_tokens_details":{"cached_tokens":20}}}"#,
+                (None, None, Some(20)),
+            ),
+            (
+                r#"{"usage":{"input_tokens":36,"input_tokens_details":{"cached_tokens":4},"output_tokens":87,"output_tokens_details":{"reasoning_tokens":9}}}"#,
+                (None, None, Some(4)),
+            ),
+            (
+                r#"{"timings":{"cache_n":2,"prompt_n":9,"prompt_ms":8.5}}"#,
+                (None, Some(Duration::from_micros(8500)), Some(2)),
+            ),
+        ] {
+            let mut report = Report::default();
+            report.read(text.as_bytes());
+            assert_eq!((report.loading(), report.prompting(), report.cached()), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_anthropic_counts_beside_the_input_is_part_of_the_prompt() {
+        let mut report = Report::default();
+        report.read(br#"{"usage":{"input_tokens":5,"cache_creation_input_tokens":7,"cache_read_input_tokens":100,"output_tokens":1}}"#);
+        report.read(br#"{"usage":{"output_tokens":15}}"#);
+        assert_eq!((report.prompt(), report.completion(), report.cached()), (Some(112), Some(15), Some(100)));
     }
 
     #[test]

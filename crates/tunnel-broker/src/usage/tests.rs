@@ -15,7 +15,7 @@ fn whole(media: Media, text: &str) -> Usage {
 }
 
 fn usage(prompt: u64, completion: u64) -> Usage {
-    Usage { prompt: Some(prompt), completion: Some(completion), generating: None }
+    Usage { prompt: Some(prompt), completion: Some(completion), ..Usage::default() }
 }
 
 /// A stream of Ollama's, of `n` words; `end`: members of the last line after `done`.
@@ -32,7 +32,7 @@ fn ollama(n: usize, end: &str) -> String {
     )
 }
 
-const FIGURES: &str = r#","done_reason":"stop","total_duration":9,"prompt_eval_count":21,"prompt_eval_duration":5,"eval_count":4,"eval_duration":2000000000"#;
+const FIGURES: &str = r#","done_reason":"stop","total_duration":9,"load_duration":7,"prompt_eval_count":21,"prompt_eval_duration":5,"eval_count":4,"eval_duration":2000000000"#;
 
 /// A stream of OpenAI's as Ollama and vLLM write it: the reason of the end in a chunk of its own.
 fn openai(n: usize, last: &str) -> String {
@@ -51,7 +51,13 @@ const USAGE: &str = "data: {\"id\":\"c-1\",\"choices\":[],\"usage\":{\"prompt_to
 #[test]
 fn ollamas_last_line_says_all() {
     let read = whole(Media::Lines, &ollama(4, FIGURES));
-    assert_eq!(read, Usage { generating: Some(Duration::from_secs(2)), ..usage(21, 4) });
+    let times = |generating| Usage {
+        generating: Some(generating),
+        prompting: Some(Duration::from_nanos(5)),
+        loading: Some(Duration::from_nanos(7)),
+        ..usage(21, 4)
+    };
+    assert_eq!(read, times(Duration::from_secs(2)));
     // A cached prompt is not counted by older versions.
     assert_eq!(whole(Media::Lines, &ollama(4, r#","eval_count":4"#)).prompt, None);
 }
@@ -96,7 +102,8 @@ fn llama_cpps_timings_are_read() {
     let last = "data: {\"choices\":[{\"finish_reason\":\"stop\",\"index\":0,\"delta\":{}}],\"timings\":{\"cache_n\":2,\
                 \"prompt_n\":8,\"predicted_n\":6,\"predicted_ms\":1500.0}}\n\n";
     let read = whole(Media::Events, &openai(5, last));
-    assert_eq!(read, Usage { generating: Some(Duration::from_millis(1500)), ..usage(10, 6) });
+    let expected = Usage { generating: Some(Duration::from_millis(1500)), cached: Some(2), ..usage(10, 6) };
+    assert_eq!(read, expected);
 }
 
 #[test]
@@ -129,6 +136,26 @@ fn documents_are_read_at_their_end() {
     let embedding = r#"{"data":[{"embedding":[0.1,-2e-3]}],"usage":{"prompt_tokens":1,"total_tokens":1}}"#;
     assert_eq!(whole(Media::Document, embedding), Usage { prompt: Some(1), ..Usage::default() });
     assert_eq!(whole(Media::Document, "not JSON: \"usage\":{"), Usage::default());
+}
+
+#[test]
+fn figures_before_a_long_list_of_numbers_are_read() {
+    // As llama.cpp answers `/v1/embeddings`.
+    let numbers = "-0.013158156536519527,".repeat(20_000);
+    let text = format!(
+        "{{\"model\":\"m\",\"object\":\"list\",\"usage\":{{\"prompt_tokens\":17,\"total_tokens\":17}},\"data\":[{{\"embedding\":[{numbers}1]}}]}}"
+    );
+    for length in [None, Some(text.len() as u64)] {
+        for size in [1, 100, 511, 512, 513, 4096, text.len()] {
+            let pieces: Vec<&[u8]> = text.as_bytes().chunks(size).collect();
+            let read = scan(Media::Document, &pieces, length).finish(true);
+            assert_eq!(read, Usage { prompt: Some(17), ..Usage::default() }, "{size} {length:?}");
+        }
+    }
+    // Half a number says nothing.
+    let padding = "x".repeat(Head::LENGTH - 23);
+    let cut = format!("{{\"p\":\"{padding}\",\"prompt_tokens\":17,{numbers}1]}}");
+    assert_eq!(whole(Media::Document, &cut), Usage::default());
 }
 
 #[test]

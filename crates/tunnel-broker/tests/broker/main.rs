@@ -8,6 +8,7 @@ mod headers;
 mod health;
 mod listing;
 mod measuring;
+mod models;
 mod probing;
 mod profiles;
 mod queueing;

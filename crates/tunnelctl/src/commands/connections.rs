@@ -16,6 +16,7 @@ use tunnel_client::Client;
 use crate::cli::ConnectionsVerb;
 use crate::output::Output;
 
+pub(super) use self::change::tell_limits;
 pub(super) use self::detect::{Added, add_found, detected_off};
 pub(super) use self::entries::switched_off;
 pub(super) use self::test::idle_cloud;

@@ -97,6 +97,10 @@ fn table(by: UsageBy, usage: &Usage) -> Table {
         Column::number("FAILED"),
         Column::number("TOKENS IN"),
         Column::number("TOKENS OUT"),
+        Column::number("TOKENS/S"),
+        Column::number("FIRST TOKEN").extra(),
+        Column::number("CACHED").extra(),
+        Column::number("LOADING").extra(),
         Column::number("RECEIVED").extra(),
         Column::number("SENT").extra(),
         Column::number("TIME").extra(),
@@ -119,10 +123,19 @@ fn cells(first: Cell, row: &UsageRow) -> Vec<Cell> {
         Cell::new(row.failed.to_string()),
         Cell::new(row.prompt_tokens.to_string()),
         Cell::new(row.completion_tokens.to_string()),
+        Cell::new(row.tokens_per_s().map_or_else(String::new, |speed| format!("{speed:.1}"))),
+        Cell::new(row.mean_first_token_ms().map_or_else(String::new, |ms| format!("{ms} ms"))),
+        Cell::new(some(row.cached_tokens, |n| n.to_string())),
+        Cell::new(some(row.load_ms, |ms| seconds(ms.div_ceil(1000)))),
         Cell::new(bytes(row.bytes_in)),
         Cell::new(bytes(row.bytes_out)),
         Cell::new(seconds(row.duration_ms / 1000)),
     ]
+}
+
+/// Nothing where nothing was told.
+fn some(n: u64, text: impl FnOnce(u64) -> String) -> String {
+    if n == 0 { String::new() } else { text(n) }
 }
 
 fn total(rows: &[UsageRow]) -> UsageRow {
@@ -135,6 +148,12 @@ fn total(rows: &[UsageRow]) -> UsageRow {
         bytes_in: sum(|row| row.bytes_in),
         bytes_out: sum(|row| row.bytes_out),
         duration_ms: sum(|row| row.duration_ms),
+        cached_tokens: sum(|row| row.cached_tokens),
+        streamed: sum(|row| row.streamed),
+        first_token_ms: sum(|row| row.first_token_ms),
+        load_ms: sum(|row| row.load_ms),
+        prompt_ms: sum(|row| row.prompt_ms),
+        generation_ms: sum(|row| row.generation_ms),
         ..UsageRow::default()
     }
 }
@@ -167,6 +186,11 @@ mod tests {
             completion_tokens: 10 * n,
             bytes_in: 1500 * n,
             duration_ms: 61_000 * n,
+            cached_tokens: 0,
+            streamed: n,
+            first_token_ms: 150 * n,
+            load_ms: 900 * (n - 1),
+            generation_ms: 4_000 * n,
             ..UsageRow::default()
         };
         let usage = Usage { usage: vec![row("a", 2), row("", 1)], ..Usage::default() };
@@ -174,10 +198,10 @@ mod tests {
         assert_eq!(
             text,
             "\
-MODEL   REQUESTS  FAILED  TOKENS IN  TOKENS OUT  RECEIVED  SENT       TIME
-a              2       0          0          20    3.0 kB   0 B  2 min 2 s
-(none)         1       0          0          10    1.5 kB   0 B  1 min 1 s
-total          3       0          0          30    4.5 kB   0 B  3 min 3 s
+MODEL   REQUESTS  FAILED  TOKENS IN  TOKENS OUT  TOKENS/S  FIRST TOKEN  CACHED  LOADING  RECEIVED  SENT       TIME
+a              2       0          0          20       2.5       150 ms              1 s    3.0 kB   0 B  2 min 2 s
+(none)         1       0          0          10       2.5       150 ms                     1.5 kB   0 B  1 min 1 s
+total          3       0          0          30       2.5       150 ms              1 s    4.5 kB   0 B  3 min 3 s
 "
         );
         let one = Usage { usage: vec![row("a", 2)], ..Usage::default() };

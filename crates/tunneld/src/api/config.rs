@@ -137,7 +137,7 @@ async fn change(api: &Api, edit: Edit, headers: &HeaderMap, message: &str) -> Re
     Ok(answered(answer(api, &applied, message).await, &applied))
 }
 
-async fn answer(api: &Api, applied: &Applied, message: &str) -> ConfigAnswer {
+pub(super) async fn answer(api: &Api, applied: &Applied, message: &str) -> ConfigAnswer {
     ConfigAnswer {
         message: message.to_owned(),
         status: "success".to_owned(),
@@ -151,7 +151,7 @@ async fn answer(api: &Api, applied: &Applied, message: &str) -> ConfigAnswer {
     }
 }
 
-fn answered(answer: ConfigAnswer, applied: &Applied) -> Response {
+pub(super) fn answered(answer: ConfigAnswer, applied: &Applied) -> Response {
     ([etag(&applied.state.revision.etag())], Json(answer)).into_response()
 }
 

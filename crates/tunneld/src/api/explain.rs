@@ -41,6 +41,7 @@ fn explain(api: &Api, request: ExplainRequest) -> Result<Json<Explanation>, ApiE
         model: found.model,
         resolved_by: found.resolved_by.map(|by| match by {
             tunnel_broker::ResolvedBy::Exact => ResolvedBy::Exact,
+            tunnel_broker::ResolvedBy::Alias => ResolvedBy::Alias,
             tunnel_broker::ResolvedBy::Pinned => ResolvedBy::Pinned,
         }),
         refusal,

@@ -31,7 +31,7 @@ pub(super) async fn cancel(
 
 /// Whether a path is one of the model servers' own: others are the caller's to write, and may be anything.
 fn is_known(path: &str) -> bool {
-    const KNOWN: [&str; 10] = [
+    const KNOWN: [&str; 12] = [
         "/api/pull",
         "/api/push",
         "/api/create",
@@ -42,6 +42,9 @@ fn is_known(path: &str) -> bool {
         "/api/ps",
         "/api/version",
         "/v1/models",
+        // Of the control API; the broker lists them with the others.
+        "/api/models/load",
+        "/api/models/unload",
     ];
     KNOWN.contains(&path)
 }

@@ -62,6 +62,8 @@ pub(super) fn broker(config: &Config) -> Result<BrokerConfig, Fault> {
         retry_delay: config.retry_delay,
         pool_size: config.connection_pool_size.get(),
         remote_paths: remote_paths(&config.remote_paths)?,
+        aliases: config.aliases.clone().into_iter().collect(),
+        keep_warm: config.keep_warm.clone(),
         routing_policy: match config.routing_policy {
             tunnel_api::config::RoutingPolicy::PreferLocal => RoutingPolicy::PreferLocal,
             tunnel_api::config::RoutingPolicy::PreferCloud => RoutingPolicy::PreferCloud,

@@ -101,7 +101,9 @@ async fn add_to_totals(
     let mut update = sqlx::query(
         "UPDATE total SET requests = requests + ?, failed = failed + ?, prompt_tokens = prompt_tokens + ?,
              completion_tokens = completion_tokens + ?, bytes_in = bytes_in + ?, bytes_out = bytes_out + ?,
-             duration_ms = duration_ms + ?, api_ok = api_ok + ?, api_failed = api_failed + ?",
+             duration_ms = duration_ms + ?, cached_tokens = cached_tokens + ?, streamed = streamed + ?,
+             first_token_us = first_token_us + ?, load_us = load_us + ?, prompt_us = prompt_us + ?,
+             generation_us = generation_us + ?, api_ok = api_ok + ?, api_failed = api_failed + ?",
     );
     for column in llm.columns().into_iter().chain([api.ok, api.failed].map(stored)) {
         update = update.bind(column);

@@ -16,6 +16,14 @@ pub(crate) struct Counts {
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
     pub(crate) duration_ms: u64,
+    /// Of the prompt tokens, those that the servers had in their caches.
+    pub(crate) cached_tokens: u64,
+    /// Requests that `first_token_us` is a sum over.
+    pub(crate) streamed: u64,
+    pub(crate) first_token_us: u64,
+    pub(crate) load_us: u64,
+    pub(crate) prompt_us: u64,
+    pub(crate) generation_us: u64,
 }
 
 /// Requests that the control API answered.
@@ -52,11 +60,17 @@ impl Counts {
             bytes_in: count("bytes_in")?,
             bytes_out: count("bytes_out")?,
             duration_ms: count("duration_ms")?,
+            cached_tokens: count("cached_tokens")?,
+            streamed: count("streamed")?,
+            first_token_us: count("first_token_us")?,
+            load_us: count("load_us")?,
+            prompt_us: count("prompt_us")?,
+            generation_us: count("generation_us")?,
         })
     }
 
     /// The values in the order of the tables' columns.
-    pub(super) fn columns(&self) -> [i64; 7] {
+    pub(super) fn columns(&self) -> [i64; 13] {
         [
             self.requests,
             self.failed,
@@ -65,6 +79,12 @@ impl Counts {
             self.bytes_in,
             self.bytes_out,
             self.duration_ms,
+            self.cached_tokens,
+            self.streamed,
+            self.first_token_us,
+            self.load_us,
+            self.prompt_us,
+            self.generation_us,
         ]
         .map(stored)
     }
@@ -80,6 +100,12 @@ impl AddAssign for Counts {
         add(&mut self.bytes_in, other.bytes_in);
         add(&mut self.bytes_out, other.bytes_out);
         add(&mut self.duration_ms, other.duration_ms);
+        add(&mut self.cached_tokens, other.cached_tokens);
+        add(&mut self.streamed, other.streamed);
+        add(&mut self.first_token_us, other.first_token_us);
+        add(&mut self.load_us, other.load_us);
+        add(&mut self.prompt_us, other.prompt_us);
+        add(&mut self.generation_us, other.generation_us);
     }
 }
 

@@ -4,10 +4,11 @@ use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{SqlSafeStr, SqliteConnection};
 
 /// All migrations, the oldest first: version, name, text. Only ever added to.
-const MIGRATIONS: [(i64, &str, &str); 3] = [
+const MIGRATIONS: [(i64, &str, &str); 4] = [
     (1, "state", include_str!("../../migrations/0001_state.sql")),
     (2, "key", include_str!("../../migrations/0002_key.sql")),
     (3, "local key", include_str!("../../migrations/0003_local_key.sql")),
+    (4, "usage times", include_str!("../../migrations/0004_usage_times.sql")),
 ];
 
 /// The newest schema that this program knows.

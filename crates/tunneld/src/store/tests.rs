@@ -90,6 +90,13 @@ fn request(model: &str) -> RequestRecord {
         bytes_in: 300,
         bytes_out: 4000,
         duration: Duration::from_micros(50_900),
+        work: Work {
+            cached_tokens: 4,
+            first_token: Some(Duration::from_micros(7_400)),
+            loading: Duration::from_micros(1_400),
+            prompting: Duration::from_micros(2_400),
+            generating: Duration::from_micros(30_400),
+        },
     }
 }
 

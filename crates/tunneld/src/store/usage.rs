@@ -34,6 +34,21 @@ pub(crate) struct RequestRecord {
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
     pub(crate) duration: Duration,
+    pub(crate) work: Work,
+}
+
+/// What is known of how a request was worked on, beyond its tokens.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Work {
+    /// Of the prompt's tokens, those that the server had in its cache.
+    pub(crate) cached_tokens: u64,
+    /// None for answers that were not streamed.
+    pub(crate) first_token: Option<Duration>,
+    /// As the server told; zero where it did not.
+    pub(crate) loading: Duration,
+    pub(crate) prompting: Duration,
+    /// As the server told, else as it was measured.
+    pub(crate) generating: Duration,
 }
 
 impl RequestRecord {
@@ -50,8 +65,20 @@ impl RequestRecord {
             bytes_in: self.bytes_in,
             bytes_out: self.bytes_out,
             duration_ms: u64::try_from(self.duration.as_millis()).unwrap_or(u64::MAX),
+            cached_tokens: self.work.cached_tokens.min(Self::MAX_TOKENS),
+            streamed: u64::from(self.work.first_token.is_some()),
+            first_token_us: microseconds(self.work.first_token.unwrap_or_default()),
+            load_us: microseconds(self.work.loading),
+            prompt_us: microseconds(self.work.prompting),
+            generation_us: microseconds(self.work.generating),
         }
     }
+}
+
+/// Model servers tell some of these: a day of one request is believed, and a sum of such fits the database.
+fn microseconds(took: Duration) -> u64 {
+    const LONGEST: Duration = Duration::from_secs(24 * 3600);
+    u64::try_from(took.min(LONGEST).as_micros()).unwrap_or(u64::MAX)
 }
 
 /// What requests are told apart by.
@@ -163,8 +190,9 @@ pub(super) async fn add(
     for (key, counts) in &table.rows {
         let mut upsert = sqlx::query(
             "INSERT INTO usage (day, model, connection, key, requests, failed, prompt_tokens, completion_tokens,
-                                bytes_in, bytes_out, duration_ms)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                                bytes_in, bytes_out, duration_ms, cached_tokens, streamed, first_token_us,
+                                load_us, prompt_us, generation_us)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
              ON CONFLICT (day, model, connection, key) DO UPDATE SET
                  requests = requests + excluded.requests,
                  failed = failed + excluded.failed,
@@ -172,7 +200,13 @@ pub(super) async fn add(
                  completion_tokens = completion_tokens + excluded.completion_tokens,
                  bytes_in = bytes_in + excluded.bytes_in,
                  bytes_out = bytes_out + excluded.bytes_out,
-                 duration_ms = duration_ms + excluded.duration_ms",
+                 duration_ms = duration_ms + excluded.duration_ms,
+                 cached_tokens = cached_tokens + excluded.cached_tokens,
+                 streamed = streamed + excluded.streamed,
+                 first_token_us = first_token_us + excluded.first_token_us,
+                 load_us = load_us + excluded.load_us,
+                 prompt_us = prompt_us + excluded.prompt_us,
+                 generation_us = generation_us + excluded.generation_us",
         )
         .bind(key.day.to_string())
         .bind(&key.model)
@@ -196,7 +230,10 @@ macro_rules! sum_by {
             $column,
             " AS name, SUM(requests) AS requests, SUM(failed) AS failed, SUM(prompt_tokens) AS prompt_tokens,
               SUM(completion_tokens) AS completion_tokens, SUM(bytes_in) AS bytes_in,
-              SUM(bytes_out) AS bytes_out, SUM(duration_ms) AS duration_ms
+              SUM(bytes_out) AS bytes_out, SUM(duration_ms) AS duration_ms,
+              SUM(cached_tokens) AS cached_tokens, SUM(streamed) AS streamed,
+              SUM(first_token_us) AS first_token_us, SUM(load_us) AS load_us, SUM(prompt_us) AS prompt_us,
+              SUM(generation_us) AS generation_us
               FROM usage WHERE day >= ? GROUP BY ",
             $column,
             " ORDER BY ",
@@ -223,6 +260,11 @@ pub(super) async fn query(
     rows.iter().map(|found| Ok(row(by, found.try_get("name")?, Counts::of_row(found)?))).collect()
 }
 
+/// Rounded once, of the sum: of each short time it would add up.
+fn milliseconds(microseconds: u64) -> u64 {
+    microseconds.saturating_add(500) / 1000
+}
+
 fn row(by: UsageBy, name: String, counts: Counts) -> UsageRow {
     let mut row = UsageRow {
         requests: counts.requests,
@@ -232,6 +274,12 @@ fn row(by: UsageBy, name: String, counts: Counts) -> UsageRow {
         bytes_in: counts.bytes_in,
         bytes_out: counts.bytes_out,
         duration_ms: counts.duration_ms,
+        cached_tokens: counts.cached_tokens,
+        streamed: counts.streamed,
+        first_token_ms: milliseconds(counts.first_token_us),
+        load_ms: milliseconds(counts.load_us),
+        prompt_ms: milliseconds(counts.prompt_us),
+        generation_ms: milliseconds(counts.generation_us),
         ..UsageRow::default()
     };
     match by {

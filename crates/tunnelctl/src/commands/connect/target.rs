@@ -185,10 +185,12 @@ fn is_no_chat(name: &str) -> bool {
 mod tests {
     use tunnel_api::{Connection, Gateway};
 
+    use tunnel_api::connection::ConnectionKind;
+
     use super::*;
 
     fn model(name: &str, connection: &str, loaded: bool) -> Model {
-        Model { name: name.to_owned(), connections: vec![connection.to_owned()], loaded, size_bytes: None }
+        Model { name: name.to_owned(), connections: vec![connection.to_owned()], loaded, ..Model::default() }
     }
 
     fn status() -> Status {

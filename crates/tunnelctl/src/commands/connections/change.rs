@@ -26,7 +26,7 @@ pub(super) async fn change<T>(
 }
 
 /// Tells what keeps a change that was written from being in force; false when nothing does.
-pub(super) fn tell_limits(answer: Option<&ConfigAnswer>, output: &Output) -> bool {
+pub(in crate::commands) fn tell_limits(answer: Option<&ConfigAnswer>, output: &Output) -> bool {
     let overridden = answer.map_or(&[][..], |answer| &answer.overridden);
     for overridden in overridden {
         output.talk(&format!(

@@ -8,9 +8,9 @@ use tunnel_api::config_api::{
 use tunnel_api::credential::{CredentialRequest, StoredCredential, StoredCredentials};
 use tunnel_api::explain::{ExplainRequest, Explanation};
 use tunnel_api::{
-    AuthStatus, Config, Connections, Detected, Devices, Diagnosis, Events, Health, Key, KeyRequest, Keys,
-    LogLevelAnswer, LoginBegun, LoginRequest, LoginStatus, Metrics, Models, NewKey, Requests, Status,
-    TokenRequest, TunnelAnswer, Usage, Version, Warnings,
+    AliasOrder, AuthStatus, Config, Connections, Detected, Devices, Diagnosis, Events, Health, Key,
+    KeyRequest, Keys, LogLevelAnswer, LoginBegun, LoginRequest, LoginStatus, Metrics, ModelMoves, ModelOrder,
+    Models, NewKey, Requests, Status, TokenRequest, TunnelAnswer, Usage, Version, Warnings,
 };
 use tunnel_api::{connection::ConnectionTest, log_level::LogLevelRequest};
 
@@ -131,9 +131,79 @@ fn tunnel() -> Vec<Operation> {
     ]
 }
 
+/// What changes one entry of the configuration fails as all changes of it do.
+fn configured(operation: Operation) -> Operation {
+    operation
+        .answers::<ConfigAnswer>("What is in force now.")
+        .fails(
+            StatusCode::CONFLICT,
+            "There is no place for a file, it cannot be written, or it has faults of its own and is left alone.",
+        )
+        .fails(StatusCode::PRECONDITION_FAILED, "Others change the file all the time.")
+        .fails(StatusCode::UNPROCESSABLE_ENTITY, "The configuration would have faults; `faults` lists them.")
+        .fails(StatusCode::INTERNAL_SERVER_ERROR, "The file could not be read or written; the sentence says why.")
+        .fails(StatusCode::SERVICE_UNAVAILABLE, "The daemon is shutting down, or other changes take long.")
+        .fails(StatusCode::GATEWAY_TIMEOUT, "It was begun and takes long; it may still be made.")
+}
+
 fn models() -> Vec<Operation> {
     vec![
-        get("/api/models", MODELS, "The models of all connections").answers::<Models>("By name."),
+        get("/api/models", MODELS, "The models of all connections")
+            .about("And the aliases of the configuration, and the models that are kept in memory.")
+            .answers::<Models>("By name."),
+        post("/api/models/load", MODELS, "Load a model")
+            .about(
+                "Waits until it is in memory, `firstByteTimeout` at most; who goes away gives it up. It is listed with \
+                 the requests that run, and can be cancelled as they can; it counts as none. Ollama and llama.cpp's \
+                 router can do it.",
+            )
+            .takes::<ModelOrder>("the model", json!({ "model": "qwen3:8b", "keep_alive": "30m" }))
+            .answers::<ModelMoves>("It is in memory.")
+            .fails(StatusCode::BAD_REQUEST, "The body cannot be read.")
+            .fails(StatusCode::PAYLOAD_TOO_LARGE, "The body is too large.")
+            .fails(StatusCode::NOT_FOUND, "There is no such model, or no such connection.")
+            .fails(StatusCode::CONFLICT, "The server has no way to do it, or it was cancelled.")
+            .fails(StatusCode::SERVICE_UNAVAILABLE, "The connection is down.")
+            .fails(StatusCode::BAD_GATEWAY, "The server did not do it; the sentence has its words.")
+            .fails(StatusCode::GATEWAY_TIMEOUT, "It was not done in time; the model may still be loaded."),
+        post("/api/models/unload", MODELS, "Take a model out of memory")
+            .about("On one connection, or on all that have it there. It stays kept warm if it is.")
+            .takes::<ModelOrder>("the model", json!({ "model": "qwen3:8b" }))
+            .answers::<ModelMoves>("Where it was; nowhere is no error.")
+            .fails(StatusCode::BAD_REQUEST, "The body cannot be read.")
+            .fails(StatusCode::PAYLOAD_TOO_LARGE, "The body is too large.")
+            .fails(StatusCode::NOT_FOUND, "There is no such model, or no such connection.")
+            .fails(StatusCode::CONFLICT, "The server has no way to do it, or it was cancelled.")
+            .fails(StatusCode::SERVICE_UNAVAILABLE, "The connection is down.")
+            .fails(StatusCode::BAD_GATEWAY, "The server did not do it; the sentence has its words.")
+            .fails(StatusCode::GATEWAY_TIMEOUT, "It was not done in time."),
+        configured(
+            Operation::new(Method::PUT, "/api/models/aliases/{name}", MODELS, "Give a model a name of your own")
+                .about(
+                    "Changes the key `aliases` of the configuration file, of which a copy is kept. The model need not \
+                     be there. A model that is really called so comes first.",
+                )
+                .path_parameter("name", "The name. Case and `:latest` do not matter.")
+                .takes::<AliasOrder>("what it stands for", json!({ "target": "qwen3:8b" }))
+                .fails(StatusCode::BAD_REQUEST, "The body cannot be read.")
+                .fails(StatusCode::PAYLOAD_TOO_LARGE, "The body is too large."),
+        ),
+        configured(
+            Operation::new(Method::DELETE, "/api/models/aliases/{name}", MODELS, "Forget a name of your own")
+                .path_parameter("name", "The name.")
+                .fails(StatusCode::NOT_FOUND, "There is no such alias."),
+        ),
+        configured(
+            Operation::new(Method::PUT, "/api/models/warm/{model}", MODELS, "Keep a model in memory")
+                .about("Adds it to the key `keepWarm` of the configuration file, of which a copy is kept.")
+                .path_parameter("model", "The model, `<connection>/<model>` to say where; a slash is written `%2F`."),
+        ),
+        configured(
+            Operation::new(Method::DELETE, "/api/models/warm/{model}", MODELS, "Do not keep a model in memory")
+                .about("It leaves the memory when its server sees fit, half an hour later at most.")
+                .path_parameter("model", "The model, as the configuration names it.")
+                .fails(StatusCode::NOT_FOUND, "It is not kept."),
+        ),
         get("/api/devices", MODELS, "The machines of this account, and their models")
             .about("Asked of the relay with the token of the tunnel; 10 seconds at most. The relay keeps nothing of it: it is what each machine says while its tunnel is up.")
             .answers::<Devices>("By name.")

@@ -90,6 +90,12 @@ async fn everything_is_there_after_a_restart() {
         bytes_in: 600,
         bytes_out: 8000,
         duration_ms: 100,
+        cached_tokens: 8,
+        streamed: 2,
+        first_token_us: 14_800,
+        load_us: 2_800,
+        prompt_us: 4_800,
+        generation_us: 60_800,
     };
     assert_eq!(second.found.totals, Totals { since: now(), llm, api: ApiCounts { ok: 2, failed: 1 } });
     assert_eq!(*second.store.totals().borrow(), second.found.totals);

@@ -187,6 +187,12 @@ async fn absurd_numbers_of_a_model_server_do_no_harm() {
         prompt_tokens: u64::MAX,
         completion_tokens: u64::MAX,
         duration: Duration::from_secs(3600),
+        work: Work {
+            cached_tokens: u64::MAX,
+            loading: Duration::MAX,
+            generating: Duration::MAX,
+            ..Work::default()
+        },
         ..request("m")
     };
     for id in 1..5 {
@@ -195,6 +201,7 @@ async fn absurd_numbers_of_a_model_server_do_no_harm() {
     }
     let rows = usage::query(&mut database, UsageBy::Model, None).await.unwrap();
     assert_eq!(rows[0].prompt_tokens, 400 * u64::from(u32::MAX));
+    assert_eq!((rows[0].cached_tokens, rows[0].load_ms), (400 * u64::from(u32::MAX), 400 * 86_400_000));
 }
 
 #[test]
@@ -240,14 +247,21 @@ fn any_request() -> impl Strategy<Value = RequestRecord> {
                 bytes_in,
                 bytes_out,
                 duration: Duration::from_micros(us),
+                work: Work {
+                    cached_tokens: prompt_tokens / 2,
+                    first_token: ok.then(|| Duration::from_micros(us / 2)),
+                    loading: Duration::from_micros(us / 3),
+                    prompting: Duration::from_micros(us / 5),
+                    generating: Duration::from_micros(us / 7),
+                },
             }
         },
     )
 }
 
 /// Adds up without tables: name → requests, failed, tokens and bytes, milliseconds.
-fn expected(records: &[RequestRecord], by: UsageBy) -> BTreeMap<String, [u64; 4]> {
-    let mut sums = BTreeMap::<String, [u64; 4]>::new();
+fn expected(records: &[RequestRecord], by: UsageBy) -> BTreeMap<String, [u64; 10]> {
+    let mut sums = BTreeMap::<String, [u64; 10]>::new();
     for record in records {
         let name = match by {
             UsageBy::Model => record.model.clone().unwrap_or_default(),
@@ -259,14 +273,30 @@ fn expected(records: &[RequestRecord], by: UsageBy) -> BTreeMap<String, [u64; 4]
         let amount =
             record.prompt_tokens + 2 * record.completion_tokens + 3 * record.bytes_in + 4 * record.bytes_out;
         let sum = sums.entry(name).or_default();
-        for (sum, n) in sum.iter_mut().zip([1, u64::from(!record.ok), amount, ms]) {
+        let us = |time: Duration| u64::try_from(time.as_micros()).unwrap();
+        let Work { cached_tokens, first_token, loading, prompting, generating } = record.work;
+        let work = [
+            cached_tokens,
+            u64::from(first_token.is_some()),
+            us(first_token.unwrap_or_default()),
+            us(loading),
+            us(prompting),
+            us(generating),
+        ];
+        for (sum, n) in sum.iter_mut().zip([1, u64::from(!record.ok), amount, ms].into_iter().chain(work)) {
             *sum += n;
+        }
+    }
+    // Times are told in milliseconds, rounded when they are summed up.
+    for sum in sums.values_mut() {
+        for time in &mut sum[6..] {
+            *time = (*time + 500) / 1000;
         }
     }
     sums
 }
 
-fn actual(rows: &[UsageRow]) -> BTreeMap<String, [u64; 4]> {
+fn actual(rows: &[UsageRow]) -> BTreeMap<String, [u64; 10]> {
     let row = |row: &UsageRow| {
         let day = row.day.map(|day| day.to_string());
         let names = [row.model.clone(), row.connection.clone(), row.key.clone(), day];
@@ -274,7 +304,19 @@ fn actual(rows: &[UsageRow]) -> BTreeMap<String, [u64; 4]> {
         let mut names = names.into_iter().flatten();
         let name = names.next().expect("a name");
         assert_eq!(names.next(), None, "one name");
-        (name, [row.requests, row.failed, amount, row.duration_ms])
+        let sums = [
+            row.requests,
+            row.failed,
+            amount,
+            row.duration_ms,
+            row.cached_tokens,
+            row.streamed,
+            row.first_token_ms,
+            row.load_ms,
+            row.prompt_ms,
+            row.generation_ms,
+        ];
+        (name, sums)
     };
     rows.iter().map(row).collect()
 }

@@ -1,0 +1,167 @@
+//! Names of the user's own for models, and what a name in a request means. Pure.
+
+use tunnel_sniff::compare_models;
+
+use crate::catalog::split_pin;
+use crate::table::Table;
+
+/// The user's own names for models, each with what it stands for: `<model>` or `<connection>/<model>`.
+///
+/// Case does not matter, and a name without a tag has the tag `:latest`, as with Ollama. Of two entries that are then
+/// the same the first one counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Aliases(Vec<Alias>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Alias {
+    pub(crate) name: String,
+    pub(crate) target: String,
+}
+
+impl FromIterator<(String, String)> for Aliases {
+    fn from_iter<I: IntoIterator<Item = (String, String)>>(entries: I) -> Self {
+        let mut all: Vec<Alias> = entries.into_iter().map(|(name, target)| Alias { name, target }).collect();
+        all.sort_by(|a, b| compare_models(&a.name, &b.name));
+        all.dedup_by(|later, first| compare_models(&later.name, &first.name).is_eq());
+        Self(all)
+    }
+}
+
+impl Aliases {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Alias> {
+        self.0.iter()
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Option<&Alias> {
+        let at = self.0.binary_search_by(|alias| compare_models(&alias.name, name)).ok()?;
+        self.0.get(at)
+    }
+}
+
+/// What a name in a request means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Meaning<'a> {
+    /// The only backend that will do.
+    pub(crate) pin: Option<&'a str>,
+    pub(crate) model: &'a str,
+    /// Whether the user has given the model this name.
+    pub(crate) is_alias: bool,
+}
+
+impl<'a> Meaning<'a> {
+    /// Reads a name: as a model that is known, else as an alias, else as `<connection>/<model>`.
+    ///
+    /// `pin` is what the request says beside it, in a header; the name cannot say otherwise.
+    pub(crate) fn of(table: &'a Table, name: &'a str, pin: Option<&'a str>) -> Self {
+        let aliases = &table.settings.aliases;
+        let plain = Self { pin, model: name, is_alias: false };
+        // Most names are this; and a model whose whole name is known is meant as it stands: names may have slashes.
+        if (aliases.is_empty() && !name.contains('/')) || table.catalog.knows(name) {
+            return plain;
+        }
+        if let Some(meaning) = aliases.find(name).and_then(|alias| Self::of_alias(table, alias, pin)) {
+            return meaning;
+        }
+        let Some(pinned) = Self::pinned(table, name, pin) else { return plain };
+        let alias = aliases.find(pinned.model).filter(|_| !table.catalog.knows(pinned.model));
+        alias.and_then(|alias| Self::of_alias(table, alias, pinned.pin)).unwrap_or(pinned)
+    }
+
+    /// None when the alias is of another backend than the one that is wanted.
+    pub(crate) fn of_alias(table: &'a Table, alias: &'a Alias, pin: Option<&'a str>) -> Option<Self> {
+        let target = alias.target.as_str();
+        let whole = Self { pin, model: target, is_alias: true };
+        if table.catalog.knows(target) {
+            return Some(whole);
+        }
+        match split_pin(target).filter(|(id, _)| table.backend(id).is_some()) {
+            Some(_) => Self::pinned(table, target, pin).map(|meaning| Self { is_alias: true, ..meaning }),
+            None => Some(whole),
+        }
+    }
+
+    fn pinned(table: &Table, name: &'a str, pin: Option<&'a str>) -> Option<Self> {
+        let (id, model) = split_pin(name)?;
+        let fits = table.backend(id).is_some() && pin.is_none_or(|pin| pin == id);
+        fits.then_some(Self { pin: Some(id), model, is_alias: false })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::config::{BackendConfig, BackendKind, BrokerConfig};
+    use crate::upstream::Upstream;
+
+    /// Two backends: `a` has `qwen3:8b` and `org/big`, `b` has `llama3:latest`.
+    fn table(aliases: &[(&str, &str)]) -> Table {
+        let url: url::Url = "http://127.0.0.1:1".parse().unwrap();
+        let backend = |id: &str, models: &[&str]| BackendConfig {
+            models: models.iter().map(|model| (*model).to_owned()).collect(),
+            ..BackendConfig::new(id, BackendKind::Ollama, url.clone())
+        };
+        let backends = vec![backend("a", &["qwen3:8b", "org/big"]), backend("b", &["llama3:latest"])];
+        let new = |config: &BackendConfig| Arc::new(Upstream::new(config, None, Arc::default(), CancellationToken::new()));
+        let upstreams: Vec<_> = backends.iter().map(new).collect();
+        let aliases =
+            aliases.iter().map(|(name, target)| ((*name).to_owned(), (*target).to_owned())).collect();
+        Table::new(Arc::new(BrokerConfig { backends, aliases, ..BrokerConfig::default() }), &upstreams)
+    }
+
+    fn read<'a>(table: &'a Table, name: &'a str, pin: Option<&'a str>) -> (Option<&'a str>, &'a str, bool) {
+        let Meaning { pin, model, is_alias } = Meaning::of(table, name, pin);
+        (pin, model, is_alias)
+    }
+
+    #[test]
+    fn a_name_is_a_model_then_an_alias_then_a_pin() {
+        let table = table(&[
+            ("gpt-4o", "qwen3:8b"),
+            ("Fast", "b/llama3"),
+            ("llama3", "qwen3:8b"),
+            ("a/x", "llama3"),
+            ("gone", "nobody:1"),
+            ("elsewhere", "c/m"),
+        ]);
+        for (name, meaning) in [
+            ("gpt-4o", (None, "qwen3:8b", true)),
+            ("GPT-4o:latest", (None, "qwen3:8b", true)),
+            ("gpt-4o:7b", (None, "gpt-4o:7b", false)),
+            ("fast", (Some("b"), "llama3", true)),
+            // A model that is really called so comes first, by any of its names.
+            ("llama3", (None, "llama3", false)),
+            ("Llama3:latest", (None, "Llama3:latest", false)),
+            ("org/big", (None, "org/big", false)),
+            ("a/x", (None, "llama3", true)),
+            ("a/qwen3:8b", (Some("a"), "qwen3:8b", false)),
+            ("a/gpt-4o", (Some("a"), "qwen3:8b", true)),
+            ("a/fast", (Some("a"), "fast", false)),
+            ("gone", (None, "nobody:1", true)),
+            // No such backend: a model with a slash.
+            ("elsewhere", (None, "c/m", true)),
+            ("c/m", (None, "c/m", false)),
+            ("nope", (None, "nope", false)),
+        ] {
+            assert_eq!(read(&table, name, None), meaning, "{name}");
+        }
+        assert_eq!(read(&table, "gpt-4o", Some("b")), (Some("b"), "qwen3:8b", true));
+        assert_eq!(read(&table, "fast", Some("a")), (Some("a"), "fast", false), "it is the other backend's");
+        assert_eq!(read(&table, "fast", Some("b")), (Some("b"), "llama3", true));
+    }
+
+    #[test]
+    fn without_aliases_only_slashes_mean_something() {
+        let table = table(&[]);
+        assert_eq!(read(&table, "nope", None), (None, "nope", false));
+        assert_eq!(read(&table, "b/nope", None), (Some("b"), "nope", false));
+        assert_eq!(read(&table, "b/nope", Some("a")), (Some("a"), "b/nope", false));
+    }
+}

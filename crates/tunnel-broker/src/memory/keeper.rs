@@ -1,0 +1,144 @@
+//! Keeps models in memory: one task, one load at a time.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::order::{Seat, fulfil, seats};
+use super::plan::{Plan, Seen};
+use super::{KeepAlive, KeptWarm, WarmState};
+use crate::dialect::memory::Wish;
+use crate::shared::Shared;
+use crate::table::Table;
+
+/// Runs until `shutdown`.
+pub(crate) async fn keep(shared: Arc<Shared>, shutdown: CancellationToken) {
+    shutdown.run_until_cancelled_owned(keeping(&shared)).await;
+}
+
+async fn keeping(shared: &Arc<Shared>) {
+    let mut changes = shared.status.subscribe();
+    let mut plan = Plan::default();
+    // By the configured name.
+    let mut errors: HashMap<String, String> = HashMap::new();
+    loop {
+        changes.mark_unchanged();
+        let table = shared.table.load_full();
+        let wanted = &table.settings.keep_warm;
+        plan.retain(wanted);
+        errors.retain(|model, _| wanted.contains(model));
+        let now = Instant::now();
+        let looks: Vec<Look> = wanted.iter().map(|model| Look::at(&table, model)).collect();
+        let mut look_again: Option<Instant> = None;
+        let mut due = None;
+        for look in &looks {
+            if look.is_loaded() {
+                errors.remove(look.model);
+            }
+            match plan.judge(look.model, look.seen, now) {
+                Ok(()) => {
+                    due.get_or_insert(look);
+                }
+                Err(at) => look_again = look_again.into_iter().chain(at).min(),
+            }
+        }
+        if let Some((look, seat)) = due.and_then(|look| Some((look, look.seat.as_ref()?))) {
+            show(shared, &looks, (!look.is_loaded()).then_some(look.model), &errors);
+            let keep_alive = KeepAlive::Seconds(Plan::KEEP_ALIVE.as_secs().try_into().unwrap_or(i64::MAX));
+            let outcome = fulfil(shared, seat, Wish::Load(Some(&keep_alive))).await;
+            plan.tried(look.model, outcome.is_ok(), Instant::now());
+            match outcome {
+                Ok(_) => drop(errors.remove(look.model)),
+                Err(error) => {
+                    // Once, not with each attempt.
+                    if errors.insert(look.model.to_owned(), error.to_string()).is_none() {
+                        let (backend, model) = (&seat.backend.config.id, &*seat.name.text);
+                        warn!(backend = %backend, model, error = error.code(), "model cannot be kept warm");
+                    }
+                }
+            }
+            continue;
+        }
+        show(shared, &looks, None, &errors);
+        let later = async {
+            match look_again {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            // Cannot fail: the sender lives as long as `shared`.
+            _ = changes.changed() => {}
+            () = later => {}
+        }
+    }
+}
+
+/// How one model stands at a moment.
+struct Look<'a> {
+    model: &'a str,
+    seen: Seen,
+    /// Where it is in memory, or would be loaded.
+    seat: Option<Seat>,
+    why: Option<String>,
+}
+
+impl<'a> Look<'a> {
+    fn at(table: &Table, model: &'a str) -> Self {
+        let all = match seats(table, model, None) {
+            Ok(all) => all,
+            Err(error) => {
+                return Self { model, seen: Seen::Nowhere, seat: None, why: Some(error.to_string()) };
+            }
+        };
+        // A backend whose last probe failed may be about to fall, or warming.
+        let well = |seat: &&Seat| seat.backend.is_up() && !seat.backend.report.failing;
+        let mut up: Vec<&Seat> = all.iter().filter(well).collect();
+        // Anywhere in memory is enough; else where it would be asked for first.
+        up.sort_by_key(|seat| (!seat.loaded, seat.backend.config.priority));
+        let Some(seat) = up.first() else {
+            let ids: Vec<&str> = all.iter().map(|seat| seat.backend.config.id.as_str()).collect();
+            let why = format!("{} cannot be asked at the moment", ids.join(", "));
+            return Self { model, seen: Seen::Nowhere, seat: None, why: Some(why) };
+        };
+        let works = seat.backend.upstream.in_flight.load(Ordering::Relaxed) > 0;
+        let seen = match (seat.loaded, works) {
+            (true, false) => Seen::Loaded,
+            (true, true) => Seen::InUse,
+            (false, true) => Seen::Busy,
+            (false, false) => Seen::Absent,
+        };
+        let why = (seen == Seen::Busy).then(|| "its connection is at work".to_owned());
+        Self { model, seen, seat: Some((*seat).clone()), why }
+    }
+
+    fn is_loaded(&self) -> bool {
+        matches!(self.seen, Seen::Loaded | Seen::InUse)
+    }
+}
+
+fn show(shared: &Shared, looks: &[Look<'_>], loading: Option<&str>, errors: &HashMap<String, String>) {
+    let shown = looks.iter().map(|look| {
+        let error = errors.get(look.model);
+        let (state, error) = match look.seen {
+            _ if loading == Some(look.model) => (WarmState::Loading, error.cloned()),
+            Seen::Loaded | Seen::InUse => (WarmState::Loaded, None),
+            Seen::Absent | Seen::Busy if error.is_some() => (WarmState::Failed, error.cloned()),
+            Seen::Absent | Seen::Busy | Seen::Nowhere => (WarmState::Waiting, look.why.clone()),
+        };
+        let connection = look.seat.as_ref().map(|seat| seat.backend.config.id.clone());
+        KeptWarm { model: look.model.to_owned(), connection, state, error }
+    });
+    let shown: Vec<KeptWarm> = shown.collect();
+    shared.kept_warm.send_if_modified(|kept| {
+        let differs = **kept != shown;
+        if differs {
+            *kept = Arc::new(shown);
+        }
+        differs
+    });
+}

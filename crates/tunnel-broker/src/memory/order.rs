@@ -1,0 +1,244 @@
+//! Asking a server to load or to unload a model.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST};
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Request, StatusCode};
+use tokio::time::Instant;
+use tracing::{debug, info};
+
+use super::{LoadOrder, MoveError, Moved};
+use crate::alias::Meaning;
+use crate::backend::Backend;
+use crate::broker::Ingress;
+use crate::catalog::ModelName;
+use crate::dialect::memory::{Ask, LOOK_AGAIN, Way, Wish, instead, way};
+use crate::exchange::{ExchangeError, document, exchange};
+use crate::headers::new_request_id;
+use crate::meter::Meter;
+use crate::shared::Shared;
+use crate::table::{Route, Table};
+use crate::track::Track;
+use crate::upload::Upload;
+
+/// A model on a backend.
+#[derive(Clone, Debug)]
+pub(super) struct Seat {
+    pub(super) backend: Arc<Backend>,
+    pub(super) name: Arc<ModelName>,
+    pub(super) loaded: bool,
+}
+
+/// Loads a model on the backend that would be asked first.
+pub(crate) async fn load(shared: &Arc<Shared>, order: &LoadOrder) -> Result<Moved, MoveError> {
+    let seats = seats(&shared.table.load(), &order.model, order.connection.as_deref())?;
+    let mut up: Vec<&Seat> = seats.iter().filter(|seat| seat.backend.is_up()).collect();
+    up.sort_by_key(|seat| (seat.backend.config.priority, !seat.loaded));
+    let seat = up.first().ok_or_else(|| down(&seats))?;
+    fulfil(shared, seat, Wish::Load(order.keep_alive.as_ref())).await
+}
+
+/// Unloads a model wherever it is in memory.
+pub(crate) async fn unload(
+    shared: &Arc<Shared>,
+    model: &str,
+    connection: Option<&str>,
+) -> Result<Vec<Moved>, MoveError> {
+    // It may have been loaded since the last probe.
+    shared.refresh(|backend| connection.is_none_or(|id| backend.config.id == id)).await;
+    let seats = seats(&shared.table.load(), model, connection)?;
+    if !seats.iter().any(|seat| seat.backend.is_up()) {
+        return Err(down(&seats));
+    }
+    let mut moved = Vec::new();
+    for seat in seats.iter().filter(|seat| seat.backend.is_up() && seat.loaded) {
+        moved.push(fulfil(shared, seat, Wish::Unload).await?);
+    }
+    Ok(moved)
+}
+
+/// Finds the backends that have a model, in the order of the configuration; not empty.
+pub(super) fn seats(table: &Table, name: &str, pin: Option<&str>) -> Result<Vec<Seat>, MoveError> {
+    if let Some(id) = pin.filter(|id| table.backend(id).is_none()) {
+        return Err(MoveError::UnknownConnection(id.to_owned()));
+    }
+    let meaning = Meaning::of(table, name, pin);
+    let served = table.catalog.find(meaning.model).iter();
+    let seats: Vec<Seat> = served
+        .map(|served| Seat {
+            backend: Arc::clone(&table.backends[served.backend]),
+            name: Arc::clone(&served.name),
+            loaded: served.loaded,
+        })
+        .filter(|seat| meaning.pin.is_none_or(|pin| pin == seat.backend.config.id))
+        .collect();
+    if seats.is_empty() { Err(MoveError::UnknownModel(name.to_owned())) } else { Ok(seats) }
+}
+
+fn down(seats: &[Seat]) -> MoveError {
+    let backend = seats.first().map(|seat| &seat.backend);
+    MoveError::Down {
+        id: backend.map(|backend| backend.config.id.clone()).unwrap_or_default(),
+        why: backend.and_then(|backend| backend.report.error.clone()),
+    }
+}
+
+/// Has a wish granted by the backend, and its report brought up to date.
+pub(super) async fn fulfil(shared: &Arc<Shared>, seat: &Seat, wish: Wish<'_>) -> Result<Moved, MoveError> {
+    let begun = Instant::now();
+    let loaded = matches!(wish, Wish::Load(_));
+    let backend = &seat.backend;
+    let id = || backend.config.id.clone();
+    let moved = |changed| Moved {
+        model: seat.name.text.to_string(),
+        connection: id(),
+        loaded,
+        changed,
+        took: begun.elapsed(),
+    };
+    let names = backend.names();
+    let mut listed = backend.report.listing.iter().flat_map(|listing| &listing.models);
+    let listed = listed.find(|model| model.is_called(names, &seat.name.text));
+    // By its own name: a configured one may leave out the tag.
+    let name = listed.map_or(&*seat.name.text, |listed| &listed.name);
+    let ask = match way(backend.profile(), listed, name, wish) {
+        Way::Ask(ask) => ask,
+        Way::Already => return Ok(moved(false)),
+        Way::No(why) => return Err(MoveError::Unable { id: id(), why }),
+    };
+    let limit = shared.settings().first_byte_timeout;
+    let late = || MoveError::Late { id: id(), after: limit };
+    // Listed with the requests, so that it is seen and can be cancelled; measured it is not: nobody asks the model.
+    let path = if loaded { "/api/models/load" } else { "/api/models/unload" };
+    let track = Track::new(new_request_id(), Ingress::Local, None, PathAndQuery::from_static(path), None);
+    let meter = Meter::begin(&shared.books, track, None, None);
+    meter.attempt(&Route { backend: Arc::clone(backend), model: Some(Arc::clone(&seat.name)) });
+    meter.connected();
+    let track = Arc::clone(meter.track());
+    let mut granted = pin!(tokio::time::timeout(limit, granted(shared, backend, &seat.name, ask, loaded)));
+    let granted = poll_fn(|cx| track.poll_unless_cancelled(granted.as_mut(), cx)).await;
+    let outcome = match granted {
+        Some(Ok(outcome)) => outcome,
+        Some(Err(_elapsed)) => Err(late()),
+        None => Err(MoveError::Cancelled),
+    };
+    // Whatever came of it, what is in memory may be other models than before.
+    let probed = backend.upstream.probed(backend.upstream.order_probe());
+    drop(tokio::time::timeout(crate::shared::REFRESH_WAIT, probed).await);
+    let took_ms = begun.elapsed().as_millis();
+    match &outcome {
+        Ok(()) => {
+            info!(backend = %backend.config.id, model = &*seat.name.text, loaded, took_ms, "model moved")
+        }
+        Err(error) => {
+            let error = error.code();
+            debug!(backend = %backend.config.id, model = &*seat.name.text, error, took_ms, "model not moved");
+        }
+    }
+    outcome.map(|()| moved(seat.loaded != loaded))
+}
+
+/// Asks, and waits until the server has done what it was asked.
+async fn granted(
+    shared: &Shared,
+    backend: &Backend,
+    name: &ModelName,
+    ask: Ask,
+    loaded: bool,
+) -> Result<(), MoveError> {
+    let mut ask = ask;
+    loop {
+        let (status, answer) = post(shared, backend, &ask).await?;
+        if status.is_success() {
+            break;
+        }
+        match instead(&ask, status, &answer) {
+            Some(other) => ask = other,
+            None => {
+                let message = serde_json::from_slice::<serde_json::Value>(&answer).ok();
+                let message = message.as_ref().and_then(|answer| {
+                    let error = answer.get("error")?;
+                    error.as_str().or_else(|| error.get("message")?.as_str())
+                });
+                let id = backend.config.id.clone();
+                return Err(MoveError::Refused { id, status, message: message.map(one_line) });
+            }
+        }
+    }
+    while !ask.answers_when_done {
+        let probed = backend.upstream.probed(backend.upstream.order_probe());
+        probed.await;
+        let report = backend.upstream.report();
+        let mut listed = report.listing.iter().flat_map(|listing| &listing.models);
+        if listed.any(|model| model.name == *name.text && model.loaded == loaded) {
+            break;
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    Ok(())
+}
+
+/// Keeps of a server's words what a sentence can hold.
+fn one_line(message: &str) -> String {
+    const LONGEST: usize = 300;
+    message.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST).collect()
+}
+
+/// Posts a small document on a connection of its own, which ends with it.
+async fn post(shared: &Shared, backend: &Backend, ask: &Ask) -> Result<(StatusCode, Bytes), MoveError> {
+    let settings = shared.settings();
+    let upstream = &backend.upstream;
+    let id = || backend.config.id.clone();
+    let connecting = upstream.connect(settings.connect_timeout);
+    let mut conn =
+        connecting.await.map_err(|error| MoveError::Unreachable { id: id(), why: error.to_string() })?;
+    let target = PathAndQuery::try_from(&*ask.path).ok().and_then(|path| upstream.origin.target(&path));
+    let target = target.ok_or_else(|| MoveError::Broken(id()))?;
+    let body = Bytes::from(ask.body.clone());
+    let length = body.len();
+    let mut request = Request::new(Upload::Whole(body, None));
+    *request.method_mut() = ask.method.clone();
+    *request.uri_mut() = target.into();
+    let headers = request.headers_mut();
+    headers.insert(HOST, upstream.origin.authority.clone());
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CONTENT_LENGTH, length.into());
+    let authorization = upstream.authorization();
+    let authorization =
+        authorization.map_err(|why| MoveError::Unreachable { id: id(), why: why.to_string() })?;
+    if let Some(authorization) = authorization {
+        headers.insert(AUTHORIZATION, authorization);
+    }
+    let limit = settings.first_byte_timeout;
+    let response = exchange(&mut conn, request, None, limit, None).await.map_err(|error| match error {
+        ExchangeError::Silent | ExchangeError::Hangs => MoveError::Late { id: id(), after: limit },
+        ExchangeError::Lost
+        | ExchangeError::NotHttp
+        | ExchangeError::UploadStalled
+        | ExchangeError::UploadFailed => MoveError::Broken(id()),
+    })?;
+    let (head, body) = response.into_parts();
+    let body = document(&mut conn, body).await.map_err(|_| MoveError::Broken(id()))?;
+    Ok((head.status, body))
+}
+
+impl MoveError {
+    /// The machine-readable reason.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::UnknownModel(_) => "model_not_found",
+            Self::UnknownConnection(_) => "unknown_connection",
+            Self::Down { .. } => "backend_down",
+            Self::Unable { .. } => "not_supported",
+            Self::Unreachable { .. } => "backend_unreachable",
+            Self::Refused { .. } => "backend_rejected",
+            Self::Broken(_) => "backend_lost",
+            Self::Late { .. } => "first_byte_timeout",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
