@@ -28,6 +28,7 @@ mod local_api;
 mod login;
 mod many_streams;
 mod operate;
+mod plugins;
 mod policy;
 mod premium;
 mod proxying;

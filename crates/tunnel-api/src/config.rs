@@ -12,6 +12,7 @@ mod json;
 mod origin;
 mod remote_paths;
 mod rule;
+mod sandbox;
 #[cfg(feature = "schema")]
 mod schema;
 mod section;
@@ -33,6 +34,7 @@ pub use self::import::{Import, ImportedToken, import};
 pub use self::json::{NotJson, is_blank, parse};
 pub use self::origin::{BadOrigin, OriginPattern};
 pub use self::remote_paths::{BadPathRule, PathRule, RemotePaths};
+pub use self::sandbox::SandboxConfig;
 pub use self::section::nearest;
 pub use self::text::{merge_patch, pretty};
 

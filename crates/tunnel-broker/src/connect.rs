@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 
 use crate::origin::{Addresses, Origin};
@@ -37,6 +37,15 @@ pub(crate) async fn connect(origin: &Origin, limit: Duration) -> Result<Io, Conn
 }
 
 async fn open(origin: &Origin) -> Result<Io, ConnectError> {
+    if let Some(socket) = &origin.socket {
+        return match UnixStream::connect(socket).await {
+            Ok(stream) => Ok(Io::Unix(stream)),
+            Err(why) if matches!(why.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => {
+                Err(ConnectError::Refused(origin.shown.clone()))
+            }
+            Err(why) => Err(ConnectError::Io { at: origin.shown.clone(), why }),
+        };
+    }
     let at = || format!("{}:{}", origin.host, origin.port);
     let addresses: Vec<SocketAddr> = match origin.addresses() {
         Addresses::Fixed(ips) => ips.iter().map(|ip| SocketAddr::new(*ip, origin.port)).collect(),
@@ -95,6 +104,7 @@ async fn first_of(addresses: Vec<SocketAddr>) -> Result<TcpStream, (Option<Socke
 #[derive(Debug)]
 pub(crate) enum Io {
     Plain(TcpStream),
+    Unix(UnixStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
@@ -102,6 +112,7 @@ impl AsyncRead for Io {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(io) => Pin::new(io).poll_read(cx, buf),
+            Self::Unix(io) => Pin::new(io).poll_read(cx, buf),
             Self::Tls(io) => Pin::new(io).poll_read(cx, buf),
         }
     }
@@ -111,6 +122,7 @@ impl AsyncWrite for Io {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(io) => Pin::new(io).poll_write(cx, buf),
+            Self::Unix(io) => Pin::new(io).poll_write(cx, buf),
             Self::Tls(io) => Pin::new(io).poll_write(cx, buf),
         }
     }
@@ -122,6 +134,7 @@ impl AsyncWrite for Io {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+            Self::Unix(io) => Pin::new(io).poll_write_vectored(cx, bufs),
             Self::Tls(io) => Pin::new(io).poll_write_vectored(cx, bufs),
         }
     }
@@ -129,6 +142,7 @@ impl AsyncWrite for Io {
     fn is_write_vectored(&self) -> bool {
         match self {
             Self::Plain(io) => io.is_write_vectored(),
+            Self::Unix(io) => io.is_write_vectored(),
             Self::Tls(io) => io.is_write_vectored(),
         }
     }
@@ -136,6 +150,7 @@ impl AsyncWrite for Io {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(io) => Pin::new(io).poll_flush(cx),
+            Self::Unix(io) => Pin::new(io).poll_flush(cx),
             Self::Tls(io) => Pin::new(io).poll_flush(cx),
         }
     }
@@ -143,6 +158,7 @@ impl AsyncWrite for Io {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(io) => Pin::new(io).poll_shutdown(cx),
+            Self::Unix(io) => Pin::new(io).poll_shutdown(cx),
             Self::Tls(io) => Pin::new(io).poll_shutdown(cx),
         }
     }

@@ -1,4 +1,7 @@
+use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 
 use http::HeaderValue;
 use http::uri::PathAndQuery;
@@ -20,6 +23,8 @@ pub(crate) struct Origin {
     /// What the URL's path puts before each request's path; mostly empty.
     prefix: String,
     addresses: Addresses,
+    /// The socket of a server that listens on no network.
+    pub(crate) socket: Option<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -41,6 +46,9 @@ impl Origin {
             // http and https URLs have a host; another scheme fails when it is connected to.
             None => (String::new(), Addresses::Fixed(Vec::new())),
         };
+        if url.scheme() == "unix" {
+            return Self::unix(url);
+        }
         let tls = url.scheme() == "https";
         let port = url.port_or_known_default().unwrap_or(80);
         let named = url.host_str().unwrap_or_default();
@@ -51,7 +59,21 @@ impl Origin {
         }
         let shown = format!("{}://{authority}{}", url.scheme(), url.path().trim_end_matches('/'));
         let authority = HeaderValue::from_str(&authority).unwrap_or_else(|_| HeaderValue::from_static(""));
-        Self { tls, host, port, authority, shown, prefix, addresses }
+        Self { tls, host, port, authority, shown, prefix, addresses, socket: None }
+    }
+
+    fn unix(url: &Url) -> Self {
+        let path: Vec<u8> = percent_decode(url.path());
+        Self {
+            tls: false,
+            host: "localhost".to_owned(),
+            port: 80,
+            authority: HeaderValue::from_static("localhost"),
+            shown: format!("unix://{}", String::from_utf8_lossy(&path)),
+            prefix: String::new(),
+            addresses: Addresses::Fixed(Vec::new()),
+            socket: Some(PathBuf::from(OsString::from_vec(path))),
+        }
     }
 
     pub(crate) fn addresses(&self) -> &Addresses {
@@ -60,6 +82,9 @@ impl Origin {
 
     /// Tells whether the backend is on this machine.
     pub(crate) fn is_loopback(&self) -> bool {
+        if self.socket.is_some() {
+            return true;
+        }
         match &self.addresses {
             Addresses::Fixed(ips) => !ips.is_empty() && ips.iter().all(IpAddr::is_loopback),
             Addresses::Lookup => false,
@@ -73,6 +98,19 @@ impl Origin {
         }
         PathAndQuery::from_maybe_shared(format!("{}{path_and_query}", self.prefix)).ok()
     }
+}
+
+/// Takes `%20` and such out of the path of an address.
+fn percent_decode(path: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let [first, behind @ ..] = rest {
+        let digits = behind.get(..2).filter(|_| *first == b'%').and_then(|two| std::str::from_utf8(two).ok());
+        let decoded = digits.and_then(|two| u8::from_str_radix(two, 16).ok());
+        rest = if decoded.is_some() { &behind[2..] } else { behind };
+        out.push(decoded.unwrap_or(*first));
+    }
+    out
 }
 
 fn localhost() -> Vec<IpAddr> {

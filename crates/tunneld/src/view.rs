@@ -8,11 +8,14 @@ use tunnel_api::config::ConnectionType;
 use tunnel_api::connection::{Breaker, CLOUD_ID, ConnectionKind, ConnectionState, quality};
 use tunnel_api::status::TunnelManager;
 use tunnel_api::tunnel::Target;
-use tunnel_api::warning::{CONFIG_INVALID, CONNECTION_DOWN, KEY_WITHOUT_EFFECT, NO_TOKEN, RESTART_REQUIRED};
+use tunnel_api::warning::{
+    CONFIG_INVALID, CONNECTION_DOWN, KEY_WITHOUT_EFFECT, NO_TOKEN, PLUGIN_FAILING, RESTART_REQUIRED,
+};
 use tunnel_api::{Config, Connection, Gateway, HealthStatus, Severity, Status, TunnelState, Warning};
 use tunnel_broker::{BackendKind, BackendState, BackendStatus, Broker};
 
 use crate::config::ConfigState;
+use crate::plugins;
 use crate::tunnel::TunnelReport;
 use crate::warnings::{Condition, Said};
 
@@ -33,7 +36,7 @@ pub(crate) struct Parts<'a> {
 /// Joins the parts into one snapshot, with the warnings that are shown.
 pub(crate) fn snapshot(parts: &Parts<'_>, warnings: Vec<Warning>, now: Timestamp) -> Status {
     let mut connections: BTreeMap<String, Connection> =
-        parts.backends.iter().map(|backend| (backend.id.clone(), connection(backend))).collect();
+        parts.backends.iter().map(|backend| (backend.id.clone(), with_plugin(backend, parts.said))).collect();
     if parts.config.config.enable_cloud_proxy {
         connections.insert(CLOUD_ID.to_owned(), cloud(parts.tunnel, parts.config));
     }
@@ -103,6 +106,23 @@ pub(crate) fn connection(backend: &BackendStatus) -> Connection {
         queued: 0,
         breaker: Breaker::Closed,
     }
+}
+
+/// Returns a model server, with why it does not run where it is a program of ours.
+fn with_plugin(backend: &BackendStatus, said: &Said) -> Connection {
+    let mut connection = connection(backend);
+    if !connection.connected
+        && let Some(warning) = failing_plugin(&backend.id, said)
+    {
+        connection.error = Some(warning.message.clone());
+    }
+    connection
+}
+
+fn failing_plugin<'a>(id: &str, said: &'a Said) -> Option<&'a Warning> {
+    let plugins = said.get(plugins::PART)?;
+    let found = plugins.iter().find(|told| told.subject == id && told.warning.code == PLUGIN_FAILING);
+    found.map(|told| &told.warning)
 }
 
 fn cloud(report: &TunnelReport, config: &ConfigState) -> Connection {
@@ -190,7 +210,9 @@ pub(crate) fn conditions(parts: &Parts<'_>) -> Vec<Condition> {
         let next_step = "systemctl --user restart tunneld";
         conditions.push(Condition::new(Warning::new(RESTART_REQUIRED, message, next_step)));
     }
-    conditions.extend(parts.backends.iter().filter_map(down));
+    // That nobody answers on its socket says less than why.
+    let told = |backend: &&BackendStatus| failing_plugin(&backend.id, parts.said).is_none();
+    conditions.extend(parts.backends.iter().filter(told).filter_map(down));
     conditions.extend(parts.said.values().flatten().cloned());
     conditions
 }
@@ -198,7 +220,7 @@ pub(crate) fn conditions(parts: &Parts<'_>) -> Vec<Condition> {
 /// Returns the keys that say something, and that nothing heeds yet.
 fn without_effect(config: &Config) -> Vec<&'static str> {
     let default = Config::default();
-    let nobody_serves = |kind| matches!(kind, ConnectionType::Cloud | ConnectionType::Plugin);
+    let nobody_serves = |kind| matches!(kind, ConnectionType::Cloud);
     let keys = [
         ("routingPolicy", config.routing_policy != default.routing_policy),
         ("queue", config.queue != default.queue),

@@ -40,13 +40,18 @@ fn compare(schema: &Value, key: &str, probe: &Value, place: Place) {
 #[test]
 fn bounds_of_the_schema_are_those_of_the_check() {
     let schema = Config::schema();
-    let places: [(&Value, Place); 4] = [
+    let places: [(&Value, Place); 5] = [
         (&schema, |key, value| json!({ key: value })),
         (&schema["properties"]["queue"], |key, value| json!({ "queue": { key: value } })),
         (&schema["properties"]["alerts"], |key, value| json!({ "alerts": { key: value } })),
         (&schema["properties"]["connections"]["items"], |key, value| {
             let mut entry = json!({ "id": "a", "type": "plugin", "url": "http://h" });
             entry[key] = value.clone();
+            json!({ "connections": [entry] })
+        }),
+        (&schema["properties"]["connections"]["items"]["properties"]["sandbox"], |key, value| {
+            let sandbox = json!({ key: value });
+            let entry = json!({ "id": "a", "type": "plugin", "command": ["/p"], "sandbox": sandbox });
             json!({ "connections": [entry] })
         }),
     ];

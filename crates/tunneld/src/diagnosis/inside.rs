@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use tunnel_api::auth::StoredIn;
 use tunnel_api::status::ConfigStatus;
 use tunnel_api::warning::{
-    KEYRING_ABSENT, KEYRING_FAILED, KEYRING_LOCKED, KEYRING_TIMEOUT, PORT_TAKEN, SECRET_FILE_UNUSABLE,
-    STATE_CORRUPT, STATE_DEGRADED, STATE_NEWER, TOKEN_NOT_STORED,
+    KEYRING_ABSENT, KEYRING_FAILED, KEYRING_LOCKED, KEYRING_TIMEOUT, PLUGIN_FAILING, PLUGIN_UNSANDBOXED,
+    PORT_TAKEN, SECRET_FILE_UNUSABLE, STATE_CORRUPT, STATE_DEGRADED, STATE_NEWER, TOKEN_NOT_STORED,
 };
 use tunnel_api::{AuthStatus, Check, Config, Warning};
 
@@ -59,6 +59,14 @@ pub(super) fn ports(config: &Config, warnings: &[Warning]) -> Check {
     let control = door("control", config.api_server_port, config.enable_api_server);
     let gateway = door("gateway", config.gateway_port, config.enable_gateway);
     subject.pass(format!("{control}, {gateway}"))
+}
+
+/// Tells what is wrong with the programs behind plugins.
+pub(super) fn plugins(warnings: &[Warning]) -> Vec<Check> {
+    let about_plugins =
+        |warning: &&Warning| [PLUGIN_FAILING, PLUGIN_UNSANDBOXED].contains(&warning.code.as_str());
+    let subject = Subject::new("plugin", "plugin");
+    warnings.iter().filter(about_plugins).map(|warning| subject.warn_as(warning)).collect()
 }
 
 pub(super) fn disk(room: Room, warnings: &[Warning]) -> Check {

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 use tunnel_api::Config;
-use tunnel_broker::Broker;
 use tunnel_runtime::LogLevel;
 
 use crate::config::Loaded;
 use crate::doors::{Applied, Doors};
+use crate::plugins::Backends;
 use crate::tunnel::Settings;
 use crate::warnings::Reports;
 
@@ -19,7 +19,7 @@ pub(crate) struct Consumers {
     pub(crate) doors: Option<Doors>,
     /// Where the doors' troubles are told.
     pub(crate) reports: Reports,
-    pub(crate) broker: Broker,
+    pub(crate) backends: Backends,
     pub(crate) settings: watch::Sender<Arc<Settings>>,
     /// None where the log is not ours, as in a test.
     pub(crate) log_level: Option<LogLevel>,
@@ -34,7 +34,7 @@ impl Consumers {
         {
             log_level.set(loaded.log_level());
         }
-        self.broker.reconfigure(loaded.broker.clone());
+        self.backends.configure(loaded.broker.clone());
         self.settings.send_if_modified(|settings| {
             let changed = **settings != loaded.tunnel;
             *settings = Arc::new(loaded.tunnel.clone());

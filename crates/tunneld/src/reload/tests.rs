@@ -9,6 +9,7 @@ use tunnel_broker::{Broker, BrokerConfig};
 
 use super::*;
 use crate::config::{ConfigHandle, Edit, TokenSink};
+use crate::plugins::Backends;
 use crate::warnings::Reports;
 
 /// Far above what a change takes, so that a slow machine is no failure.
@@ -46,7 +47,9 @@ impl Running {
         let broker = Broker::start(BrokerConfig::default(), &TaskTracker::new(), stop.clone());
         let (settings, settings_reader) = watch::channel(Arc::new(loaded.tunnel.clone()));
         let (sender, state) = watch::channel(Arc::new(loaded.state(Vec::new())));
-        let consumers = Consumers { doors: None, reports: Reports::new(), broker, settings, log_level: None };
+        let backends = Backends::new(broker, loaded.broker.clone());
+        let consumers =
+            Consumers { doors: None, reports: Reports::new(), backends, settings, log_level: None };
         let (handle, orders) = ConfigHandle::new(Arc::clone(&options), state.clone(), TokenSink::none());
         let reloader = Reloader { options, consumers, state: sender, orders };
         let (hangup, hangups) = watch::channel(0);
