@@ -17,7 +17,12 @@ fn doors(world: &World) -> [(&'static str, String, String); 2] {
     [("relay", world.relay.url(), world.caller_token.clone()), ("gateway", gateway, "-".to_owned())]
 }
 
-pub(crate) async fn through_both_doors(world: &World, script: &str, base_path: &str, model: &str) -> Result<()> {
+pub(crate) async fn through_both_doors(
+    world: &World,
+    script: &str,
+    base_path: &str,
+    model: &str,
+) -> Result<()> {
     let clients = OfficialClients::find().context(MISSING)?;
     for (door, base, token) in doors(world) {
         let base = format!("{base}{base_path}");

@@ -37,6 +37,7 @@ mod many_streams;
 mod models;
 mod open_loop;
 mod operate;
+mod plugins;
 mod policy;
 mod premium;
 mod proxying;

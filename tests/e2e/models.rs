@@ -16,7 +16,9 @@ fn official_clients_use_an_alias_as_any_model() -> Result<()> {
     scenario(async |lab| {
         let aliases = json!({"gpt-4o": MODEL, "fast": format!("ollama/{MODEL}")});
         let world = lab.world_with(WorldOptions::default().with("aliases", aliases)).await?;
-        for (script, base) in [("ollama_client.py", ""), ("ollama_client.mjs", ""), ("openai_client.py", "/v1")] {
+        for (script, base) in
+            [("ollama_client.py", ""), ("ollama_client.mjs", ""), ("openai_client.py", "/v1")]
+        {
             through_both_doors(&world, script, base, "gpt-4o").await?;
         }
         through_both_doors(&world, "openai_client.mjs", "/v1", "fast").await
@@ -50,7 +52,10 @@ fn the_command_line_names_loads_and_keeps_models() -> Result<()> {
         ensure!(!chain.status.success() && why.contains("org/gpt-4o is an alias"), "{why}");
         run(&["models", "unalias", "ORG/GPT-4O"]).await?;
         ensure!(chat("org/gpt-4o").await? == 404, "it is forgotten");
-        ensure!(!daemon.tunnelctl(&["models", "unalias", "org/gpt-4o"]).await?.status.success(), "a second time");
+        ensure!(
+            !daemon.tunnelctl(&["models", "unalias", "org/gpt-4o"]).await?.status.success(),
+            "a second time"
+        );
 
         let said = run(&["models", "load", MODEL, "--on", "ollama", "--keep-alive", "30m"]).await?;
         ensure!(said.contains(MODEL) && said.contains("in memory"), "{said}");
@@ -70,7 +75,8 @@ fn the_command_line_names_loads_and_keeps_models() -> Result<()> {
 
         // Nobody's requests, and so nobody's usage: two were answered, the others unknown.
         let usage = async || {
-            let usage: Value = daemon.control().get("/api/usage?by=model").send().await.ok()?.json().await.ok()?;
+            let usage: Value =
+                daemon.control().get("/api/usage?by=model").send().await.ok()?.json().await.ok()?;
             let rows = usage["usage"].as_array().cloned()?;
             rows.into_iter().find(|row| row["model"] == MODEL && row["requests"].as_u64() >= Some(2))
         };
@@ -83,7 +89,10 @@ fn the_command_line_names_loads_and_keeps_models() -> Result<()> {
             let reply = world.remote().post(path).json(&json!({"model": MODEL})).send().await?;
             ensure!(reply.status() == 403, "{path} through the tunnel: {}", reply.status());
         }
-        measured("aliases, load, unload, warm", "through API and command line; none of it through the tunnel");
+        measured(
+            "aliases, load, unload, warm",
+            "through API and command line; none of it through the tunnel",
+        );
         Ok(())
     })
 }

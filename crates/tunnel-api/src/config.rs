@@ -13,6 +13,7 @@ mod models;
 mod origin;
 mod remote_paths;
 mod rule;
+mod sandbox;
 #[cfg(feature = "schema")]
 mod schema;
 mod section;
@@ -37,6 +38,7 @@ pub use self::json::{NotJson, is_blank, parse};
 pub use self::models::is_model_name;
 pub use self::origin::{BadOrigin, OriginPattern};
 pub use self::remote_paths::{BadPathRule, PathRule, RemotePaths};
+pub use self::sandbox::SandboxConfig;
 pub use self::section::nearest;
 pub use self::text::{merge_patch, pretty};
 

@@ -35,6 +35,10 @@ pub const LAN_GATEWAY_PLAIN: &str = "lan_gateway_plain";
 pub const LAN_GATEWAY_TLS: &str = "lan_gateway_tls";
 /// A backend does not answer its probes.
 pub const CONNECTION_DOWN: &str = "connection_down";
+/// A plugin's program does not start, ends by itself or does not answer; it is started again and again.
+pub const PLUGIN_FAILING: &str = "plugin_failing";
+/// A plugin's program runs without a sandbox, because there is no systemd of the user's to make one.
+pub const PLUGIN_UNSANDBOXED: &str = "plugin_unsandboxed";
 /// The state database was damaged; it has been set aside and a new one begun.
 pub const STATE_CORRUPT: &str = "state_corrupt";
 /// The state database was written by a newer version; it is left alone and nothing is kept.

@@ -109,7 +109,9 @@ mod tests {
             ..BackendConfig::new(id, BackendKind::Ollama, url.clone())
         };
         let backends = vec![backend("a", &["qwen3:8b", "org/big"]), backend("b", &["llama3:latest"])];
-        let new = |config: &BackendConfig| Arc::new(Upstream::new(config, None, Arc::default(), CancellationToken::new()));
+        let new = |config: &BackendConfig| {
+            Arc::new(Upstream::new(config, None, Arc::default(), CancellationToken::new()))
+        };
         let upstreams: Vec<_> = backends.iter().map(new).collect();
         let aliases =
             aliases.iter().map(|(name, target)| ((*name).to_owned(), (*target).to_owned())).collect();

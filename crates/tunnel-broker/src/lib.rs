@@ -114,8 +114,6 @@ pub use profile::{
 };
 pub use rule::{PathRule, PathRuleError};
 pub use scope::CallerScope;
-pub use status::{
-    AliasStatus, BackendState, BackendStatus, BreakerState, Health, ModelInfo, OfferedModel,
-};
+pub use status::{AliasStatus, BackendState, BackendStatus, BreakerState, Health, ModelInfo, OfferedModel};
 pub use tally::Tally;
 pub use track::{RequestState, RunningRequest};

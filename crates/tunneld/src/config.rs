@@ -26,11 +26,12 @@ use tunnel_runtime::LevelFilter;
 use tunnel_runtime::layers::{self, File, LayersError, Origin, Sources};
 
 pub(crate) use self::backups::Backups;
-pub(crate) use self::change::{Change, ChangeError, Edit, check};
+pub(crate) use self::change::{Author, Change, ChangeError, Edit, check};
 pub use self::error::LoadError;
 pub(crate) use self::handle::{Applied, ConfigHandle, Order, Task, TokenSink};
 pub(crate) use self::proxy::Proxies;
 pub(crate) use self::source::{Revision, Source};
+use crate::plugins::Place;
 use crate::tunnel::Settings;
 
 /// What the command line and the environment say.
@@ -150,7 +151,7 @@ impl Loaded {
         let config = Config::check(&layered.values).map_err(faulty)?;
         let found = proxy::find(&config, |name| options.var(name)).map_err(|fault| faulty(vec![fault]))?;
         let tunnel = parts::tunnel(&config, found.proxies).map_err(|fault| faulty(vec![fault]))?;
-        let broker = parts::broker(&config).map_err(|fault| faulty(vec![fault]))?;
+        let broker = parts::broker(&config, &Place::of(options)).map_err(|fault| faulty(vec![fault]))?;
         let said = layered.origins.get("autoStartOnBoot").is_some_and(|origin| *origin != Origin::Default);
         let starts_at_boot = said.then_some(config.auto_start_on_boot);
         Ok(Self {
@@ -317,7 +318,7 @@ mod tests {
     fn connections_become_backends() {
         let text = r#"{ "connections": [
             { "id": "vllm", "type": "openai", "url": "http://h:8000/v1", "priority": 2, "maxConcurrent": 3 },
-            { "id": "later", "type": "plugin", "url": "http://h:8001" }
+            { "id": "later", "type": "cloud", "url": "http://h:8001" }
         ] }"#;
         let backends = load(text, &[]).unwrap().broker.backends;
         let ids: Vec<&str> = backends.iter().map(|backend| backend.id.as_str()).collect();

@@ -34,6 +34,7 @@ use crate::gateway::Gateway;
 use crate::guard::Guards;
 use crate::keys::Keys;
 use crate::notify::{LeftToClients, Notifier};
+use crate::plugins::Backends;
 use crate::reload::{Consumers, Reloader};
 use crate::resources::{ResourceMeter, SharedReading};
 use crate::secrets::{self, Credentials, SessionBus, TokenHandle, Vault};
@@ -41,7 +42,7 @@ use crate::status::{Sources, StatusHub};
 use crate::store::{BootId, Opened, RecorderHandle, Store, target_at_start};
 use crate::surroundings::{open_socket, socket_places, state_dir};
 use crate::warnings::{Condition, Listener, Reports, Transition};
-use crate::{alerts, chronicle, login, notify, page, scribe, tunnel, unit_status, world};
+use crate::{alerts, chronicle, login, notify, page, plugins, scribe, tunnel, unit_status, world};
 
 /// A daemon that runs. It ends with the [`Lifecycle`] that it was started on.
 #[derive(Debug)]
@@ -134,9 +135,10 @@ impl Daemon {
         ));
         let secret_places = secrets::Places::of(&options, state_dir.clone());
         let vault = Vault::start(secret_places.clone(), soft.clone(), &critical);
-        let mut backends = loaded.broker.clone();
-        vault.equip(config, &mut backends);
-        let broker = Broker::start(backends, tracker, soft.clone());
+        let mut equipped = loaded.broker.clone();
+        vault.equip(config, &mut equipped);
+        let broker = Broker::start(equipped.clone(), tracker, soft.clone());
+        let backends = Backends::new(broker.clone(), equipped);
         let (settings, settings_reader) = watch::channel(Arc::new(loaded.tunnel.clone()));
         let (state, state_reader) = watch::channel(Arc::new(loaded.state(Vec::new())));
         let token = secrets::start(secret_places, settings.subscribe(), soft.clone(), &critical);
@@ -189,6 +191,17 @@ impl Daemon {
             left_to_clients: &left_to_clients,
         };
         watchers.start(for_notifier, for_chronicle);
+        tracker.spawn(plugins::keep(plugins::Deps {
+            config: state_reader.clone(),
+            place: plugins::Place::of(&options),
+            launcher: plugins::Launcher::of(&options),
+            broker: broker.clone(),
+            backends: backends.clone(),
+            reports: reports.clone(),
+            tracker: tracker.clone(),
+            soft: soft.clone(),
+            hard: lifecycle.hard(),
+        }));
         tracker.spawn(report(store.health(), "state", reports.clone(), soft.clone()));
         tracker.spawn(report(token.warnings(), "secrets", reports.clone(), soft.clone()));
         let (stop_scribe, mut scribes) = (CancellationToken::new(), JoinSet::new());
@@ -255,7 +268,7 @@ impl Daemon {
             guards,
         };
         let doors = Some(Doors::serve(bound, rooms, critical, ends, placing));
-        let consumers = Consumers { doors, reports, broker, vault, settings, log_level };
+        let consumers = Consumers { doors, reports, backends, vault, settings, log_level };
         let reloader = Reloader { options, consumers, state, orders };
         lifecycle.spawn_critical("reloader", reloader.run(lifecycle.hangups(), soft));
         let stop_recorder = stop_recorder.drop_guard();

@@ -63,7 +63,7 @@ impl Examiner {
 
 impl Subjects {
     async fn examine(self) -> Diagnosis {
-        let (backends, relay, room) = tokio::join!(self.probe(), self.relay(), self.room());
+        let (mut backends, relay, room) = tokio::join!(self.probe(), self.relay(), self.room());
         // Afterwards: a probe may have changed it.
         let status = Arc::clone(&self.status.borrow());
         let config = Arc::clone(&self.config.borrow());
@@ -74,7 +74,9 @@ impl Subjects {
             inside::disk(room, &status.warnings),
             inside::keyring(&auth, &status.warnings),
         ];
+        connections::explain(&mut backends, &status);
         checks.extend(connections::checks(&backends));
+        checks.extend(inside::plugins(&status.warnings));
         checks.extend(relay);
         Diagnosis { checks, timestamp: Timestamp::now() }
     }

@@ -43,6 +43,7 @@ mod keys;
 mod login;
 mod notify;
 mod page;
+mod plugins;
 #[cfg(test)]
 mod private_bus;
 mod refused;

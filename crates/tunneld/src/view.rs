@@ -10,13 +10,15 @@ use tunnel_api::connection::{
 use tunnel_api::status::TunnelManager;
 use tunnel_api::tunnel::Target;
 use tunnel_api::warning::{
-    CONFIG_INVALID, CONNECTION_DOWN, KEY_WITHOUT_EFFECT, LAN_GATEWAY_PLAIN, NO_TOKEN, RESTART_REQUIRED,
+    CONFIG_INVALID, CONNECTION_DOWN, KEY_WITHOUT_EFFECT, LAN_GATEWAY_PLAIN, NO_TOKEN, PLUGIN_FAILING,
+    RESTART_REQUIRED,
 };
 use tunnel_api::{Config, Connection, Gateway, HealthStatus, Severity, Status, TunnelState, Warning};
 use tunnel_broker::{BackendState, BackendStatus, BreakerState, Broker, Health};
 
 use crate::config::ConfigState;
 use crate::doors::heartbeat::{LanPlace, Places};
+use crate::plugins;
 use crate::tunnel::TunnelReport;
 use crate::warnings::{Condition, Said};
 
@@ -37,7 +39,7 @@ pub(crate) struct Parts<'a> {
 /// Joins the parts into one snapshot, with the warnings that are shown.
 pub(crate) fn snapshot(parts: &Parts<'_>, warnings: Vec<Warning>, now: Timestamp) -> Status {
     let mut connections: BTreeMap<String, Connection> =
-        parts.backends.iter().map(|backend| (backend.id.clone(), connection(backend))).collect();
+        parts.backends.iter().map(|backend| (backend.id.clone(), with_plugin(backend, parts.said))).collect();
     if parts.config.config.enable_cloud_proxy {
         connections.insert(CLOUD_ID.to_owned(), cloud(parts.tunnel, parts.config));
     }
@@ -129,6 +131,23 @@ pub(crate) fn connection(backend: &BackendStatus) -> Connection {
 fn speaks(backend: &BackendStatus) -> Vec<Api> {
     let known = [(Api::Ollama, backend.speaks.ollama), (Api::Openai, backend.speaks.openai)];
     known.into_iter().filter(|(_, speaks)| *speaks).map(|(api, _)| api).collect()
+}
+
+/// Returns a model server, with why it does not run where it is a program of ours.
+fn with_plugin(backend: &BackendStatus, said: &Said) -> Connection {
+    let mut connection = connection(backend);
+    if !connection.connected
+        && let Some(warning) = failing_plugin(&backend.id, said)
+    {
+        connection.error = Some(warning.message.clone());
+    }
+    connection
+}
+
+fn failing_plugin<'a>(id: &str, said: &'a Said) -> Option<&'a Warning> {
+    let plugins = said.get(plugins::PART)?;
+    let found = plugins.iter().find(|told| told.subject == id && told.warning.code == PLUGIN_FAILING);
+    found.map(|told| &told.warning)
 }
 
 fn cloud(report: &TunnelReport, config: &ConfigState) -> Connection {
@@ -230,7 +249,9 @@ pub(crate) fn conditions(parts: &Parts<'_>) -> Vec<Condition> {
     }
     conditions
         .extend(parts.places.lan.filter(|lan| !lan.tls && !lan.address.ip().is_loopback()).map(plain_lan));
-    conditions.extend(parts.backends.iter().filter_map(down));
+    // That nobody answers on its socket says less than why.
+    let told = |backend: &&BackendStatus| failing_plugin(&backend.id, parts.said).is_none();
+    conditions.extend(parts.backends.iter().filter(told).filter_map(down));
     conditions.extend(parts.said.values().flatten().cloned());
     conditions
 }
@@ -282,6 +303,7 @@ pub(crate) fn milliseconds(seconds: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
 
     use tunnel_api::Tunnel;

@@ -7,6 +7,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::rule::{self, Rejection};
+use super::sandbox::{self, SandboxConfig};
 #[cfg(feature = "schema")]
 use super::schema;
 use super::section::Section;
@@ -27,10 +28,24 @@ pub struct ConnectionConfig {
     pub kind: ConnectionType,
 
     /// Its base address, `http://` or `https://`, for a plugin also `unix:///path`; for the cloud `http://` on this
-    /// machine only. No user name, password, query or fragment. Must be given.
-    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::backend_url"))]
-    #[serde(serialize_with = "super::write::url_text")]
-    pub url: Url,
+    /// machine only. No user name, password, query or fragment. Must be given, except beside `command`.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::backend_url", default))]
+    #[serde(serialize_with = "super::write::optional_url_text", skip_serializing_if = "Option::is_none")]
+    pub url: Option<Url>,
+
+    /// The program of a plugin, as an absolute path, and its arguments; no shell reads them. In place of `url`.
+    /// Default empty: the daemon starts none.
+    ///
+    /// The daemon starts it, watches it and starts it again; `docs/plugins.md` says what it has to answer. A web page
+    /// cannot change it.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::command", default))]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
+
+    /// What `command` may do. A web page cannot change it.
+    #[cfg_attr(feature = "schema", schemars(default))]
+    #[serde(skip_serializing_if = "is_default")]
+    pub sandbox: SandboxConfig,
 
     /// Which connections are tried first: lower ones. Default 0.
     #[cfg_attr(
@@ -91,7 +106,20 @@ pub(super) fn connections(top: &mut Section<'_>) -> Vec<ConnectionConfig> {
             "Connection type must be given: one of ollama, openai, llamacpp, vllm, lmstudio, cloud, plugin",
             kind,
         );
-        let url = section.require("url", "Connection URL must be given", |value| url(value, kind));
+        let command = section.read("command", Vec::new(), sandbox::command);
+        let url = if command.is_empty() {
+            section.require("url", "Connection URL must be given", |value| url(value, kind)).map(Some)
+        } else {
+            let started = section.path_of("command");
+            if kind != Some(ConnectionType::Plugin) {
+                section.fault(&started, "Connection command is for connections of type plugin");
+            }
+            if section.value("url").is_some() {
+                section
+                    .fault(&started, "Connection command stands in place of the URL; leave one of them out");
+            }
+            Some(None)
+        };
         let rest = ConnectionConfig {
             priority: section.read("priority", 0, rule::natural("Connection priority")),
             weight: section.read("weight", NonZeroU32::MIN, rule::positive("Connection weight")),
@@ -103,6 +131,8 @@ pub(super) fn connections(top: &mut Section<'_>) -> Vec<ConnectionConfig> {
             models: section.list("models", Vec::new(), model),
             credential: section.read("credential", None, rule::optional(credential)),
             enabled: section.read("enabled", true, rule::flag("Connection enabled")),
+            sandbox: section.section("sandbox", SandboxConfig::default(), sandbox::sandbox),
+            command,
             // Each missing one has told its fault, so that all faults of the entry are known by now.
             id: id?,
             kind: kind?,
@@ -110,6 +140,10 @@ pub(super) fn connections(top: &mut Section<'_>) -> Vec<ConnectionConfig> {
         };
         Some(rest)
     })
+}
+
+fn is_default(sandbox: &SandboxConfig) -> bool {
+    *sandbox == SandboxConfig::default()
 }
 
 fn id(value: &Value) -> Result<String, Rejection> {

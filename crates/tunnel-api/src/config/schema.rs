@@ -164,6 +164,18 @@ pub(super) fn aliases(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "object", "additionalProperties": model })
 }
 
+pub(super) fn command(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "array", "items": { "type": "string" } })
+}
+
+pub(super) fn absolute_paths(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "array", "items": { "type": "string", "pattern": r"^/[^:\n\r]+$" } })
+}
+
+pub(super) fn variables(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "object", "additionalProperties": { "type": "string" } })
+}
+
 pub(super) fn one() -> NonZeroU32 {
     NonZeroU32::MIN
 }

@@ -51,7 +51,7 @@ fn what_is_written_is_read_again() {
     .unwrap();
     assert_eq!(Config::check(&parse(&config.to_json()).unwrap()), Ok(config.clone()));
     assert_eq!(Config::check(&config.to_map()), Ok(config.clone()));
-    assert_eq!(config.connections[0].url.as_str(), "http://10.0.0.2:8000/v1");
+    assert_eq!(config.connections[0].url.as_ref().unwrap().as_str(), "http://10.0.0.2:8000/v1");
     assert_eq!(config.queue.max_wait, Duration::from_secs(60));
 }
 
@@ -286,6 +286,33 @@ fn connection_ids_are_unique_and_not_the_built_in_ones() {
         ]
     );
     assert!(check(json!({ "enableLocalOllama": false, "connections": [backend("ollama")] })).is_ok());
+}
+
+#[test]
+fn plugin_is_an_address_or_a_program_and_never_both() {
+    let entry = |extra: Value| {
+        let mut entry = json!({ "id": "p", "type": "plugin" });
+        entry.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        check(json!({ "connections": [entry] }))
+    };
+    let config = entry(json!({ "command": ["/opt/p", "--fast"], "sandbox": { "network": true } })).unwrap();
+    let plugin = &config.connections[0];
+    assert_eq!((plugin.command.len(), plugin.url.as_ref()), (2, None));
+    assert!(plugin.sandbox.network && plugin.sandbox.memory_mb.get() == 1024);
+    // What is shown can be read again.
+    assert_eq!(Config::check(&config.to_map()).unwrap(), config);
+    for (wrong, why) in [
+        (json!({}), "must be given"),
+        (json!({ "command": [] }), "must be given"),
+        (json!({ "command": ["p"] }), "absolute path"),
+        (json!({ "command": ["/p"], "url": "http://h" }), "in place of the URL"),
+        (json!({ "command": ["/p"], "type": "openai" }), "of type plugin"),
+        (json!({ "command": ["/p"], "sandbox": { "readPaths": ["x"] } }), "absolute path"),
+        (json!({ "command": ["/p"], "sandbox": { "netwrk": true } }), "unknown key"),
+    ] {
+        let faults = entry(wrong.clone()).unwrap_err();
+        assert!(faults.iter().any(|fault| fault.rule.contains(why)), "{wrong}: {faults:?}");
+    }
 }
 
 #[test]

@@ -40,7 +40,7 @@ fn compare(schema: &Value, key: &str, probe: &Value, place: Place) {
 #[test]
 fn bounds_of_the_schema_are_those_of_the_check() {
     let schema = Config::schema();
-    let places: [(&Value, Place); 5] = [
+    let places: [(&Value, Place); 6] = [
         (&schema, |key, value| json!({ key: value })),
         (&schema["properties"]["queue"], |key, value| json!({ "queue": { key: value } })),
         // Its two files go together, which the schema does not know.
@@ -52,6 +52,11 @@ fn bounds_of_the_schema_are_those_of_the_check() {
         (&schema["properties"]["connections"]["items"], |key, value| {
             let mut entry = json!({ "id": "a", "type": "plugin", "url": "http://h" });
             entry[key] = value.clone();
+            json!({ "connections": [entry] })
+        }),
+        (&schema["properties"]["connections"]["items"]["properties"]["sandbox"], |key, value| {
+            let sandbox = json!({ key: value });
+            let entry = json!({ "id": "a", "type": "plugin", "command": ["/p"], "sandbox": sandbox });
             json!({ "connections": [entry] })
         }),
     ];

@@ -6,6 +6,9 @@ use serde_json::Value;
 
 /// Tells whether the schema takes the value.
 pub(crate) fn takes(schema: &Value, value: &Value) -> bool {
+    if let Value::Bool(all) = schema {
+        return *all;
+    }
     schema.as_object().unwrap().iter().all(|(keyword, wanted)| match keyword.as_str() {
         "type" => match wanted {
             Value::Array(types) => types.iter().any(|wanted| is(value, wanted.as_str().unwrap())),
@@ -28,9 +31,11 @@ pub(crate) fn takes(schema: &Value, value: &Value) -> bool {
             value.as_object().is_none_or(|keys| keys.values().all(|value| takes(wanted, value)))
         }
         "additionalProperties" => {
-            assert_eq!(wanted, false);
             let known = &schema["properties"];
-            value.as_object().is_none_or(|keys| keys.keys().all(|key| known.get(key).is_some()))
+            let others = |keys: &serde_json::Map<String, Value>| {
+                keys.iter().filter(|(key, _)| known.get(key).is_none()).all(|(_, value)| takes(wanted, value))
+            };
+            value.as_object().is_none_or(others)
         }
         "required" => value.as_object().is_none_or(|keys| {
             wanted.as_array().unwrap().iter().all(|key| keys.contains_key(key.as_str().unwrap()))

@@ -137,8 +137,7 @@ mod tests {
             assert_eq!(way(profile, Some(&only), "m", Wish::Load(None)), Way::Already);
             assert!(matches!(way(profile, Some(&only), "m", Wish::Unload), Way::No(_)));
             assert!(matches!(way(profile, None, "m", Wish::Load(None)), Way::No(_)));
-            let routed =
-                |loaded, state| listed(loaded, json!({ "id": "m", "status": { "value": state } }));
+            let routed = |loaded, state| listed(loaded, json!({ "id": "m", "status": { "value": state } }));
             let (path, body) = ask(way(profile, Some(&routed(false, "unloaded")), "m", Wish::Load(None)));
             assert_eq!((path.as_str(), body), ("/models/load", json!({ "model": "m" })));
             assert_eq!(

@@ -1,6 +1,6 @@
 use super::{
-    Cow, Duration, HealthCheck, Lists, ModelList, Names, Profile, ROUTER_STATE, Side,
-    Speaks, Text, VersionCheck, openai_list, router_call,
+    Cow, Duration, HealthCheck, Lists, ModelList, Names, Profile, ROUTER_STATE, Side, Speaks, Text,
+    VersionCheck, openai_list, router_call,
 };
 
 /// llama.cpp's `llama-server`, with one model or as a router of several.

@@ -186,7 +186,13 @@ fn model_call(member: &'static str, call: Call) -> Result<ModelCall, PluginError
             rule: "an object whose body is a short text with {model} in it",
         });
     }
-    Ok(ModelCall { method: Method::POST, path: path(member, call.path)?, body: body.into(), answers_when_done: true, needs: None })
+    Ok(ModelCall {
+        method: Method::POST,
+        path: path(member, call.path)?,
+        body: body.into(),
+        answers_when_done: true,
+        needs: None,
+    })
 }
 
 fn path(member: &'static str, text: String) -> Result<Text, PluginError> {

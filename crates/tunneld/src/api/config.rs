@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_MATCH};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_MATCH, ORIGIN};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
@@ -18,7 +18,7 @@ use tunnel_runtime::layers::Origin;
 use super::Api;
 use super::body::RawBody;
 use super::error::ApiError;
-use crate::config::{Applied, ChangeError, Edit};
+use crate::config::{Applied, Author, Change, ChangeError, Edit};
 
 /// The schema as the repository has it; a test compares it with the types.
 const SCHEMA: &str = include_str!("../../../../dist/tunnel_config.schema.json");
@@ -132,7 +132,9 @@ pub(super) async fn import(State(api): State<Api>, body: RawBody) -> Result<Json
 
 async fn change(api: &Api, edit: Edit, headers: &HeaderMap, message: &str) -> Result<Response, ApiError> {
     let if_match = headers.get(IF_MATCH).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-    let applied = api.config.change(edit, if_match).await?;
+    // Whatever its origin: a browser names it with each request that changes something.
+    let author = if headers.contains_key(ORIGIN) { Author::Page } else { Author::Program };
+    let applied = api.config.make(Change { edit, if_match, author }).await?;
     let message = if applied.changed { message } else { "the file says that already" };
     Ok(answered(answer(api, &applied, message).await, &applied))
 }
@@ -198,6 +200,7 @@ fn bad_request(sentence: &str) -> ApiError {
 impl From<ChangeError> for ApiError {
     fn from(error: ChangeError) -> Self {
         let (status, code) = match &error {
+            ChangeError::ProgramByPage => (StatusCode::FORBIDDEN, "program_change_refused"),
             ChangeError::NoPlace => (StatusCode::CONFLICT, "config_no_place"),
             ChangeError::NotJson(_) => (StatusCode::BAD_REQUEST, "bad_request"),
             ChangeError::Invalid(_) => (StatusCode::UNPROCESSABLE_ENTITY, "config_invalid"),

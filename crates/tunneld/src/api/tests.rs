@@ -13,10 +13,11 @@ use super::*;
 use crate::config::{ConfigHandle, Loaded, Options, TokenSink};
 use crate::diagnosis::{Examiner, Subjects};
 use crate::notify::LeftToClients;
+use crate::plugins::Backends;
 use crate::reload::{Consumers, Reloader};
 use crate::secrets::testing::issuer::Issuer;
 use crate::secrets::testing::jwt;
-use crate::secrets::{self, Places, SessionBus};
+use crate::secrets::{self, Places, SessionBus, Vault};
 use crate::status::{Sources, StatusHub};
 use crate::tunnel;
 use crate::warnings::Reports;
@@ -149,7 +150,14 @@ fn build(
         hard: CancellationToken::new(),
     };
     let router = router(api);
-    let consumers = Consumers { doors: None, reports: Reports::new(), broker, settings, log_level: None };
+    let consumers = Consumers {
+        doors: None,
+        reports: Reports::new(),
+        backends: Backends::new(broker, BrokerConfig::default()),
+        vault: Vault::of_nothing(),
+        settings,
+        log_level: None,
+    };
     let reloader = Reloader { options, consumers, state, orders };
     (Fixture { router, stopping: soft, _state_dir: state_dir }, reloader, tracker)
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 use tunnel_api::Config;
-use tunnel_api::config::{Fault, NotJson, merge_patch, parse, pretty};
+use tunnel_api::config::{ConnectionConfig, Fault, NotJson, merge_patch, parse, pretty};
 use tunnel_api::config_api::Overridden;
 use tunnel_runtime::layers::{self, LayersError, Origin};
 
@@ -22,6 +22,16 @@ pub(crate) struct Change {
     pub(crate) edit: Edit,
     /// The value of an `If-Match` header: the version that the change was made for.
     pub(crate) if_match: Option<String>,
+    pub(crate) author: Author,
+}
+
+/// Who wants a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Author {
+    /// A program of this user's.
+    Program,
+    /// A web page, whatever its origin: it may change what the daemon serves, and not which programs the daemon starts.
+    Page,
 }
 
 /// What to do to the file.
@@ -59,6 +69,11 @@ struct Prepared {
 /// Why the configuration file is not changed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ChangeError {
+    #[error(
+        "a web page cannot change the command or sandbox of a plugin, since that starts programs; \
+         use the file or the command line: tunnelctl config edit"
+    )]
+    ProgramByPage,
     #[error("there is no place for a configuration file: HOME is not set; name one with --config FILE")]
     NoPlace,
     #[error("the configuration is not JSON: {0}")]
@@ -169,6 +184,9 @@ impl Change {
         let (text, named) = self.text(&source, &path)?;
         let keys = parse(&text).map_err(ChangeError::NotJson)?;
         let loaded = judged(options, &source, &text, &keys)?;
+        if self.author == Author::Page && starts_more(&loaded.config, &in_force.config) {
+            return Err(ChangeError::ProgramByPage);
+        }
         let overridden = overridden(&loaded, &named);
         Ok(Prepared { source, path, text, loaded, overridden })
     }
@@ -207,6 +225,19 @@ impl Change {
             }
         }
     }
+}
+
+/// Tells whether a configuration has a program that the other does not start, or not with these rights. One that is
+/// switched off counts too: whoever switches it on must not wonder where it came from.
+fn starts_more(config: &Config, than: &Config) -> bool {
+    let known = |entry: &ConnectionConfig| {
+        let same = |other: &&ConnectionConfig| {
+            other.id == entry.id && other.command == entry.command && other.sandbox == entry.sandbox
+        };
+        than.connections.iter().find(same).is_some_and(|other| other.enabled || !entry.enabled)
+    };
+    let mut programs = config.connections.iter().filter(|entry| !entry.command.is_empty());
+    programs.any(|entry| !known(entry))
 }
 
 /// Reads the file as it is. A file that was named and is missing is one that can be made.

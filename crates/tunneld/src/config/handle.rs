@@ -14,7 +14,7 @@ use tunnel_api::config_api::{ConfigBackups, Overridden};
 use tunnel_transport::RelayUrl;
 
 use super::change::back_up;
-use super::{Backups, Change, ChangeError, ConfigState, Edit, Options, Source, check};
+use super::{Author, Backups, Change, ChangeError, ConfigState, Edit, Options, Source, check};
 use crate::secrets;
 
 /// Orders that may wait. More are held at the door until there is room, or [`ORDER_LIMIT`] is over.
@@ -95,7 +95,12 @@ impl ConfigHandle {
 
     /// Changes the file and takes it over.
     pub(crate) async fn change(&self, edit: Edit, if_match: Option<String>) -> Result<Applied, ChangeError> {
-        self.order(Task::Change(Change { edit, if_match })).await
+        self.make(Change { edit, if_match, author: Author::Program }).await
+    }
+
+    /// Makes a change that may have its limits.
+    pub(crate) async fn make(&self, change: Change) -> Result<Applied, ChangeError> {
+        self.order(Task::Change(change)).await
     }
 
     /// Checks a content without changing anything.
@@ -134,7 +139,7 @@ impl ConfigHandle {
         }
         let keys = import.keys.clone();
         // Says no before the token is stored, if it would say no afterwards.
-        let change = Change { edit: Edit::Patch(keys), if_match: None };
+        let change = Change { edit: Edit::Patch(keys), if_match: None, author: Author::Program };
         let in_force = self.state();
         let relay = self.on_disk(move |options| change.rehearse(options, &in_force)).await?.tunnel.relay;
         let token_stored = import.token.is_some();

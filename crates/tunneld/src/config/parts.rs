@@ -7,6 +7,7 @@ use tunnel_broker::{BackendConfig, BackendKind, BrokerConfig, PathRule, QueueLim
 use tunnel_transport::{DeviceName, RelayUrl};
 
 use super::proxy::Proxies;
+use crate::plugins::Place;
 use crate::tunnel::Settings;
 
 pub(super) fn tunnel(config: &Config, proxies: Proxies) -> Result<Settings, Fault> {
@@ -36,20 +37,21 @@ fn hostname() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
 }
 
-pub(super) fn broker(config: &Config) -> Result<BrokerConfig, Fault> {
+pub(super) fn broker(config: &Config, plugins: &Place) -> Result<BrokerConfig, Fault> {
     let ollama = config
         .enable_local_ollama
         .then(|| BackendConfig::new(OLLAMA_ID, BackendKind::Ollama, config.ollama_url()));
     let configured = config.connections.iter().filter_map(|connection| {
         // The names are the same; a test says so.
         let kind = BackendKind::named(connection.kind.as_str())?;
+        let url = connection.url.clone().unwrap_or_else(|| plugins.url(&connection.id));
         Some(BackendConfig {
             priority: connection.priority,
             weight: connection.weight,
             max_concurrent: connection.max_concurrent,
             models: connection.models.clone(),
             enabled: connection.enabled,
-            ..BackendConfig::new(connection.id.clone(), kind, connection.url.clone())
+            ..BackendConfig::new(connection.id.clone(), kind, url)
         })
     });
     Ok(BrokerConfig {

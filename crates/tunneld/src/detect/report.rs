@@ -60,7 +60,7 @@ fn free_id(stem: &str, taken: &BTreeSet<String>) -> String {
 fn leads_to(server: &Url, config: &Config) -> Option<String> {
     let built_in = || Some((OLLAMA_ID, config.ollama_url()));
     let configured =
-        config.connections.iter().map(|connection| (connection.id.as_str(), connection.url.clone()));
+        config.connections.iter().filter_map(|entry| Some((entry.id.as_str(), entry.url.clone()?)));
     // While it is switched off an entry comes first, and may even have its name.
     let is_taken = || config.connections.iter().any(|connection| connection.id == OLLAMA_ID);
     let used = built_in().filter(|_| config.enable_local_ollama);

@@ -1,6 +1,6 @@
 //! The model servers, as they answered just now: pure.
 
-use tunnel_api::Check;
+use tunnel_api::{Check, Status};
 use tunnel_broker::{BackendState, BackendStatus, Health};
 
 use super::check::{Subject, took};
@@ -24,6 +24,14 @@ pub(super) fn checks(backends: &[BackendStatus]) -> Vec<Check> {
         }
     };
     backends.iter().map(check).collect()
+}
+
+/// Puts in what the status knows better: why the program behind a connection does not run.
+pub(super) fn explain(backends: &mut [BackendStatus], status: &Status) {
+    for backend in backends.iter_mut().filter(|backend| backend.state != BackendState::Connected) {
+        let known = status.connections.get(&backend.id).and_then(|connection| connection.error.clone());
+        backend.error = known.or(backend.error.take());
+    }
 }
 
 fn judge(backend: &BackendStatus, another_serves: bool) -> Check {

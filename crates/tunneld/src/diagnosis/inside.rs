@@ -6,7 +6,8 @@ use tunnel_api::auth::StoredIn;
 use tunnel_api::status::ConfigStatus;
 use tunnel_api::warning::{
     KEYRING_ABSENT, KEYRING_FAILED, KEYRING_LOCKED, KEYRING_TIMEOUT, LAN_GATEWAY_PLAIN, LAN_GATEWAY_TLS,
-    PORT_TAKEN, SECRET_FILE_UNUSABLE, STATE_CORRUPT, STATE_DEGRADED, STATE_NEWER, TOKEN_NOT_STORED,
+    PLUGIN_FAILING, PLUGIN_UNSANDBOXED, PORT_TAKEN, SECRET_FILE_UNUSABLE, STATE_CORRUPT, STATE_DEGRADED,
+    STATE_NEWER, TOKEN_NOT_STORED,
 };
 use tunnel_api::{AuthStatus, Check, Config, Warning};
 
@@ -66,6 +67,14 @@ pub(super) fn ports(config: &Config, warnings: &[Warning]) -> Check {
         String::new()
     };
     subject.pass(format!("{control}, {gateway}{lan}"))
+}
+
+/// Tells what is wrong with the programs behind plugins.
+pub(super) fn plugins(warnings: &[Warning]) -> Vec<Check> {
+    let about_plugins =
+        |warning: &&Warning| [PLUGIN_FAILING, PLUGIN_UNSANDBOXED].contains(&warning.code.as_str());
+    let subject = Subject::new("plugin", "plugin");
+    warnings.iter().filter(about_plugins).map(|warning| subject.warn_as(warning)).collect()
 }
 
 pub(super) fn disk(room: Room, warnings: &[Warning]) -> Check {

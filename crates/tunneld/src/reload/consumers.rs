@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 use tunnel_api::Config;
-use tunnel_broker::Broker;
 use tunnel_runtime::LogLevel;
 
 use crate::config::Loaded;
 use crate::doors::{Applied, Doors};
+use crate::plugins::Backends;
 use crate::secrets::Vault;
 use crate::tunnel::Settings;
 use crate::warnings::Reports;
@@ -20,7 +20,7 @@ pub(crate) struct Consumers {
     pub(crate) doors: Option<Doors>,
     /// Where the doors' troubles are told.
     pub(crate) reports: Reports,
-    pub(crate) broker: Broker,
+    pub(crate) backends: Backends,
     /// Has the secrets of connections.
     pub(crate) vault: Vault,
     pub(crate) settings: watch::Sender<Arc<Settings>>,
@@ -37,9 +37,9 @@ impl Consumers {
         {
             log_level.set(loaded.log_level());
         }
-        let mut backends = loaded.broker.clone();
-        self.vault.equip(&loaded.config, &mut backends);
-        self.broker.reconfigure(backends);
+        let mut broker = loaded.broker.clone();
+        self.vault.equip(&loaded.config, &mut broker);
+        self.backends.configure(broker);
         self.settings.send_if_modified(|settings| {
             let changed = **settings != loaded.tunnel;
             *settings = Arc::new(loaded.tunnel.clone());

@@ -9,6 +9,8 @@ use tunnel_broker::{Broker, BrokerConfig};
 
 use super::*;
 use crate::config::{ConfigHandle, Edit, TokenSink};
+use crate::plugins::Backends;
+use crate::secrets::Vault;
 use crate::warnings::Reports;
 
 /// Far above what a change takes, so that a slow machine is no failure.
@@ -46,10 +48,11 @@ impl Running {
         let broker = Broker::start(BrokerConfig::default(), &TaskTracker::new(), stop.clone());
         let (settings, settings_reader) = watch::channel(Arc::new(loaded.tunnel.clone()));
         let (sender, state) = watch::channel(Arc::new(loaded.state(Vec::new())));
+        let backends = Backends::new(broker, loaded.broker.clone());
         let consumers = Consumers {
             doors: None,
             reports: Reports::new(),
-            broker,
+            backends,
             vault: Vault::of_nothing(),
             settings,
             log_level: None,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tunnel_api::warning::{CONNECTION_DOWN, NOT_A_RELAY, RELAY_TLS, RELAY_UNREACHABLE};
+use tunnel_api::warning::{CONNECTION_DOWN, NOT_A_RELAY, PLUGIN_FAILING, RELAY_TLS, RELAY_UNREACHABLE};
 
 /// When a condition is shown, and when it counts as over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +36,8 @@ impl Timing {
                 Self { delay: TUNNEL_DELAY, hold_off: TUNNEL_HOLD_OFF }
             }
             CONNECTION_DOWN => Self { delay: CONNECTION_DELAY, hold_off: CONNECTION_HOLD_OFF },
+            // It has failed more than once by the time that it is told; what crashes at each request is up in between.
+            PLUGIN_FAILING => Self { delay: Duration::ZERO, hold_off: CONNECTION_HOLD_OFF },
             _ => Self::AT_ONCE,
         }
     }

@@ -198,7 +198,7 @@ fn backends(config: &Config) -> Vec<BackendConfig> {
                 ConnectionType::Cloud => BackendKind::Cloud,
                 ConnectionType::Plugin => BackendKind::Plugin,
             },
-            connection.url.clone(),
+            connection.url.clone().expect("examples have addresses"),
         )
     });
     ollama.into_iter().chain(configured).collect()

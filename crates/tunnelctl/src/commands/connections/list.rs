@@ -96,9 +96,14 @@ fn configured(config: &Map<String, Value>) -> Vec<(Connection, Use)> {
         let id = text(&entry, "id");
         // A built-in one that is switched off leaves its name to an entry.
         all.retain(|(other, _)| other.id != id);
-        all.push((built_in(id, kind, text(&entry, "url").to_owned()), use_));
+        all.push((built_in(id, kind, place(&entry)), use_));
     }
     all
+}
+
+/// Where it is: its address, or the program that is started for it.
+fn place(entry: &Value) -> String {
+    entry["url"].as_str().or_else(|| entry["command"][0].as_str()).unwrap_or_default().to_owned()
 }
 
 fn ollama_url(config: &Map<String, Value>) -> String {
@@ -233,7 +238,7 @@ mod tests {
             "connections": [
                 { "id": "lab", "type": "openai", "url": "http://10.0.0.2:8000" },
                 { "id": "old", "type": "ollama", "url": "http://10.0.0.3:11434", "enabled": false },
-                { "id": "plug", "type": "plugin", "url": "unix:///p" },
+                { "id": "plug", "type": "newer", "url": "unix:///p" },
             ],
         });
         value.as_object().cloned().unwrap()
@@ -244,12 +249,12 @@ mod tests {
         let list = listed(&connections(), &config());
         assert_eq!(
             table(&list).text(&Look::plain(), None),
-            "\x20     ID      TYPE    STATE         LATENCY  MODELS  IN FLIGHT  ENDPOINT
-OK    lab     openai  connected      3.2 ms       2          2  http://10.0.0.2:8000
-off   cloud   cloud   disconnected                0          0  https://relay.example.org
-off   ollama  ollama  off                                       http://localhost:11434
-off   old     ollama  off                                       http://10.0.0.3:11434
-WARN  plug    plugin  not served                                unix:///p
+            "\x20     ID      TYPE     STATE         LATENCY  MODELS  IN FLIGHT  ENDPOINT
+OK    lab     openai   connected      3.2 ms       2          2  http://10.0.0.2:8000
+off   cloud   cloud    disconnected                0          0  https://relay.example.org
+off   ollama  ollama   off                                       http://localhost:11434
+off   old     ollama   off                                       http://10.0.0.3:11434
+WARN  plug    unknown  not served                                unix:///p
 "
         );
         assert_eq!(

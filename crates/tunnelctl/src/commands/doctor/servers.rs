@@ -67,10 +67,10 @@ fn servers(config: &Config) -> Vec<Server> {
         url: config.ollama_url(),
     });
     let used = config.connections.iter().filter(|connection| connection.enabled);
-    let others = used.map(|connection| Server {
-        id: connection.id.clone(),
-        kind: connection.kind,
-        url: connection.url.clone(),
+    // A program that the daemon starts does not run without the daemon.
+    let others = used.filter_map(|connection| {
+        let (id, kind) = (connection.id.clone(), connection.kind);
+        Some(Server { id, kind, url: connection.url.clone()? })
     });
     local.into_iter().chain(others).collect()
 }

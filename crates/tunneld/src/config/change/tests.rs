@@ -1,5 +1,6 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::sync::Arc;
 
 use serde_json::json;
 
@@ -28,7 +29,11 @@ impl Home {
     }
 
     fn make(&self, edit: Edit) -> Result<Written, ChangeError> {
-        Change { edit, if_match: None }.make(&self.options, &ConfigState::defaults(), Timestamp::now())
+        self.make_as(Author::Program, edit, &ConfigState::defaults())
+    }
+
+    fn make_as(&self, author: Author, edit: Edit, in_force: &ConfigState) -> Result<Written, ChangeError> {
+        Change { edit, if_match: None, author }.make(&self.options, in_force, Timestamp::now())
     }
 
     fn patch(&self, patch: Value) -> Result<Written, ChangeError> {
@@ -149,7 +154,7 @@ fn change_for_another_version_is_refused() {
     let home = Home::new(Some(FILE), &[]);
     let change = |if_match: String| {
         let edit = Edit::Patch(json!({ "maxRetries": 3 }).as_object().unwrap().clone());
-        Change { edit, if_match: Some(if_match) }.make(
+        Change { edit, if_match: Some(if_match), author: Author::Program }.make(
             &home.options,
             &ConfigState::defaults(),
             Timestamp::now(),
@@ -166,7 +171,7 @@ fn change_for_another_version_is_told_of_the_faults_that_keep_it_from_being_read
     let home = Home::new(Some(FILE), &[]);
     let etag = Source::read(&home.options).unwrap().revision().etag();
     fs::write(home.directory.path().join("c.json"), "{ bad").unwrap();
-    let change = Change { edit: Edit::Patch(Map::new()), if_match: Some(etag) };
+    let change = Change { edit: Edit::Patch(Map::new()), if_match: Some(etag), author: Author::Program };
     let refused = change.make(&home.options, &ConfigState::defaults(), Timestamp::now());
     assert!(matches!(refused, Err(ChangeError::FileInvalid { .. })));
 }
@@ -176,7 +181,11 @@ fn places_that_cannot_be_written_are_told() {
     let nowhere = Options::default();
     let edit = || Edit::Replace("{}".to_owned());
     let make = |options: &Options| {
-        Change { edit: edit(), if_match: None }.make(options, &ConfigState::defaults(), Timestamp::now())
+        Change { edit: edit(), if_match: None, author: Author::Program }.make(
+            options,
+            &ConfigState::defaults(),
+            Timestamp::now(),
+        )
     };
     assert!(matches!(make(&nowhere), Err(ChangeError::NoPlace)));
     let below_a_file = Options { config: Some("/dev/null/c.json".into()), ..Options::default() };
@@ -196,4 +205,42 @@ fn copy_on_demand_is_of_the_file_as_it_is() {
     let name = back_up(&home.options, Timestamp::now()).unwrap();
     let copy = home.backups().find(&name).unwrap().unwrap();
     assert_eq!(fs::read_to_string(copy).unwrap(), "{ broken");
+}
+
+#[test]
+fn web_page_changes_what_is_served_and_never_what_is_started() {
+    let program = json!({ "id": "p", "type": "plugin", "command": ["/bin/p"] });
+    let with = |entries: Value| {
+        let mut state = ConfigState::defaults();
+        let keys = json!({ "connections": entries });
+        state.config = Arc::new(Config::check(keys.as_object().unwrap()).unwrap());
+        state
+    };
+    let started = with(json!([program]));
+    let made = |in_force: &ConfigState, entries: Value| {
+        let home = Home::new(Some("{}"), &[]);
+        let keys = json!({ "connections": entries });
+        let patch = keys.as_object().unwrap().clone();
+        home.make_as(Author::Page, Edit::Patch(patch), in_force)
+    };
+    let changed = |keys: Value| {
+        let mut entry = program.clone();
+        entry.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+        json!([entry])
+    };
+    for (in_force, entries) in [
+        (with(json!([])), json!([program])),
+        (with(json!([])), changed(json!({ "enabled": false }))),
+        (started.clone(), changed(json!({ "command": ["/bin/other"] }))),
+        (started.clone(), changed(json!({ "sandbox": { "network": true } }))),
+        (started.clone(), changed(json!({ "id": "q" }))),
+        (with(changed(json!({ "enabled": false }))), json!([program])),
+    ] {
+        let refused = made(&in_force, entries.clone());
+        assert!(matches!(refused, Err(ChangeError::ProgramByPage)), "{entries}: {refused:?}");
+    }
+    assert!(made(&started, changed(json!({ "priority": 3, "enabled": false }))).is_ok());
+    assert!(made(&started, json!([])).is_ok());
+    let beside = json!([program, { "id": "o", "type": "openai", "url": "http://h" }]);
+    assert!(made(&started, beside).is_ok());
 }

@@ -1,0 +1,161 @@
+//! Programs of the user's that stand behind connections of type `plugin`: started, watched, started again.
+//!
+//! Each has a task of its own, its [`keeper`]. Where the user has a systemd they run as transient units of it, each in a
+//! sandbox; elsewhere they are children of the daemon. `docs/plugins.md` is the contract with those programs.
+
+mod backends;
+mod child;
+mod describe;
+mod keeper;
+mod launch;
+mod place;
+mod spec;
+mod supervise;
+mod told;
+mod unit;
+mod visitor;
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tunnel_api::Config;
+use tunnel_api::config::ConnectionType;
+use tunnel_broker::Broker;
+
+use crate::config::ConfigState;
+use crate::warnings::Reports;
+pub(crate) use backends::Backends;
+use describe::At;
+use keeper::Keeper;
+pub(crate) use launch::Launcher;
+pub(crate) use place::Place;
+use spec::PluginSpec;
+pub(crate) use told::PART;
+use told::Told;
+use visitor::Visitor;
+
+/// What the plugins' owner works with.
+pub(crate) struct Deps {
+    pub(crate) config: watch::Receiver<Arc<ConfigState>>,
+    pub(crate) place: Place,
+    pub(crate) launcher: Launcher,
+    pub(crate) broker: Broker,
+    pub(crate) backends: Backends,
+    pub(crate) reports: Reports,
+    pub(crate) tracker: TaskTracker,
+    pub(crate) soft: CancellationToken,
+    pub(crate) hard: CancellationToken,
+}
+
+/// A plugin that is looked after.
+struct Kept {
+    wanted: Wanted,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+/// What the configuration says of a plugin. Two that are equal are the same, and nothing has to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Wanted {
+    /// A program to keep running.
+    Program(PluginSpec),
+    /// One that somebody else starts.
+    Visited { id: String, at: At },
+}
+
+impl Wanted {
+    fn all(config: &Config, place: &Place) -> Vec<Self> {
+        let visited = config.connections.iter().filter_map(|entry| {
+            let url = entry.url.as_ref().filter(|_| entry.enabled && entry.kind == ConnectionType::Plugin)?;
+            Some(Self::Visited { id: entry.id.clone(), at: At::of(url)? })
+        });
+        PluginSpec::all(config, place).into_iter().map(Self::Program).chain(visited).collect()
+    }
+
+    fn id(&self) -> &str {
+        match self {
+            Self::Program(spec) => &spec.id,
+            Self::Visited { id, .. } => id,
+        }
+    }
+}
+
+/// Looks after the configured plugins until the daemon ends. One whose entry stays as it is is not touched.
+pub(crate) async fn keep(mut deps: Deps) {
+    let told = Arc::new(Told::new(deps.reports.clone()));
+    let launcher = Arc::new(deps.launcher.clone());
+    let mut kept: BTreeMap<String, Kept> = BTreeMap::new();
+    // Those that were told to end and may not have ended yet.
+    let mut leaving: BTreeMap<String, JoinHandle<()>> = BTreeMap::new();
+    loop {
+        let wanted = Wanted::all(&deps.config.borrow_and_update().config, &deps.place);
+        leaving.retain(|_, task| !task.is_finished());
+        let gone = kept.values().filter(|kept| !wanted.contains(&kept.wanted));
+        let gone: Vec<String> = gone.map(|kept| kept.wanted.id().to_owned()).collect();
+        for id in gone {
+            if let Some(Kept { stop, task, .. }) = kept.remove(&id) {
+                stop.cancel();
+                leaving.insert(id, task);
+            }
+        }
+        for wanted in wanted {
+            let id = wanted.id().to_owned();
+            if kept.contains_key(&id) {
+                continue;
+            }
+            let stop = CancellationToken::new();
+            let looking = deps.look_after(&wanted, &stop, &told, &launcher);
+            let predecessor = leaving.remove(&id);
+            let task = deps.tracker.spawn(async move {
+                // They share a socket and a unit's name.
+                if let Some(predecessor) = predecessor {
+                    let _ended = predecessor.await;
+                }
+                looking.await;
+            });
+            kept.insert(id, Kept { wanted, stop, task });
+        }
+        tokio::select! {
+            changed = deps.config.changed() => if changed.is_err() { return },
+            // The tasks hear of it themselves.
+            () = deps.soft.cancelled() => return,
+        }
+    }
+}
+
+impl Deps {
+    fn look_after(
+        &self,
+        wanted: &Wanted,
+        stop: &CancellationToken,
+        told: &Arc<Told>,
+        launcher: &Arc<Launcher>,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        match wanted.clone() {
+            Wanted::Program(spec) => {
+                let keeper = Keeper {
+                    spec,
+                    launcher: Arc::clone(launcher),
+                    broker: self.broker.clone(),
+                    config: self.config.clone(),
+                    told: Arc::clone(told),
+                    backends: self.backends.clone(),
+                    stop: stop.clone(),
+                    soft: self.soft.clone(),
+                    hard: self.hard.clone(),
+                };
+                Box::pin(keeper.run())
+            }
+            Wanted::Visited { id, at } => {
+                let (broker, backends) = (self.broker.clone(), self.backends.clone());
+                let (stop, soft) = (stop.clone(), self.soft.clone());
+                Box::pin(Visitor { id, at, broker, backends, stop, soft }.run())
+            }
+        }
+    }
+}
