@@ -145,6 +145,9 @@ _tunnelctl() {
             tunnelctl__subcmd__connections,add)
                 cmd="tunnelctl__subcmd__connections__subcmd__add"
                 ;;
+            tunnelctl__subcmd__connections,credential)
+                cmd="tunnelctl__subcmd__connections__subcmd__credential"
+                ;;
             tunnelctl__subcmd__connections,detect)
                 cmd="tunnelctl__subcmd__connections__subcmd__detect"
                 ;;
@@ -163,6 +166,15 @@ _tunnelctl() {
             tunnelctl__subcmd__connections,test)
                 cmd="tunnelctl__subcmd__connections__subcmd__test"
                 ;;
+            tunnelctl__subcmd__connections__subcmd__credential,list)
+                cmd="tunnelctl__subcmd__connections__subcmd__credential__subcmd__list"
+                ;;
+            tunnelctl__subcmd__connections__subcmd__credential,remove)
+                cmd="tunnelctl__subcmd__connections__subcmd__credential__subcmd__remove"
+                ;;
+            tunnelctl__subcmd__connections__subcmd__credential,set)
+                cmd="tunnelctl__subcmd__connections__subcmd__credential__subcmd__set"
+                ;;
             tunnelctl__subcmd__keys,create)
                 cmd="tunnelctl__subcmd__keys__subcmd__create"
                 ;;
@@ -172,8 +184,26 @@ _tunnelctl() {
             tunnelctl__subcmd__keys,revoke)
                 cmd="tunnelctl__subcmd__keys__subcmd__revoke"
                 ;;
+            tunnelctl__subcmd__models,alias)
+                cmd="tunnelctl__subcmd__models__subcmd__alias"
+                ;;
+            tunnelctl__subcmd__models,cool)
+                cmd="tunnelctl__subcmd__models__subcmd__cool"
+                ;;
             tunnelctl__subcmd__models,list)
                 cmd="tunnelctl__subcmd__models__subcmd__list"
+                ;;
+            tunnelctl__subcmd__models,load)
+                cmd="tunnelctl__subcmd__models__subcmd__load"
+                ;;
+            tunnelctl__subcmd__models,unalias)
+                cmd="tunnelctl__subcmd__models__subcmd__unalias"
+                ;;
+            tunnelctl__subcmd__models,unload)
+                cmd="tunnelctl__subcmd__models__subcmd__unload"
+                ;;
+            tunnelctl__subcmd__models,warm)
+                cmd="tunnelctl__subcmd__models__subcmd__warm"
                 ;;
             tunnelctl__subcmd__requests,cancel)
                 cmd="tunnelctl__subcmd__requests__subcmd__cancel"
@@ -646,7 +676,7 @@ _tunnelctl() {
             return 0
             ;;
         tunnelctl__subcmd__connections)
-            opts="-q -h --url --json --quiet --timeout --color --help list test add remove enable disable detect"
+            opts="-q -h --url --json --quiet --timeout --color --help list test add remove enable disable detect credential"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -672,14 +702,14 @@ _tunnelctl() {
             return 0
             ;;
         tunnelctl__subcmd__connections__subcmd__add)
-            opts="-q -h --type --id --priority --weight --max-concurrent --url --json --quiet --timeout --color --help"
+            opts="-q -h --type --id --priority --weight --max-concurrent --credential --url --json --quiet --timeout --color --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --type)
-                    COMPREPLY=($(compgen -W "ollama openai" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "ollama openai llamacpp vllm lmstudio cloud" -- "${cur}"))
                     return 0
                     ;;
                 --id)
@@ -698,6 +728,114 @@ _tunnelctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --credential)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --url)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tunnelctl__subcmd__connections__subcmd__credential)
+            opts="-q -h --url --json --quiet --timeout --color --help list set remove"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --url)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tunnelctl__subcmd__connections__subcmd__credential__subcmd__list)
+            opts="-q -h --url --json --quiet --timeout --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --url)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tunnelctl__subcmd__connections__subcmd__credential__subcmd__remove)
+            opts="-q -h --url --json --quiet --timeout --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --url)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tunnelctl__subcmd__connections__subcmd__credential__subcmd__set)
+            opts="-q -h --url --json --quiet --timeout --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 --url)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -1110,7 +1248,7 @@ _tunnelctl() {
             return 0
             ;;
         tunnelctl__subcmd__keys__subcmd__create)
-            opts="-q -h --name --device --model --scope --expires --url --json --quiet --timeout --color --help"
+            opts="-q -h --local --name --device --model --scope --paths --requests-per-minute --tokens-per-minute --concurrent --expires --url --json --quiet --timeout --color --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1129,6 +1267,22 @@ _tunnelctl() {
                     return 0
                     ;;
                 --scope)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --paths)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --requests-per-minute)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tokens-per-minute)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --concurrent)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1358,12 +1512,68 @@ _tunnelctl() {
             return 0
             ;;
         tunnelctl__subcmd__models)
-            opts="-q -h --url --json --quiet --timeout --color --help list"
+            opts="-q -h --url --json --quiet --timeout --color --help list load unload warm cool alias unalias"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --url)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tunnelctl__subcmd__models__subcmd__alias)
+            opts="-q -h --url --json --quiet --timeout --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --url)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tunnelctl__subcmd__models__subcmd__cool)
+            opts="-q -h --on --url --json --quiet --timeout --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --on)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --url)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -1390,6 +1600,126 @@ _tunnelctl() {
                 return 0
             fi
             case "${prev}" in
+                --url)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tunnelctl__subcmd__models__subcmd__load)
+            opts="-q -h --on --keep-alive --url --json --quiet --timeout --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --on)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --keep-alive)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --url)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tunnelctl__subcmd__models__subcmd__unalias)
+            opts="-q -h --url --json --quiet --timeout --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --url)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tunnelctl__subcmd__models__subcmd__unload)
+            opts="-q -h --on --url --json --quiet --timeout --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --on)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --url)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tunnelctl__subcmd__models__subcmd__warm)
+            opts="-q -h --on --url --json --quiet --timeout --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --on)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --url)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

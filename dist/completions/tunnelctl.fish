@@ -43,7 +43,7 @@ complete -c tunnelctl -n "__fish_tunnelctl_needs_command" -f -a "logout" -d 'Rev
 complete -c tunnelctl -n "__fish_tunnelctl_needs_command" -f -a "whoami" -d 'Show whom the token is for, until when, and where it is kept'
 complete -c tunnelctl -n "__fish_tunnelctl_needs_command" -f -a "keys" -d 'Look after keys for apps: tokens that reach the models of this account over the relay'
 complete -c tunnelctl -n "__fish_tunnelctl_needs_command" -f -a "connections" -d 'Look after the connections to model servers'
-complete -c tunnelctl -n "__fish_tunnelctl_needs_command" -f -a "models" -d 'Show the models that the connections have'
+complete -c tunnelctl -n "__fish_tunnelctl_needs_command" -f -a "models" -d 'Look after the models that the connections have'
 complete -c tunnelctl -n "__fish_tunnelctl_needs_command" -f -a "explain" -d 'Show which connection a request would go to, and why not to the others'
 complete -c tunnelctl -n "__fish_tunnelctl_needs_command" -f -a "devices" -d 'Show the machines of this account, as the relay knows them'
 complete -c tunnelctl -n "__fish_tunnelctl_needs_command" -f -a "requests" -d 'Look at the requests that run, and end them'
@@ -149,14 +149,19 @@ complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and not __fish
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and not __fish_seen_subcommand_from create list revoke" -f -a "revoke" -d 'Make a key void'
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and __fish_seen_subcommand_from create" -l name -d 'What it is for' -r
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and __fish_seen_subcommand_from create" -l device -d 'Reach only this desktop' -r
-complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and __fish_seen_subcommand_from create" -l model -d 'Ask only for this model; may be given several times' -r
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and __fish_seen_subcommand_from create" -l model -d 'Ask only for this model, * at the end stands for any rest; may be given several times' -r
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and __fish_seen_subcommand_from create" -l scope -d 'What it allows; may be given several times. Default: inference' -r
-complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and __fish_seen_subcommand_from create" -l expires -d 'How long it holds: 90d, 12h. Default: as the relay decides' -r
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and __fish_seen_subcommand_from create" -l paths -d 'What a local key reaches: inference, all, or a rule such as "POST /api/chat", which may be given several times. Default: inference' -r
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and __fish_seen_subcommand_from create" -l requests-per-minute -d 'Most requests a minute' -r
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and __fish_seen_subcommand_from create" -l tokens-per-minute -d 'Most tokens a minute, of prompts and answers' -r
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and __fish_seen_subcommand_from create" -l concurrent -d 'Most requests at once' -r
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and __fish_seen_subcommand_from create" -l expires -d 'How long it holds: 90d, 12h. Default: as the relay decides; a local one until it is revoked' -r
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and __fish_seen_subcommand_from create" -l url -d 'Ask the daemon at this address, http://… or unix:///…' -r
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and __fish_seen_subcommand_from create" -l timeout -d 'Wait this long for each answer: 60s, 2m, 500ms, or seconds' -r
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and __fish_seen_subcommand_from create" -l color -d 'Use colour' -r -f -a "auto\t''
 always\t''
 never\t''"
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and __fish_seen_subcommand_from create" -l local -d 'Make it here, for callers of this machine\'s gateway'
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and __fish_seen_subcommand_from create" -l json -d 'Answer in JSON, which is stable; text for people is not'
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and __fish_seen_subcommand_from create" -s q -l quiet -d 'Say nothing but answers and errors'
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and __fish_seen_subcommand_from create" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -176,21 +181,22 @@ never\t''"
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and __fish_seen_subcommand_from revoke" -l json -d 'Answer in JSON, which is stable; text for people is not'
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and __fish_seen_subcommand_from revoke" -s q -l quiet -d 'Say nothing but answers and errors'
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand keys; and __fish_seen_subcommand_from revoke" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and not __fish_seen_subcommand_from list test add remove enable disable detect" -l url -d 'Ask the daemon at this address, http://… or unix:///…' -r
-complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and not __fish_seen_subcommand_from list test add remove enable disable detect" -l timeout -d 'Wait this long for each answer: 60s, 2m, 500ms, or seconds' -r
-complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and not __fish_seen_subcommand_from list test add remove enable disable detect" -l color -d 'Use colour' -r -f -a "auto\t''
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and not __fish_seen_subcommand_from list test add remove enable disable detect credential" -l url -d 'Ask the daemon at this address, http://… or unix:///…' -r
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and not __fish_seen_subcommand_from list test add remove enable disable detect credential" -l timeout -d 'Wait this long for each answer: 60s, 2m, 500ms, or seconds' -r
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and not __fish_seen_subcommand_from list test add remove enable disable detect credential" -l color -d 'Use colour' -r -f -a "auto\t''
 always\t''
 never\t''"
-complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and not __fish_seen_subcommand_from list test add remove enable disable detect" -l json -d 'Answer in JSON, which is stable; text for people is not'
-complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and not __fish_seen_subcommand_from list test add remove enable disable detect" -s q -l quiet -d 'Say nothing but answers and errors'
-complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and not __fish_seen_subcommand_from list test add remove enable disable detect" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and not __fish_seen_subcommand_from list test add remove enable disable detect" -f -a "list" -d 'Show all connections'
-complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and not __fish_seen_subcommand_from list test add remove enable disable detect" -f -a "test" -d 'Ask a model server now, or all of them'
-complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and not __fish_seen_subcommand_from list test add remove enable disable detect" -f -a "add" -d 'Add a model server'
-complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and not __fish_seen_subcommand_from list test add remove enable disable detect" -f -a "remove" -d 'Take a connection out of the configuration'
-complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and not __fish_seen_subcommand_from list test add remove enable disable detect" -f -a "enable" -d 'Use a connection again'
-complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and not __fish_seen_subcommand_from list test add remove enable disable detect" -f -a "disable" -d 'Keep a connection in the configuration, and do not use it'
-complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and not __fish_seen_subcommand_from list test add remove enable disable detect" -f -a "detect" -d 'Look for model servers on this machine'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and not __fish_seen_subcommand_from list test add remove enable disable detect credential" -l json -d 'Answer in JSON, which is stable; text for people is not'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and not __fish_seen_subcommand_from list test add remove enable disable detect credential" -s q -l quiet -d 'Say nothing but answers and errors'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and not __fish_seen_subcommand_from list test add remove enable disable detect credential" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and not __fish_seen_subcommand_from list test add remove enable disable detect credential" -f -a "list" -d 'Show all connections'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and not __fish_seen_subcommand_from list test add remove enable disable detect credential" -f -a "test" -d 'Ask a model server now, or all of them'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and not __fish_seen_subcommand_from list test add remove enable disable detect credential" -f -a "add" -d 'Add a model server'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and not __fish_seen_subcommand_from list test add remove enable disable detect credential" -f -a "remove" -d 'Take a connection out of the configuration'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and not __fish_seen_subcommand_from list test add remove enable disable detect credential" -f -a "enable" -d 'Use a connection again'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and not __fish_seen_subcommand_from list test add remove enable disable detect credential" -f -a "disable" -d 'Keep a connection in the configuration, and do not use it'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and not __fish_seen_subcommand_from list test add remove enable disable detect credential" -f -a "detect" -d 'Look for model servers on this machine'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and not __fish_seen_subcommand_from list test add remove enable disable detect credential" -f -a "credential" -d 'Look after the secrets that connections are sent'
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and __fish_seen_subcommand_from list" -l url -d 'Ask the daemon at this address, http://… or unix:///…' -r
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and __fish_seen_subcommand_from list" -l timeout -d 'Wait this long for each answer: 60s, 2m, 500ms, or seconds' -r
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and __fish_seen_subcommand_from list" -l color -d 'Use colour' -r -f -a "auto\t''
@@ -207,12 +213,17 @@ never\t''"
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and __fish_seen_subcommand_from test" -l json -d 'Answer in JSON, which is stable; text for people is not'
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and __fish_seen_subcommand_from test" -s q -l quiet -d 'Say nothing but answers and errors'
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and __fish_seen_subcommand_from test" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and __fish_seen_subcommand_from add" -l type -d 'What it speaks; default: what it turns out to speak' -r -f -a "ollama\t'Ollama\'s API'
-openai\t'OpenAI\'s API: llama.cpp, vLLM, LM Studio and others'"
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and __fish_seen_subcommand_from add" -l type -d 'What it is; default: what it turns out to be' -r -f -a "ollama\t'Ollama'
+openai\t'Any other server with OpenAI\'s API'
+llamacpp\t'llama.cpp\'s llama-server'
+vllm\t'vLLM'
+lmstudio\t'LM Studio'
+cloud\t'An account elsewhere: another relay, or a service with Ollama\'s or OpenAI\'s API'"
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and __fish_seen_subcommand_from add" -l id -d 'Its name here; default: made from what it is' -r
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and __fish_seen_subcommand_from add" -l priority -d 'Which connections are tried first: lower ones' -r
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and __fish_seen_subcommand_from add" -l weight -d 'Share of the load among those of the same priority' -r
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and __fish_seen_subcommand_from add" -l max-concurrent -d 'Most requests at once' -r
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and __fish_seen_subcommand_from add" -l credential -d 'The stored secret that is sent to it; see: tunnelctl connections credential' -r
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and __fish_seen_subcommand_from add" -l url -d 'Ask the daemon at this address, http://… or unix:///…' -r
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and __fish_seen_subcommand_from add" -l timeout -d 'Wait this long for each answer: 60s, 2m, 500ms, or seconds' -r
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and __fish_seen_subcommand_from add" -l color -d 'Use colour' -r -f -a "auto\t''
@@ -254,15 +265,32 @@ complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and __f
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and __fish_seen_subcommand_from detect" -l json -d 'Answer in JSON, which is stable; text for people is not'
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and __fish_seen_subcommand_from detect" -s q -l quiet -d 'Say nothing but answers and errors'
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and __fish_seen_subcommand_from detect" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and not __fish_seen_subcommand_from list" -l url -d 'Ask the daemon at this address, http://… or unix:///…' -r
-complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and not __fish_seen_subcommand_from list" -l timeout -d 'Wait this long for each answer: 60s, 2m, 500ms, or seconds' -r
-complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and not __fish_seen_subcommand_from list" -l color -d 'Use colour' -r -f -a "auto\t''
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and __fish_seen_subcommand_from credential" -l url -d 'Ask the daemon at this address, http://… or unix:///…' -r
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and __fish_seen_subcommand_from credential" -l timeout -d 'Wait this long for each answer: 60s, 2m, 500ms, or seconds' -r
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and __fish_seen_subcommand_from credential" -l color -d 'Use colour' -r -f -a "auto\t''
 always\t''
 never\t''"
-complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and not __fish_seen_subcommand_from list" -l json -d 'Answer in JSON, which is stable; text for people is not'
-complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and not __fish_seen_subcommand_from list" -s q -l quiet -d 'Say nothing but answers and errors'
-complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and not __fish_seen_subcommand_from list" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and not __fish_seen_subcommand_from list" -f -a "list" -d 'Show all models, and which connections have them'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and __fish_seen_subcommand_from credential" -l json -d 'Answer in JSON, which is stable; text for people is not'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and __fish_seen_subcommand_from credential" -s q -l quiet -d 'Say nothing but answers and errors'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and __fish_seen_subcommand_from credential" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and __fish_seen_subcommand_from credential" -f -a "list" -d 'Show the names of the secrets that are kept, and where'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and __fish_seen_subcommand_from credential" -f -a "set" -d 'Keep a secret, read from standard input'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand connections; and __fish_seen_subcommand_from credential" -f -a "remove" -d 'Forget a secret'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and not __fish_seen_subcommand_from list load unload warm cool alias unalias" -l url -d 'Ask the daemon at this address, http://… or unix:///…' -r
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and not __fish_seen_subcommand_from list load unload warm cool alias unalias" -l timeout -d 'Wait this long for each answer: 60s, 2m, 500ms, or seconds' -r
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and not __fish_seen_subcommand_from list load unload warm cool alias unalias" -l color -d 'Use colour' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and not __fish_seen_subcommand_from list load unload warm cool alias unalias" -l json -d 'Answer in JSON, which is stable; text for people is not'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and not __fish_seen_subcommand_from list load unload warm cool alias unalias" -s q -l quiet -d 'Say nothing but answers and errors'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and not __fish_seen_subcommand_from list load unload warm cool alias unalias" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and not __fish_seen_subcommand_from list load unload warm cool alias unalias" -f -a "list" -d 'Show all models, and which connections have them'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and not __fish_seen_subcommand_from list load unload warm cool alias unalias" -f -a "load" -d 'Load a model into its server\'s memory, and wait until it is there'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and not __fish_seen_subcommand_from list load unload warm cool alias unalias" -f -a "unload" -d 'Take a model out of memory, wherever it is'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and not __fish_seen_subcommand_from list load unload warm cool alias unalias" -f -a "warm" -d 'Keep a model in memory: it is loaded at start, and again when it has left'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and not __fish_seen_subcommand_from list load unload warm cool alias unalias" -f -a "cool" -d 'Do not keep a model in memory any longer'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and not __fish_seen_subcommand_from list load unload warm cool alias unalias" -f -a "alias" -d 'Give a model a name of your own, for apps that insist on one'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and not __fish_seen_subcommand_from list load unload warm cool alias unalias" -f -a "unalias" -d 'Forget a name of your own'
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from list" -l url -d 'Ask the daemon at this address, http://… or unix:///…' -r
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from list" -l timeout -d 'Wait this long for each answer: 60s, 2m, 500ms, or seconds' -r
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from list" -l color -d 'Use colour' -r -f -a "auto\t''
@@ -271,6 +299,59 @@ never\t''"
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from list" -l json -d 'Answer in JSON, which is stable; text for people is not'
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from list" -s q -l quiet -d 'Say nothing but answers and errors'
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from load" -l on -d 'On this connection only' -r
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from load" -l keep-alive -d 'How long it stays after its last request: 30m, seconds, or -1 for ever; default: as the server does' -r
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from load" -l url -d 'Ask the daemon at this address, http://… or unix:///…' -r
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from load" -l timeout -d 'Wait this long for each answer: 60s, 2m, 500ms, or seconds' -r
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from load" -l color -d 'Use colour' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from load" -l json -d 'Answer in JSON, which is stable; text for people is not'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from load" -s q -l quiet -d 'Say nothing but answers and errors'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from load" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from unload" -l on -d 'On this connection only' -r
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from unload" -l url -d 'Ask the daemon at this address, http://… or unix:///…' -r
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from unload" -l timeout -d 'Wait this long for each answer: 60s, 2m, 500ms, or seconds' -r
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from unload" -l color -d 'Use colour' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from unload" -l json -d 'Answer in JSON, which is stable; text for people is not'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from unload" -s q -l quiet -d 'Say nothing but answers and errors'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from unload" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from warm" -l on -d 'On this connection only' -r
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from warm" -l url -d 'Ask the daemon at this address, http://… or unix:///…' -r
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from warm" -l timeout -d 'Wait this long for each answer: 60s, 2m, 500ms, or seconds' -r
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from warm" -l color -d 'Use colour' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from warm" -l json -d 'Answer in JSON, which is stable; text for people is not'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from warm" -s q -l quiet -d 'Say nothing but answers and errors'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from warm" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from cool" -l on -d 'On this connection only' -r
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from cool" -l url -d 'Ask the daemon at this address, http://… or unix:///…' -r
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from cool" -l timeout -d 'Wait this long for each answer: 60s, 2m, 500ms, or seconds' -r
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from cool" -l color -d 'Use colour' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from cool" -l json -d 'Answer in JSON, which is stable; text for people is not'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from cool" -s q -l quiet -d 'Say nothing but answers and errors'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from cool" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from alias" -l url -d 'Ask the daemon at this address, http://… or unix:///…' -r
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from alias" -l timeout -d 'Wait this long for each answer: 60s, 2m, 500ms, or seconds' -r
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from alias" -l color -d 'Use colour' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from alias" -l json -d 'Answer in JSON, which is stable; text for people is not'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from alias" -s q -l quiet -d 'Say nothing but answers and errors'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from alias" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from unalias" -l url -d 'Ask the daemon at this address, http://… or unix:///…' -r
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from unalias" -l timeout -d 'Wait this long for each answer: 60s, 2m, 500ms, or seconds' -r
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from unalias" -l color -d 'Use colour' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from unalias" -l json -d 'Answer in JSON, which is stable; text for people is not'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from unalias" -s q -l quiet -d 'Say nothing but answers and errors'
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from unalias" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand explain" -l path -d 'The path that it would be posted to' -r
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand explain" -l connection -d 'The connection that the request insists on, as with X-Tunnel-Connection' -r
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand explain" -l session -d 'The session, as in X-Session-Id' -r

@@ -108,6 +108,7 @@ fn status_has_the_agreed_fields() {
         BTreeSet::from([
             "id",
             "type",
+            "speaks",
             "state",
             "connected",
             "endpoint",

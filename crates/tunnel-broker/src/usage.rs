@@ -85,7 +85,7 @@ struct Document {
 struct Head {
     bytes: Vec<u8>,
     /// What it says, once it is complete.
-    report: Option<Report>,
+    report: Option<Box<Report>>,
 }
 
 impl UsageScan {
@@ -130,8 +130,8 @@ impl UsageScan {
         match &mut self.form {
             Form::Document(document) if complete || document.left == Some(0) => {
                 self.report.read(document.tail.get());
-                if let Some(head) = document.head.report.filter(|_| !self.report.has_tokens()) {
-                    self.report = head;
+                if let Some(head) = document.head.report.take().filter(|_| !self.report.has_tokens()) {
+                    self.report = *head;
                 }
             }
             Form::Stream(lines) if complete && lines.rest.len() > 0 => self.end_line(b""),
@@ -288,12 +288,12 @@ impl Head {
         }
         let missing = Self::LENGTH - self.bytes.len();
         if self.bytes.is_empty() && data.len() >= missing {
-            self.report = Some(Self::read(&data[..missing]));
+            self.report = Some(Box::new(Self::read(&data[..missing])));
             return;
         }
         self.bytes.extend_from_slice(&data[..missing.min(data.len())]);
         if self.bytes.len() == Self::LENGTH {
-            self.report = Some(Self::read(&self.bytes));
+            self.report = Some(Box::new(Self::read(&self.bytes)));
         }
     }
 

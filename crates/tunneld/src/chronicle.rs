@@ -176,7 +176,7 @@ fn event(
 
 #[cfg(test)]
 mod tests {
-    use tunnel_api::connection::ConnectionKind;
+    use tunnel_api::connection::{CLOUD_ID, ConnectionKind};
 
     use super::*;
 
@@ -205,18 +205,18 @@ mod tests {
 
     #[test]
     fn servers_are_told_of_and_the_cloud_is_the_tunnel() {
-        let with = |kind, state| {
-            let connection = Connection { id: "a".to_owned(), kind, state, ..Connection::default() };
-            Status { connections: [("a".to_owned(), connection)].into(), ..Status::default() }
+        let with = |id: &str, kind, state| {
+            let connection = Connection { id: id.to_owned(), kind, state, ..Connection::default() };
+            Status { connections: [(id.to_owned(), connection)].into(), ..Status::default() }
         };
-        let server = |state| with(ConnectionKind::Ollama, state);
+        let server = |state| with("a", ConnectionKind::Ollama, state);
         assert_eq!(kinds(&Status::default(), &server(ConnectionState::Connected)), ["connection_up"]);
         assert!(kinds(&Status::default(), &server(ConnectionState::Connecting)).is_empty());
         assert_eq!(
             kinds(&server(ConnectionState::Connected), &server(ConnectionState::Error)),
             ["connection_down"]
         );
-        let cloud = |state| with(ConnectionKind::Cloud, state);
+        let cloud = |state| with(CLOUD_ID, ConnectionKind::Cloud, state);
         assert!(kinds(&cloud(ConnectionState::Connected), &cloud(ConnectionState::Error)).is_empty());
     }
 

@@ -318,11 +318,11 @@ mod tests {
     fn connections_become_backends() {
         let text = r#"{ "connections": [
             { "id": "vllm", "type": "openai", "url": "http://h:8000/v1", "priority": 2, "maxConcurrent": 3 },
-            { "id": "later", "type": "cloud", "url": "http://h:8001" }
+            { "id": "account", "type": "cloud", "url": "https://h:8001" }
         ] }"#;
         let backends = load(text, &[]).unwrap().broker.backends;
         let ids: Vec<&str> = backends.iter().map(|backend| backend.id.as_str()).collect();
-        assert_eq!(ids, ["ollama", "vllm"]);
+        assert_eq!(ids, ["ollama", "vllm", "account"]);
         assert_eq!((backends[1].priority, backends[1].max_concurrent.map(u32::from)), (2, Some(3)));
     }
 

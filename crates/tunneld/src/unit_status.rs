@@ -43,19 +43,20 @@ mod tests {
 
     #[test]
     fn line_counts_servers_and_says_why_the_tunnel_is_down() {
-        let connection = |kind, connected| Connection { kind, connected, ..Connection::default() };
         let connections = [
-            ("a", connection(ConnectionKind::Ollama, true)),
-            ("b", connection(ConnectionKind::Openai, false)),
-            ("cloud", connection(ConnectionKind::Cloud, false)),
+            ("a", ConnectionKind::Ollama, true),
+            ("b", ConnectionKind::Openai, false),
+            ("cloud", ConnectionKind::Cloud, false),
         ];
+        let connection = |(id, kind, connected): (&str, _, _)| {
+            (id.to_owned(), Connection { id: id.to_owned(), kind, connected, ..Connection::default() })
+        };
         let tunnel = Tunnel {
             state: TunnelState::Backoff,
             last_error: Some("could not reach relay.example".to_owned()),
             ..Tunnel::default()
         };
-        let connections =
-            connections.into_iter().map(|(id, connection)| (id.to_owned(), connection)).collect();
+        let connections = connections.into_iter().map(connection).collect();
         let status = Status { connections, tunnel, ..Status::default() };
         assert_eq!(line(&status), "1 of 2 model servers up; tunnel backoff: could not reach relay.example");
     }

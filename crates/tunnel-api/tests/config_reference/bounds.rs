@@ -50,7 +50,8 @@ fn bounds_of_the_schema_are_those_of_the_check() {
         }),
         (&schema["properties"]["alerts"], |key, value| json!({ "alerts": { key: value } })),
         (&schema["properties"]["connections"]["items"], |key, value| {
-            let mut entry = json!({ "id": "a", "type": "plugin", "url": "http://h" });
+            // On this machine: that the cloud takes no plain http elsewhere is a matter of both keys.
+            let mut entry = json!({ "id": "a", "type": "plugin", "url": "http://127.0.0.1" });
             entry[key] = value.clone();
             json!({ "connections": [entry] })
         }),
@@ -171,12 +172,12 @@ fn patterns_of_the_schema_take_what_the_check_takes() {
         ("id", &["a", "A.b_c-1", "", "a b", "ä", "a/b"]),
         ("url", &["http://h:1/v1", "unix:///run/p.sock", "h:1", "https://h/?key=1", "ftp://h"]),
         ("credential", &["lab-key", "sk-secret", "a b", "a sk-b"]),
-        ("type", &["ollama", "openai", "cloud", "plugin", "lama", "Ollama"]),
+        ("type", &["ollama", "openai", "llamacpp", "cloud", "plugin", "lama", "Ollama"]),
     ];
     for (key, values) in connection {
         for value in values {
             compare(&schema, key, &json!(value), |key, value| {
-                let mut entry = json!({ "id": "a", "type": "plugin", "url": "http://h" });
+                let mut entry = json!({ "id": "a", "type": "plugin", "url": "http://127.0.0.1" });
                 entry[key] = value.clone();
                 json!({ "connections": [entry] })
             });

@@ -169,17 +169,19 @@ async fn granted(
             }
         }
     }
-    while !ask.answers_when_done {
+    if ask.answers_when_done {
+        return Ok(());
+    }
+    loop {
         let probed = backend.upstream.probed(backend.upstream.order_probe());
         probed.await;
         let report = backend.upstream.report();
         let mut listed = report.listing.iter().flat_map(|listing| &listing.models);
         if listed.any(|model| model.name == *name.text && model.loaded == loaded) {
-            break;
+            return Ok(());
         }
         tokio::time::sleep(LOOK_AGAIN).await;
     }
-    Ok(())
 }
 
 /// Keeps of a server's words what a sentence can hold.

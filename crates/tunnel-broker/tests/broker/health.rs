@@ -78,7 +78,7 @@ async fn a_wait_for_a_model_has_an_end() {
     let (status, text) = bench.text(completion()).await;
     assert_eq!((status, text.as_str()), (StatusCode::SERVICE_UNAVAILABLE, LOADING));
     let response = bench.send(completion()).await;
-    assert_eq!(response.extensions().get(), Some(&FailureCode("backend_warming")));
+    assert_eq!(response.extensions().get(), Some(&FailureCode("backend_loading")));
     assert!(response.headers().contains_key("retry-after"));
 }
 

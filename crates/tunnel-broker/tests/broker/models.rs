@@ -197,7 +197,7 @@ async fn a_load_is_listed_and_can_be_cancelled() {
     let (server, mut exchanges) = Fake::manual(&["m", "n"]).await;
     let bench = Arc::new(start(settings(vec![ollama(&server, "a")])));
     bench.state("a", BackendState::Connected).await;
-    let loading = tokio::spawn({
+    let loading = tokio_util::task::TaskTracker::new().spawn({
         let bench = Arc::clone(&bench);
         async move { bench.broker.load(&order("n")).await }
     });
@@ -264,7 +264,7 @@ async fn nothing_is_loaded_while_its_server_works() {
     let config = settings(vec![ollama(&server, "a")]);
     let bench = Arc::new(start(config.clone()));
     bench.state("a", BackendState::Connected).await;
-    let request = tokio::spawn({
+    let request = tokio_util::task::TaskTracker::new().spawn({
         let bench = Arc::clone(&bench);
         async move { bench.text(chat("first")).await }
     });

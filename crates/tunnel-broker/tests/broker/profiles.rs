@@ -19,11 +19,14 @@ macro_rules! recorded {
 
 type Answers = &'static [(&'static str, u16, &'static str)];
 
+/// A path, and the `authorization` it was asked with.
+type Asked = (String, Option<String>);
+
 /// A server that answers what is recorded, 404 to all else, and a chat with its own name and what it was sent.
 struct Server {
     fake: Fake,
     /// What was asked, with its `authorization`.
-    asked: Arc<Mutex<Vec<(String, Option<String>)>>>,
+    asked: Arc<Mutex<Vec<Asked>>>,
 }
 
 impl Server {

@@ -346,7 +346,7 @@ async fn status_has_the_promised_shape() {
     );
     assert_eq!(keys(&body["config"]), set("files loaded_at last_error restart_required"));
     let connection = set(
-        "id type state health connected endpoint version models latency last_check quality error in_flight queued breaker",
+        "id type speaks state health connected endpoint version models latency last_check quality error in_flight queued breaker",
     );
     assert_eq!(keys(&body["connections"]["cloud"]), connection);
     assert_eq!(body["connections"]["cloud"]["type"], "cloud");

@@ -27,7 +27,7 @@ pub(super) const PLAIN_VARIABLES: [&str; 8] =
 
 /// A program that runs. Dropping it ends a child at once, and leaves a unit to systemd.
 pub(super) enum Running {
-    Unit(Unit),
+    Unit(Box<Unit>),
     Child(Child),
 }
 
@@ -82,7 +82,7 @@ impl Launcher {
             Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
         }
         let no_systemd = match Unit::start(self, spec).await {
-            Ok(unit) => return Ok(Launched { running: Running::Unit(unit), unsandboxed: None }),
+            Ok(unit) => return Ok(Launched { running: Running::Unit(Box::new(unit)), unsandboxed: None }),
             Err(error) if error.is_absence() => chain(&error),
             // A systemd that refuses must not end in a program without a sandbox.
             Err(error) => return Err(LaunchError::Unit(error)),

@@ -48,7 +48,7 @@ impl Running {
         let broker = Broker::start(BrokerConfig::default(), &TaskTracker::new(), stop.clone());
         let (settings, settings_reader) = watch::channel(Arc::new(loaded.tunnel.clone()));
         let (sender, state) = watch::channel(Arc::new(loaded.state(Vec::new())));
-        let backends = Backends::new(broker, loaded.broker.clone());
+        let backends = Backends::new(broker, BrokerConfig::default());
         let consumers = Consumers {
             doors: None,
             reports: Reports::new(),
