@@ -15,7 +15,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
-        answer = ANSWERS.get(self.path)
+        self.answer(ANSWERS.get(self.path))
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers.get("content-length", 0)))
+        # What loads a model, and unloads it.
+        self.answer({"model": "quiet:1b", "done": True} if self.path == "/api/generate" else None)
+
+    def answer(self, answer):
         body = json.dumps(answer or {"error": "not found"}).encode()
         self.send_response(200 if answer else 404)
         self.send_header("content-type", "application/json")

@@ -85,7 +85,7 @@ async fn content(shared: &Shared, call: &Call, endpoint: &Endpoint<'_>) -> Resul
     };
     match endpoint {
         Endpoint::Tags => Ok(models(open(tags(&table, &up), ollama::name_of))),
-        Endpoint::Running => Ok(models(open(running(&up), ollama::name_of))),
+        Endpoint::Running => Ok(models(open(running(&table, &up), ollama::name_of))),
         Endpoint::Version => {
             let version = up.iter().find_map(|backend| backend.report.version.as_deref());
             let version = version.unwrap_or(&table.settings.version);
@@ -149,13 +149,22 @@ fn tags(table: &Table, up: &[&Backend]) -> Vec<Value> {
     named.chain(aliased).collect()
 }
 
-fn running(up: &[&Backend]) -> Vec<Value> {
+/// The same of those that are in memory.
+fn running(table: &Table, up: &[&Backend]) -> Vec<Value> {
     let mut seen = HashSet::new();
     let entries = up.iter().flat_map(|backend| {
         let running = backend.report.listing.iter().flat_map(|listing| &listing.running);
         running.filter(|entry| ollama::name_of(entry).is_some_and(|name| backend.offers(name)))
     });
-    entries.filter(|entry| seen.insert(ollama::name_of(entry))).cloned().collect()
+    let named: Vec<Value> = entries.filter(|entry| seen.insert(ollama::name_of(entry))).cloned().collect();
+    let aliased = table.settings.aliases.iter().filter_map(|alias| {
+        let (at, name) = meant(table, up, alias)?;
+        let listing = up[at].report.listing.as_ref()?;
+        let entry = listing.running.iter().find(|entry| ollama::name_of(entry) == Some(&*name.text))?;
+        Some(renamed(entry.clone(), &["name", "model"], &alias.name))
+    });
+    let aliased: Vec<Value> = aliased.collect();
+    named.into_iter().chain(aliased).collect()
 }
 
 /// Returns OpenAI's objects for the models of all backends, with the index of the backend among `up`.

@@ -128,7 +128,23 @@ pub(super) const CASES: &[Case] = &[
     changes("connections enable", &["spare-{form}", "ollama", "nobody"]),
     changes("connections disable", &["spare-{form}", "ollama", "nobody"]),
     looks_at(MODEL_PORTS, asks("connections detect", &[""])),
+    asks("connections credential list", &[""]),
+    Case {
+        input: "a-secret-of-an-account\n",
+        ..changes("connections credential set", &["account", "not/a-name"])
+    },
+    changes("connections credential remove", &["nobody", "not/a-name"]),
     asks("models list", &[""]),
+    changes("models load", &["scripted:1b", "scripted:1b --keep-alive soon", "nobody"]),
+    changes("models unload", &["scripted:1b", "scripted:1b --on nobody", "nobody"]),
+    changes("models warm", &["scripted:1b", "scripted:1b --on nobody"]),
+    changes("models cool", &["scripted:1b"]),
+    changes("models alias", &["gpt-{form} scripted:1b", "gpt-{form} scripted:1b", "gpt-{form} gpt-{form}"]),
+    changes("models unalias", &["nobody"]),
+    asks(
+        "explain",
+        &["scripted:1b", "scripted:1b --path /v1/chat/completions --connection nobody", "nobody"],
+    ),
     asks("devices", &[""]),
     beginning(asks("requests list", &["", "-w"])),
     changes("requests cancel", &["{request}", "nobody"]),

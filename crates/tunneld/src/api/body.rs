@@ -42,15 +42,19 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         let RawBody(bytes) = RawBody::from_request(request, state).await?;
+        let bad = |sentence: String| ApiError::new(StatusCode::BAD_REQUEST, "bad_request", sentence);
+        let other_shape = || {
+            "the body is JSON, but not an object with the fields that this takes; see docs/local-api.md"
+                .to_owned()
+        };
         // serde's own messages name values of the body.
-        serde_json::from_slice(&bytes).map(Self).map_err(|error| {
-            let sentence = match error.classify() {
-                serde_json::error::Category::Data => {
-                    "the body is JSON, but not an object with the fields that this takes; see docs/local-api.md".to_owned()
-                }
+        let read = serde_json::from_slice(&bytes).map(Self).map_err(|error| {
+            bad(match error.classify() {
+                serde_json::error::Category::Data => other_shape(),
                 _ => format!("the body is not JSON: line {}, column {}", error.line(), error.column()),
-            };
-            ApiError::new(StatusCode::BAD_REQUEST, "bad_request", sentence)
-        })
+            })
+        })?;
+        // A list of the fields' values would be taken for the object, too.
+        if bytes.trim_ascii_start().starts_with(b"{") { Ok(read) } else { Err(bad(other_shape())) }
     }
 }
