@@ -134,7 +134,8 @@ impl Upstream {
         self.profile == config.profile
             && self.url == config.url
             && self.credential == config.credential
-            && self.roots.ca_file() == ca_file
+            // Nobody else is asked for a certificate.
+            && (self.url.scheme() != "https" || self.roots.ca_file() == ca_file)
     }
 
     /// Returns what is sent to it as `Authorization`; none when nothing is.
@@ -217,8 +218,9 @@ impl Upstream {
         }
         let mut done = self.done.subscribe();
         self.order_probe();
-        // The one that is under way will do. Cannot fail: the sender is a field of `self`.
-        drop(done.changed().await);
+        // The one that is under way will do. Cannot fail: the sender is a field of `self`. Of a server that has just
+        // been removed from the configuration nothing more will be known.
+        drop(self.stop.run_until_cancelled(done.changed()).await);
         self.report().hangs
     }
 
