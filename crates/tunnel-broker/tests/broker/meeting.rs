@@ -164,13 +164,16 @@ async fn a_line_survives_the_loss_of_one_of_its_servers() {
     }
     // Each failure hands the slot to the next of the line, until the fifth opens the breaker. Those that have failed
     // go to the end of the other line.
-    let mut exchange = on_a;
+    let mut on_a = Some(on_a);
     for n in 0..5 {
+        let mut exchange = on_a.take().unwrap();
         exchange.body().await;
         exchange.answer(500, "text/plain", "no").await;
+        drop(exchange);
         if n < 4 {
-            exchange = arrival(&mut at_a).await;
-            assert_eq!(exchange.header("x-request-id"), Some(ids[n]));
+            let next = arrival(&mut at_a).await;
+            assert_eq!(next.header("x-request-id"), Some(ids[n]));
+            on_a = Some(next);
         }
     }
     let _late = queued(&bench, "late", &["b"]).await;
