@@ -301,3 +301,36 @@ impl Upstream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::BackendKind;
+
+    fn upstream(url: &str, ca_file: Option<&Path>) -> (BackendConfig, Upstream) {
+        let config = BackendConfig::new("a", BackendKind::OpenAi, url.parse().unwrap());
+        let ca_file = ca_file.map(Path::to_owned);
+        let upstream = Upstream::new(&config, ca_file, Arc::default(), CancellationToken::new());
+        (config, upstream)
+    }
+
+    #[test]
+    fn other_roots_concern_those_that_are_asked_for_a_certificate() {
+        let file = Path::new("roots.pem");
+        for (url, stays) in [("http://127.0.0.1:1", true), ("https://127.0.0.1:1", false)] {
+            let (config, server) = upstream(url, None);
+            assert!(server.is(&config, None));
+            assert_eq!(server.is(&config, Some(file)), stays, "{url}");
+            let (config, server) = upstream(url, Some(file));
+            assert_eq!(server.is(&config, None), stays, "{url}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_a_removed_server_no_probe_is_awaited() {
+        let (_, server) = upstream("http://127.0.0.1:1", None);
+        server.stop.cancel();
+        let asked = tokio::time::timeout(Duration::from_secs(3600), server.hangs()).await;
+        assert_eq!(asked, Ok(false), "it did answer when it was last asked");
+    }
+}

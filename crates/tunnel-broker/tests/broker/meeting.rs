@@ -185,3 +185,28 @@ async fn a_line_survives_the_loss_of_one_of_its_servers() {
     }
     drop(waiting);
 }
+
+#[tokio::test]
+async fn one_that_says_again_and_again_that_it_loads_is_asked_now_and_then() {
+    // Its probes know nothing of the model.
+    let a = Fake::start(&["m"], |mut exchange| async move {
+        exchange.body().await;
+        exchange.answer(503, "application/json", LOADING).await;
+        Some(exchange)
+    })
+    .await;
+    let (b, mut at_b) = Fake::manual(&["m"]).await;
+    let mut second = openai(&a, "a");
+    second.priority = 1;
+    let bench = start(settings(vec![second, one_slot(openai(&b, "b"))]));
+    bench.state("a", BackendState::Connected).await;
+    bench.state("b", BackendState::Connected).await;
+    let _first = send(&bench, "first");
+    let running = arrival(&mut at_b).await;
+    let waits = send(&bench, "waits");
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert!((1..=4).contains(&a.requests()), "asked {} times", a.requests());
+    serve(running).await;
+    assert_eq!(serve(arrival(&mut at_b).await).await, "waits");
+    assert_eq!(waits.await.unwrap().status(), StatusCode::OK);
+}
