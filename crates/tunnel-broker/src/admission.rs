@@ -76,11 +76,24 @@ impl Admission {
     ///
     /// When all are full, the key that waits most in one of them gives up its newest place there, provided that
     /// it still has more than the newcomer's key then: nobody fills a line alone.
-    pub(crate) fn enter(&mut self, key: &Key, lines: &[LineId], room: usize) -> Result<Entered, NoRoom> {
-        let ticket = self.last_ticket + 1;
+    ///
+    /// `ticket`: its own, where it has one already and waits nowhere. It keeps its age then.
+    pub(crate) fn enter(
+        &mut self,
+        ticket: Option<Ticket>,
+        key: &Key,
+        lines: &[LineId],
+        room: usize,
+    ) -> Result<Entered, NoRoom> {
+        let ticket = ticket.unwrap_or_else(|| self.ticket());
         let displaced = self.join(ticket, key, lines, room)?;
-        self.last_ticket = ticket;
         Ok(Entered { ticket, displaced })
+    }
+
+    /// Returns a ticket for one that may come to wait in lines later.
+    pub(crate) fn ticket(&mut self) -> Ticket {
+        self.last_ticket += 1;
+        self.last_ticket
     }
 
     /// Has a request wait in other lines than before; it keeps its age, and its place where it stays.
@@ -116,12 +129,15 @@ impl Admission {
         lines
     }
 
-    /// A slot is free: says who gets it, and takes that one out of all lines. None when nobody waits.
-    pub(crate) fn grant(&mut self, line: LineId) -> Option<(Ticket, Key)> {
+    /// A slot is free: says who gets it, and takes that one out of all lines. None when nobody waits that `takes` it.
+    pub(crate) fn grant(&mut self, line: LineId, takes: impl Fn(Ticket) -> bool) -> Option<(Ticket, Key)> {
         let shares = &mut self.lines.get_mut(&line)?.shares;
-        let waiting = shares.iter_mut().filter(|(_, share)| !share.waiting.is_empty());
-        let (key, share) = waiting.min_by_key(|(_, share)| (share.running, share.turn))?;
-        let (ticket, key) = (*share.waiting.first()?, key.clone());
+        let firsts = shares.iter_mut().filter_map(|(key, share)| {
+            let ticket = share.waiting.iter().copied().find(|ticket| takes(*ticket))?;
+            Some((ticket, key, share))
+        });
+        let (ticket, key, share) = firsts.min_by_key(|(_, _, share)| (share.running, share.turn))?;
+        let key = key.clone();
         share.running += 1;
         self.turns += 1;
         share.turn = self.turns;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::Response;
 use hyper::body::Incoming;
+use tokio::time::Instant;
 
 use crate::call::Call;
 use crate::conn::Conn;
@@ -32,6 +33,10 @@ pub(crate) struct Terms<'a> {
 /// second, so this is enough for what is slow, and far too short for nothing but a black hole.
 const HASTY_CONNECT: Duration = Duration::from_millis(2500);
 
+/// How soon a connection turns out to be lost that the backend had closed before it got the request. Later the
+/// request was at work there, and to send it again costs as much again.
+const STALE: Duration = Duration::from_secs(1);
+
 pub(crate) enum AttemptError {
     /// Nothing was sent. `hasty`: it might have got more time.
     Connect {
@@ -55,10 +60,11 @@ pub(crate) async fn attempt(
     // What can be sent once only gets a new connection: one from the pool may be closed already.
     let pooled = if can_be_sent_again(call, payload) { upstream.pool.take() } else { None };
     if let Some(mut conn) = pooled {
+        let begun = Instant::now();
         match send(upstream, call, payload, &mut conn, terms).await {
             Ok(response) => return Ok((response, conn)),
             // Closed by the backend while it was idle, most likely: that is no failure of this request.
-            Err(ExchangeError::Lost) => {}
+            Err(ExchangeError::Lost) if begun.elapsed() < STALE => {}
             Err(error) => return Err(AttemptError::Exchange(error)),
         }
     }

@@ -191,6 +191,13 @@ impl Breaker {
         }
     }
 
+    /// Returns when the next request may be tried; none when one may be now.
+    pub(crate) fn next_trial(&self, now: Instant) -> Option<Instant> {
+        let Phase::Open { until, trial, .. } = self.phase else { return None };
+        let next = trial.map_or(until, |at| until.max(at + TRIAL_GAP));
+        Some(next).filter(|next| *next > now)
+    }
+
     /// Returns how much of its part of the load it should get, in percent: 1 to 100.
     pub(crate) fn share(&self, now: Instant) -> u32 {
         match self.phase {

@@ -10,8 +10,8 @@ use tokio::time::Instant;
 const PERCENT: u64 = 20;
 /// Seconds of the window: long enough for the requests of a server that was lost in one moment.
 const WINDOW: u64 = 10;
-/// Further attempts a second that are always allowed, so that a quiet broker can move its few requests. It tells
-/// below 50 requests a second; above, the share is more.
+/// Further attempts a second that are always allowed, so that a quiet broker can move its few requests. From 50
+/// requests a second on they come out of the share, of which a burst leaves as many for each second to come.
 const ALWAYS: u64 = 10;
 
 /// Counts requests and further attempts of all backends together.
@@ -40,12 +40,26 @@ impl Budget {
         let second = self.second(now);
         let allowed = self.requests.sum(second) * PERCENT / 100;
         let taken = self.extras.sum(second);
-        let quiet = allowed < ALWAYS * WINDOW && self.extras.count(second) < ALWAYS;
-        let takes = taken < allowed || quiet;
+        let takes = if self.extras.count(second) < ALWAYS {
+            taken < allowed || allowed < ALWAYS * WINDOW
+        } else {
+            taken + self.kept_back(second) < allowed
+        };
         if takes {
             self.extras.add(second);
         }
         takes
+    }
+
+    /// Returns how many must be left now for each of the coming seconds to have its [`ALWAYS`], in so far as what falls
+    /// out of the window until then is not enough.
+    fn kept_back(&self, second: u64) -> u64 {
+        let (mut freed, mut most) = (0, 0);
+        for ahead in 1..WINDOW {
+            freed += self.extras.count((second + ahead).saturating_sub(WINDOW));
+            most = most.max((ALWAYS * ahead).saturating_sub(freed));
+        }
+        most
     }
 
     /// From 1 on, so that no time is that of an untouched slot.
@@ -121,6 +135,29 @@ mod tests {
         assert_eq!(extras, 600);
         let (requests, extras) = flood(5, 60, 1);
         assert_eq!(extras, requests, "each of a few requests can move");
+    }
+
+    #[test]
+    fn a_burst_leaves_something_for_the_next_seconds() {
+        for rate in [50, 100, 1000] {
+            let start = Instant::now();
+            let budget = Budget::new(start);
+            let mut taken = [0; 40];
+            for n in 0..rate * 40 {
+                let now = start + Duration::from_millis(n * 1000 / rate);
+                budget.request(now);
+                let second = (n / rate) as usize;
+                if second >= 12 {
+                    taken[second] += (0..rate).filter(|_| budget.take(now)).count() as u64;
+                }
+            }
+            let (least, most) = (taken[12..].iter().min().unwrap(), taken[12..].iter().max().unwrap());
+            assert!(*least >= ALWAYS, "{rate}: {taken:?}");
+            assert!(
+                *most >= rate * WINDOW / 5 - ALWAYS * (WINDOW - 1),
+                "{rate}: a burst gets the rest: {taken:?}"
+            );
+        }
     }
 
     #[test]

@@ -38,19 +38,20 @@ impl Outcomes {
         }
     }
 
-    pub(crate) fn succeeded(&self) {
+    /// Notes a request that went well; true when that moved the breaker.
+    pub(crate) fn succeeded(&self) -> bool {
         self.succeeded.fetch_add(1, Ordering::Relaxed);
         if self.is_calm() {
             self.untold.fetch_add(1, Ordering::Relaxed);
-        } else {
-            self.tell(Event::Succeeded, Instant::now());
+            return false;
         }
+        self.tell(Event::Succeeded, Instant::now())
     }
 
-    /// Notes a request that failed after the backend had got it, or may have.
-    pub(crate) fn failed(&self) {
+    /// Notes a request that failed after the backend had got it, or may have; true when that moved the breaker.
+    pub(crate) fn failed(&self) -> bool {
         self.failed.fetch_add(1, Ordering::Relaxed);
-        self.tell(Event::Failed, Instant::now());
+        self.tell(Event::Failed, Instant::now())
     }
 
     /// Notes that nothing could be sent, or that a probe found the server silent: it is ejected at once.
@@ -82,6 +83,16 @@ impl Outcomes {
         if self.is_calm() { Position::Closed } else { self.breaker().position(now) }
     }
 
+    /// Tells whether requests go elsewhere if they can.
+    pub(crate) fn is_ejected(&self, now: Instant) -> bool {
+        matches!(self.position(now), Position::Open | Position::Trying)
+    }
+
+    /// Returns when the next request may be tried on an ejected backend; none when it is not ejected.
+    pub(crate) fn next_trial(&self, now: Instant) -> Option<Instant> {
+        if self.is_calm() { None } else { self.breaker().next_trial(now) }
+    }
+
     /// Returns how much of its part of the load the backend should get, in percent: 1 to 100.
     pub(crate) fn share(&self, now: Instant) -> u32 {
         if self.is_calm() { 100 } else { self.breaker().share(now) }
@@ -111,12 +122,15 @@ impl Outcomes {
         self.calm.load(Ordering::Relaxed)
     }
 
-    fn tell(&self, event: Event, now: Instant) {
+    /// Returns whether the breaker stands elsewhere than before.
+    fn tell(&self, event: Event, now: Instant) -> bool {
         let mut breaker = self.breaker();
+        let before = breaker.position(now);
         // How long ago they were is not known, so they count as a few at most.
         breaker.succeeded(self.untold.swap(0, Ordering::Relaxed).min(SAMPLE), now);
         breaker.handle(event, now, rand::random());
         self.calm.store(breaker.is_calm(now), Ordering::Relaxed);
+        breaker.position(now) != before
     }
 
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
@@ -149,7 +163,9 @@ mod tests {
     fn successes_that_were_not_told_count_when_it_matters() {
         let outcomes = Outcomes::new(LONGEST);
         for round in 0..30 {
-            (0..3).for_each(|_| outcomes.succeeded());
+            for _ in 0..3 {
+                outcomes.succeeded();
+            }
             outcomes.failed();
             assert_eq!(outcomes.position(Instant::now()), Position::Closed, "{round}");
             assert!(!outcomes.is_calm());
@@ -163,14 +179,17 @@ mod tests {
     fn it_is_calm_again_after_the_return() {
         let start = Instant::now();
         let outcomes = Outcomes::new(LONGEST);
-        outcomes.tell(Event::Unreachable, start);
+        assert!(outcomes.tell(Event::Unreachable, start));
+        assert!(outcomes.is_ejected(start) && !outcomes.is_ejected(start + LONGEST));
+        assert_eq!(outcomes.next_trial(start), Some(start + LONGEST));
+        assert_eq!(outcomes.next_trial(start + LONGEST), None);
         assert_eq!(outcomes.position(start), Position::Open);
-        outcomes.tell(Event::ProbedWell, start);
+        assert!(outcomes.tell(Event::ProbedWell, start));
         assert_eq!(outcomes.position(start), Position::Returning);
         let back = start + crate::breaker::RETURN_TIME;
         assert_eq!((outcomes.position(back), outcomes.share(back)), (Position::Closed, 100));
         assert!(!outcomes.is_calm());
-        outcomes.tell(Event::Succeeded, back);
+        assert!(!outcomes.tell(Event::Succeeded, back));
         assert!(outcomes.is_calm());
     }
 }

@@ -13,7 +13,7 @@ pub(crate) struct Permit {
     upstream: Arc<Upstream>,
     /// Idle connections that the pool keeps.
     keep: usize,
-    /// Whether the models may be others afterwards.
+    /// Whether the models may be others afterwards, or the breaker has moved: those that wait look anew after a probe.
     probe_after: bool,
     /// Whose turn it was, for one that was waited for. Boxed: most are not, and permits are moved a lot.
     granted: Option<Box<Granted>>,
@@ -55,20 +55,20 @@ impl Permit {
     }
 
     /// Counts the response as complete and keeps its connection.
-    pub(crate) fn succeeded(self, conn: Conn) {
-        self.upstream.outcomes.succeeded();
+    pub(crate) fn succeeded(mut self, conn: Conn) {
+        self.probe_after |= self.upstream.outcomes.succeeded();
         self.upstream.pool.put(conn, self.keep);
     }
 
     /// Counts a complete response that says that the request failed; the connection is as good as before.
-    pub(crate) fn answered_badly(self, conn: Conn) {
-        self.upstream.outcomes.failed();
+    pub(crate) fn answered_badly(mut self, conn: Conn) {
+        self.probe_after |= self.upstream.outcomes.failed();
         self.upstream.pool.put(conn, self.keep);
     }
 
     /// Counts a failed request.
-    pub(crate) fn failed(self) {
-        self.upstream.outcomes.failed();
+    pub(crate) fn failed(mut self) {
+        self.probe_after |= self.upstream.outcomes.failed();
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::admission::Key;
+use crate::admission::{Key, Ticket};
 use crate::call::Call;
 use crate::decide::{decide, wanted};
 use crate::error::Failure;
@@ -88,6 +88,8 @@ struct Waiter<'a> {
     spread: Spread,
     tried: &'a [Arc<Upstream>],
     queued: Option<Queued>,
+    /// Its ticket, kept while it waits for a model and when it has lost its place: it stays as old as it is.
+    ticket: Option<Ticket>,
     /// When it has waited too long for a slot; known once it has begun to.
     slot_by: Option<Instant>,
     /// The same for a model that is loaded.
@@ -98,7 +100,7 @@ struct Waiter<'a> {
 impl<'a> Waiter<'a> {
     fn new(shared: &'a Shared, call: &'a Call, spread: Spread, tried: &'a [Arc<Upstream>]) -> Self {
         let wait = Wait::begin(call.meter.track());
-        Self { shared, call, spread, tried, queued: None, slot_by: None, model_by: None, wait }
+        Self { shared, call, spread, tried, queued: None, ticket: None, slot_by: None, model_by: None, wait }
     }
 
     async fn wait(mut self) -> Result<Place, Failure> {
@@ -110,8 +112,15 @@ impl<'a> Waiter<'a> {
                 Found::Place(place) => return Ok(place),
                 Found::Full => {
                     self.line_up()?;
+                    let next_trial = self.table().next_trial(&wanted(self.call, self.spread, self.tried));
                     // Until things change; a slot that is granted, and the deadline, are looked at there.
-                    let change = async { changes.changed().await.ok() };
+                    let change = async {
+                        match next_trial {
+                            // At most one ends as expected: in both cases it looks again.
+                            Some(at) => drop(tokio::time::timeout_at(at, changes.changed()).await),
+                            None => drop(changes.changed().await),
+                        }
+                    };
                     if let Some(place) = self.unless_granted(change).await?.1 {
                         return Ok(place);
                     }
@@ -159,6 +168,10 @@ impl<'a> Waiter<'a> {
         changes: &mut watch::Receiver<Arc<Vec<BackendStatus>>>,
     ) -> Result<(), Failure> {
         self.queued = None;
+        self.ticket.get_or_insert_with(|| self.shared.queue.ticket());
+        // The wait for a slot, if there is to be one, begins when the model is there.
+        self.slot_by = None;
+        self.wait.end_slot();
         let settings = self.shared.settings();
         let limit = settings.first_byte_timeout;
         let model_by = *self.model_by.get_or_insert_with(|| Instant::now() + limit);
@@ -194,18 +207,22 @@ impl<'a> Waiter<'a> {
             self.queued = None;
             let key = Key { ingress: self.call.ingress, caller: self.call.meter.caller() };
             let queue = &self.shared.queue;
-            let entered = sides.iter().find_map(|side| queue.enter(&key, side.clone(), room).ok());
+            let ticket = self.ticket;
+            let entered = sides.iter().find_map(|side| queue.enter(ticket, &key, side.clone(), room).ok());
             let Some(queued) = entered else { return Err(self.crowded(&sides.concat())) };
             self.wait.note_position(queued.position);
+            self.ticket = Some(queued.ticket);
             self.queued = Some(queued);
         }
         if let Some(queued) = &self.queued {
             let ids = queued.upstreams().iter().map(|upstream| self.label(upstream)).collect();
             self.wait.show(Some(queued.ticket), ids);
         }
-        // What it has waited before, for another backend that failed it then, counts.
-        let left = settings.queue.max_wait.saturating_sub(self.call.meter.track().queued());
-        self.slot_by.get_or_insert_with(|| Instant::now() + left);
+        if self.slot_by.is_none() {
+            // What it has waited before, for the slot of another backend that failed it then, counts.
+            let left = settings.queue.max_wait.saturating_sub(self.wait.begin_slot());
+            self.slot_by = Some(Instant::now() + left);
+        }
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! The lines of all backends: what ties [`Admission`] to slots and to the requests that wait.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -42,15 +43,18 @@ pub(crate) struct Crowd {
 
 impl Queue {
     /// Takes a place in the lines of those of `upstreams` that have fewer than `room` waiting.
+    ///
+    /// `ticket`: that of an earlier wait of the same request, or of [`Self::ticket`].
     pub(crate) fn enter(
         self: &Arc<Self>,
+        ticket: Option<Ticket>,
         key: &Key,
         upstreams: Vec<Arc<Upstream>>,
         room: usize,
     ) -> Result<Queued, NoRoom> {
         let (tx, rx) = oneshot::channel();
         let mut inner = self.inner();
-        let Entered { ticket, displaced } = inner.admission.enter(key, &ids(&upstreams), room)?;
+        let Entered { ticket, displaced } = inner.admission.enter(ticket, key, &ids(&upstreams), room)?;
         let position = inner.admission.position(ticket).unwrap_or(1);
         inner.calls.insert(ticket, Call { permit: tx, upstreams: upstreams.clone() });
         let displaced = inner.dismiss(displaced);
@@ -61,6 +65,11 @@ impl Queue {
         // One may have become free since the caller looked.
         self.serve(&queued.upstreams);
         Ok(queued)
+    }
+
+    /// Returns a ticket that says when its request came.
+    pub(crate) fn ticket(&self) -> Ticket {
+        self.inner().admission.ticket()
     }
 
     /// Hands out what slots of these are free to those that wait for them.
@@ -78,7 +87,11 @@ impl Queue {
         if inner.admission.n_waiting(upstream.line()) == 0 || !upstream.slots.claim(&upstream.in_flight) {
             return None;
         }
-        let (ticket, key) = inner.admission.grant(upstream.line()).expect("somebody waits");
+        let Some((ticket, key)) = inner.grant(upstream) else {
+            // It has not been free for anybody: newcomers do not take one that others wait for.
+            upstream.in_flight.fetch_sub(1, Ordering::SeqCst);
+            return None;
+        };
         let call = inner.calls.remove(&ticket).expect("each that waits can be told");
         inner.count(&call.upstreams);
         drop(inner);
@@ -122,6 +135,22 @@ impl Queue {
 }
 
 impl Inner {
+    /// Says who gets a free slot.
+    ///
+    /// While a backend is ejected its slots are for those that have nobody else to wait for: all others would look,
+    /// turn it down, and be out of all their lines for it.
+    fn grant(&mut self, upstream: &Arc<Upstream>) -> Option<(Ticket, Key)> {
+        let Self { admission, calls } = self;
+        let now = Instant::now();
+        if !upstream.outcomes.is_ejected(now) {
+            return admission.grant(upstream.line(), |_| true);
+        }
+        admission.grant(upstream.line(), |ticket| {
+            let call = calls.get(&ticket);
+            call.is_some_and(|call| call.upstreams.iter().all(|upstream| upstream.outcomes.is_ejected(now)))
+        })
+    }
+
     /// Returns what the owner of a ticket waits for; dropping it tells the owner that it has lost its place.
     fn dismiss(&mut self, ticket: Option<Ticket>) -> Option<Call> {
         let call = self.calls.remove(&ticket?)?;
@@ -167,11 +196,13 @@ impl Queued {
         self.upstreams.iter().any(|own| upstreams.iter().any(|other| Arc::ptr_eq(own, other)))
     }
 
-    /// Waits for others than before. It keeps its age, and its place where it stays.
+    /// Waits for these from now on. It keeps its age, and its place where it stays.
     pub(crate) fn change(&mut self, upstreams: Vec<Arc<Upstream>>, room: usize) -> Result<(), NoRoom> {
         let same = self.upstreams.len() == upstreams.len()
             && self.upstreams.iter().zip(&upstreams).all(|(a, b)| Arc::ptr_eq(a, b));
         if same {
+            // One that was ejected may have come back by time alone.
+            self.queue.serve(&self.upstreams);
             return Ok(());
         }
         let mut inner = self.queue.inner();

@@ -224,9 +224,10 @@ pub(crate) fn behind(a: &Candidate, b: &Candidate, rules: &Rules<'_>) -> Behind 
 /// Of two reasons keeps the one that the caller can best act on; of equal ones the first.
 fn telling(a: NoRoute, b: NoRoute) -> NoRoute {
     let rank = |reason: &NoRoute| match reason {
-        NoRoute::Pending => 7,
-        NoRoute::Full(_) => 6,
-        NoRoute::Warming(_) => 5,
+        // Who waits for these two sees what else becomes known meanwhile.
+        NoRoute::Full(_) => 7,
+        NoRoute::Warming(_) => 6,
+        NoRoute::Pending => 5,
         NoRoute::Unauthorised(_) => 4,
         NoRoute::Down(_) => 3,
         NoRoute::LocalOnly(_) => 2,

@@ -25,7 +25,9 @@ use crate::permit::Permit;
 use crate::route::{NoRoute, Spread, Standing};
 use crate::shared::Shared;
 use crate::table::Route;
+use crate::track::RequestState;
 use crate::upstream::Upstream;
+use crate::wait::Wait;
 
 /// The search of one request for a backend that answers it.
 #[derive(Default)]
@@ -168,12 +170,15 @@ impl Search {
             backend.upstream.pool.put(conn, shared.settings().pool_size);
             drop(permit);
             let now = Instant::now();
+            let asked_before = self.loads_until.is_some();
             let until = *self.loads_until.get_or_insert(now + shared.settings().first_byte_timeout);
             if !asked.again || now >= until {
                 return Weighed::Tell(told);
             }
             // Not among those that were tried: it is asked again when it is ready.
-            if !self.has_other_but(asked) {
+            if asked_before || !self.has_other_but(asked) {
+                let wait = Wait::begin(call.meter.track());
+                wait.show(None, vec![Arc::clone(&backend.label)]);
                 tokio::time::sleep(WARMING_PAUSE).await;
             }
             self.note(told);
@@ -256,6 +261,7 @@ impl Asked<'_> {
             if self.takes_attempt() {
                 return true;
             }
+            self.call.meter.track().enter(RequestState::Waiting);
             tokio::time::sleep(ASK_AGAIN).await;
         }
         self.takes_attempt()

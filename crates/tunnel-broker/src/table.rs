@@ -1,12 +1,14 @@
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use crate::affinity::Recall;
 use crate::backend::Backend;
 use crate::broker::Ingress;
 use crate::catalog::{Catalog, ModelName, Served};
 use crate::config::BrokerConfig;
 use crate::path::Dialect;
-use crate::route::{Candidate, Choice, NoRoute, Rules, Spread, Standing, order, pick};
+use crate::route::{Candidate, Choice, NoRoute, Rules, Spread, Standing, obstacle, order, pick};
 use crate::upstream::Upstream;
 
 /// All that a request needs to know: one consistent picture, replaced as a whole.
@@ -89,6 +91,15 @@ impl Table {
             });
         }
         all.into_iter().map(|choice| self.to(choice.winner.backend, served)).collect()
+    }
+
+    /// Returns when the first of the ejected backends that would take the request may be tried again. Time alone does
+    /// that: no change of the status tells.
+    pub(crate) fn next_trial(&self, wanted: &Wanted<'_>) -> Option<Instant> {
+        let now = Instant::now();
+        let policy = self.settings.routing_policy;
+        let able = self.candidates(wanted, self.served(wanted)).filter(|c| obstacle(c, policy).is_none());
+        able.filter_map(|c| self.backends[c.backend].upstream.outcomes.next_trial(now)).min()
     }
 
     /// Returns all that would take the request, free or full, in the order in which they would be asked.

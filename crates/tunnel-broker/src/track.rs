@@ -116,6 +116,8 @@ pub(crate) struct QueueMarks {
     pub(crate) position: AtomicU64,
     /// Microseconds of waits that are over.
     pub(crate) waited_us: AtomicU64,
+    /// Those of them in which it waited for a slot, and not for a model.
+    pub(crate) slot_us: AtomicU64,
 }
 
 /// Where a request is. Changes a few times in its life, never with a chunk.

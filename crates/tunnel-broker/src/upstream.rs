@@ -134,7 +134,8 @@ impl Upstream {
         self.profile == config.profile
             && self.url == config.url
             && self.credential == config.credential
-            && self.roots.ca_file() == ca_file
+            // Nobody else is asked for a certificate.
+            && (self.url.scheme() != "https" || self.roots.ca_file() == ca_file)
     }
 
     /// Returns what is sent to it as `Authorization`; none when nothing is.
@@ -217,8 +218,9 @@ impl Upstream {
         }
         let mut done = self.done.subscribe();
         self.order_probe();
-        // The one that is under way will do. Cannot fail: the sender is a field of `self`.
-        drop(done.changed().await);
+        // The one that is under way will do. Cannot fail: the sender is a field of `self`. Of a server that has just
+        // been removed from the configuration nothing more will be known.
+        self.stop.run_until_cancelled(done.changed()).await;
         self.report().hangs
     }
 
@@ -297,5 +299,38 @@ impl Upstream {
             Position::HalfOpen | Position::Trying => BreakerState::HalfOpen,
             Position::Open => BreakerState::Open,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::BackendKind;
+
+    fn upstream(url: &str, ca_file: Option<&Path>) -> (BackendConfig, Upstream) {
+        let config = BackendConfig::new("a", BackendKind::OpenAi, url.parse().unwrap());
+        let ca_file = ca_file.map(Path::to_owned);
+        let upstream = Upstream::new(&config, ca_file, Arc::default(), CancellationToken::new());
+        (config, upstream)
+    }
+
+    #[test]
+    fn other_roots_concern_those_that_are_asked_for_a_certificate() {
+        let file = Path::new("roots.pem");
+        for (url, stays) in [("http://127.0.0.1:1", true), ("https://127.0.0.1:1", false)] {
+            let (config, server) = upstream(url, None);
+            assert!(server.is(&config, None));
+            assert_eq!(server.is(&config, Some(file)), stays, "{url}");
+            let (config, server) = upstream(url, Some(file));
+            assert_eq!(server.is(&config, None), stays, "{url}");
+        }
+    }
+
+    #[tokio::test]
+    async fn of_a_removed_server_no_probe_is_awaited() {
+        let (_, server) = upstream("http://127.0.0.1:1", None);
+        server.stop.cancel();
+        let asked = tokio::time::timeout(Duration::from_secs(5), server.hangs()).await;
+        assert_eq!(asked, Ok(false), "it did answer when it was last asked");
     }
 }

@@ -9,12 +9,12 @@ fn key(name: &str) -> Key {
 }
 
 fn enter(admission: &mut Admission, name: &str) -> Ticket {
-    admission.enter(&key(name), &[LINE], ROOM).unwrap().ticket
+    admission.enter(None, &key(name), &[LINE], ROOM).unwrap().ticket
 }
 
 /// Grants until nobody waits; returns whose turn it was.
 fn order(admission: &mut Admission) -> Vec<Ticket> {
-    std::iter::from_fn(|| admission.grant(LINE).map(|(ticket, _)| ticket)).collect()
+    std::iter::from_fn(|| admission.grant(LINE, |_| true).map(|(ticket, _)| ticket)).collect()
 }
 
 #[test]
@@ -31,8 +31,8 @@ fn keys_take_turns_and_each_keeps_its_order() {
 fn the_key_that_runs_least_is_next() {
     let mut admission = Admission::default();
     let a: Vec<Ticket> = (0..4).map(|_| enter(&mut admission, "a")).collect();
-    assert_eq!(admission.grant(LINE), Some((a[0], key("a"))));
-    assert_eq!(admission.grant(LINE), Some((a[1], key("a"))));
+    assert_eq!(admission.grant(LINE, |_| true), Some((a[0], key("a"))));
+    assert_eq!(admission.grant(LINE, |_| true), Some((a[1], key("a"))));
     let b = [enter(&mut admission, "b"), enter(&mut admission, "b")];
     // It has two: the newcomer is to have as many before it gets a third.
     assert_eq!(order(&mut admission), [b[0], b[1], a[2], a[3]]);
@@ -51,7 +51,7 @@ fn idling_earns_nothing() {
     let mut served = Vec::new();
     for _ in 0..4 {
         enter(&mut admission, "restless");
-        let (ticket, key) = admission.grant(LINE).unwrap();
+        let (ticket, key) = admission.grant(LINE, |_| true).unwrap();
         admission.finish(LINE, &key, Duration::from_secs(1));
         served.push(ticket);
     }
@@ -63,7 +63,7 @@ fn idling_earns_nothing() {
 fn positions_tell_the_order_to_come() {
     let mut admission = Admission::default();
     let running = enter(&mut admission, "a");
-    assert_eq!(admission.grant(LINE).unwrap().0, running);
+    assert_eq!(admission.grant(LINE, |_| true).unwrap().0, running);
     for name in ["a", "a", "b", "c", "b", "a", "d"] {
         enter(&mut admission, name);
     }
@@ -83,16 +83,16 @@ fn a_position_is_the_best_of_all_lines() {
     for _ in 0..3 {
         enter(&mut admission, "a");
     }
-    let both = admission.enter(&key("a"), &[LINE, OTHER], ROOM).unwrap().ticket;
+    let both = admission.enter(None, &key("a"), &[LINE, OTHER], ROOM).unwrap().ticket;
     assert_eq!((admission.position(both), admission.positions()[&both]), (Some(1), 1));
-    assert_eq!(admission.grant(OTHER).unwrap().0, both);
+    assert_eq!(admission.grant(OTHER, |_| true).unwrap().0, both);
     assert_eq!((admission.n_waiting(LINE), admission.n_waiting(OTHER)), (3, 0), "it waits nowhere any more");
 }
 
 #[test]
 fn nobody_fills_a_line_alone() {
     let mut admission = Admission::default();
-    let enter = |admission: &mut Admission, name: &str| admission.enter(&key(name), &[LINE], 4);
+    let enter = |admission: &mut Admission, name: &str| admission.enter(None, &key(name), &[LINE], 4);
     let flood: Vec<Ticket> = (0..4).map(|_| enter(&mut admission, "flood").unwrap().ticket).collect();
     assert_eq!(enter(&mut admission, "flood"), Err(NoRoom));
     assert_eq!(enter(&mut admission, "b").unwrap().displaced, Some(flood[3]), "the newest makes room");
@@ -107,9 +107,9 @@ fn nobody_fills_a_line_alone() {
 #[test]
 fn one_that_is_displaced_keeps_its_other_places() {
     let mut admission = Admission::default();
-    let both = admission.enter(&key("flood"), &[LINE, OTHER], 2).unwrap().ticket;
-    let newest = admission.enter(&key("flood"), &[LINE, OTHER], 2).unwrap().ticket;
-    let entered = admission.enter(&key("b"), &[LINE], 2).unwrap();
+    let both = admission.enter(None, &key("flood"), &[LINE, OTHER], 2).unwrap().ticket;
+    let newest = admission.enter(None, &key("flood"), &[LINE, OTHER], 2).unwrap().ticket;
+    let entered = admission.enter(None, &key("b"), &[LINE], 2).unwrap();
     assert_eq!(entered.displaced, None);
     assert_eq!(admission.leave(newest), [OTHER]);
     assert_eq!(admission.leave(both), [LINE, OTHER]);
@@ -118,7 +118,7 @@ fn one_that_is_displaced_keeps_its_other_places() {
 #[test]
 fn a_change_of_lines_keeps_the_age() {
     let mut admission = Admission::default();
-    let first = admission.enter(&key("a"), &[OTHER], ROOM).unwrap().ticket;
+    let first = admission.enter(None, &key("a"), &[OTHER], ROOM).unwrap().ticket;
     let second = enter(&mut admission, "a");
     assert_eq!(admission.change(first, &[LINE], ROOM), Ok(None));
     assert_eq!(admission.n_waiting(OTHER), 0);
@@ -129,10 +129,33 @@ fn a_change_of_lines_keeps_the_age() {
 }
 
 #[test]
+fn one_that_comes_back_keeps_its_age() {
+    let mut admission = Admission::default();
+    let early = admission.ticket();
+    let first = enter(&mut admission, "a");
+    assert_eq!(admission.leave(first), [LINE]);
+    let later = enter(&mut admission, "a");
+    for ticket in [first, early] {
+        let entered = admission.enter(Some(ticket), &key("a"), &[LINE], ROOM);
+        assert_eq!(entered, Ok(Entered { ticket, displaced: None }));
+    }
+    assert_eq!(order(&mut admission), [early, first, later]);
+}
+
+#[test]
+fn a_slot_goes_to_the_next_that_takes_it() {
+    let mut admission = Admission::default();
+    let tickets = ["a", "b", "a", "b"].map(|name| enter(&mut admission, name));
+    assert_eq!(admission.grant(LINE, |_| false), None);
+    assert_eq!(admission.grant(LINE, |ticket| ticket == tickets[3]), Some((tickets[3], key("b"))));
+    assert_eq!(order(&mut admission), [tickets[0], tickets[1], tickets[2]], "nobody else has lost a turn");
+}
+
+#[test]
 fn without_room_elsewhere_a_change_is_none() {
     let mut admission = Admission::default();
-    admission.enter(&key("a"), &[OTHER], 1).unwrap();
-    let stays = admission.enter(&key("a"), &[LINE], 1).unwrap().ticket;
+    admission.enter(None, &key("a"), &[OTHER], 1).unwrap();
+    let stays = admission.enter(None, &key("a"), &[LINE], 1).unwrap().ticket;
     assert_eq!(admission.change(stays, &[LINE, OTHER], 1), Ok(None));
     assert_eq!(admission.change(stays, &[OTHER], 1), Err(NoRoom));
     assert_eq!(admission.leave(stays), [LINE]);
@@ -143,7 +166,7 @@ fn the_estimate_is_turns_times_what_a_request_takes() {
     let mut admission = Admission::default();
     enter(&mut admission, "a");
     assert_eq!(admission.estimate(LINE, 2), None);
-    admission.grant(LINE);
+    admission.grant(LINE, |_| true);
     admission.finish(LINE, &key("a"), Duration::from_secs(4));
     for _ in 0..4 {
         enter(&mut admission, "a");
@@ -159,7 +182,7 @@ fn nothing_is_kept_of_what_is_over() {
     admission.leave(left);
     admission.forget(|_| false);
     assert_eq!(admission.lines.len(), 1, "somebody waits there");
-    let (_, key) = admission.grant(LINE).unwrap();
+    let (_, key) = admission.grant(LINE, |_| true).unwrap();
     admission.finish(LINE, &key, Duration::ZERO);
     assert!(admission.lines[&LINE].shares.is_empty());
     admission.forget(|_| false);

@@ -1,5 +1,3 @@
-use std::sync::atomic::Ordering;
-
 use proptest::prelude::*;
 use tokio_util::sync::CancellationToken;
 
@@ -93,7 +91,7 @@ impl Model {
                 if let Some(permit) = free.find_map(|n| Permit::acquire(&self.backends[n], 0)) {
                     self.running.push(permit);
                 } else if let Ok(queued) =
-                    self.queue.enter(&Self::key(key), self.upstreams(backends), self.room)
+                    self.queue.enter(None, &Self::key(key), self.upstreams(backends), self.room)
                 {
                     self.waiting.push(Waits { key, queued });
                 }
@@ -230,7 +228,7 @@ fn nobody_slips_past_those_that_wait() {
     let model = Model::new(1, 8);
     let backend = &model.backends[0];
     let running = Permit::acquire(backend, 0).unwrap();
-    let mut queued = model.queue.enter(&Model::key(0), model.upstreams(1), 8).unwrap();
+    let mut queued = model.queue.enter(None, &Model::key(0), model.upstreams(1), 8).unwrap();
     assert_eq!(queued.position, 1);
     drop(running);
     assert!(Permit::acquire(backend, 0).is_none(), "the slot is the other one's");
@@ -242,9 +240,31 @@ fn nobody_slips_past_those_that_wait() {
 fn the_crowd_is_told_as_it_is() {
     let model = Model::new(2, 8);
     let permits = [0, 1].map(|_| Permit::acquire(&model.backends[0], 0).unwrap());
-    let queued = model.queue.enter(&Model::key(0), model.upstreams(1), 8).unwrap();
+    let queued = model.queue.enter(None, &Model::key(0), model.upstreams(1), 8).unwrap();
     let crowd = model.queue.crowd(&model.upstreams(1));
     assert_eq!(crowd, Crowd { waiting: 1, slots: 2, wait: None });
     drop((permits, queued));
     assert_eq!(model.queue.crowd(&model.upstreams(3)).slots, 4);
+}
+
+#[test]
+fn a_line_keeps_its_order_while_its_backend_is_ejected() {
+    let mut model = Model::new(1, 8);
+    model.running = (0..2).map(|n| Permit::acquire(&model.backends[n], 0).unwrap()).collect();
+    let enter =
+        |key, backends| model.queue.enter(None, &Model::key(key), model.upstreams(backends), 8).unwrap();
+    let (mut first, mut second, mut alone) = (enter(0, 0b11), enter(1, 0b11), enter(2, 0b01));
+    model.backends[0].upstream.outcomes.unreachable();
+    drop(model.running.remove(0));
+    assert!(first.permit.try_recv().is_err() && second.permit.try_recv().is_err(), "there is another one");
+    let in_need = alone.permit.try_recv().unwrap();
+    drop(in_need);
+    assert_eq!(model.backends[0].upstream.in_flight.load(Ordering::SeqCst), 0);
+    assert!(Permit::acquire(&model.backends[0], 0).is_none(), "a newcomer does not slip in");
+    model.backends[0].upstream.outcomes.probed_well();
+    first.change(model.upstreams(0b11), 8).unwrap();
+    let permit = first.permit.try_recv().unwrap();
+    assert!(Arc::ptr_eq(permit.upstream(), &model.backends[0].upstream));
+    drop(model.running.remove(0));
+    assert!(second.permit.try_recv().is_ok());
 }

@@ -125,7 +125,14 @@ fn the_most_useful_reason_is_given() {
     assert_eq!(chosen(&[deaf]), Err(NoRoute::WrongDialect(2)));
     assert_eq!(chosen(&[deaf, down]), Err(NoRoute::Down(1)));
     assert_eq!(chosen(&[down, full]), Err(NoRoute::Full(3)));
-    assert_eq!(chosen(&[down, full, new]), Err(NoRoute::Pending));
+    assert_eq!(chosen(&[down, new]), Err(NoRoute::Pending));
+    let warming = Candidate { standing: Standing::Warming, ..at(5) };
+    assert_eq!(
+        chosen(&[down, new, warming]),
+        Err(NoRoute::Warming(5)),
+        "a wait that sees what else comes up"
+    );
+    assert_eq!(chosen(&[down, warming, full, new]), Err(NoRoute::Full(3)));
     assert_eq!(chosen(&[down, full, new, UP]), Ok(0));
 }
 
@@ -343,8 +350,6 @@ proptest! {
             let next = match pick(left.iter().copied(), &rules) {
                 Ok(choice) => choice.winner.backend,
                 Err(NoRoute::Full(backend)) => backend,
-                // A backend that is not known yet is waited for rather than a full one.
-                Err(NoRoute::Pending) if choice.winner.full => choice.winner.backend,
                 Err(no_route) => panic!("{no_route:?}"),
             };
             prop_assert_eq!(next, choice.winner.backend);

@@ -75,6 +75,21 @@ async fn a_503_is_tried_elsewhere_and_else_passed_on() {
 }
 
 #[tokio::test]
+async fn what_was_at_work_on_a_pooled_connection_is_not_begun_anew_for_nothing() {
+    let a = Fake::start(&["m"], |mut exchange| async move {
+        exchange.body().await;
+        tokio::time::sleep(Duration::from_millis(1200)).await;
+        None
+    })
+    .await;
+    let bench = start(settings(vec![ollama(&a, "a")]));
+    bench.state("a", BackendState::Connected).await;
+    let response = bench.send(chat("m")).await;
+    assert_eq!(response.extensions().get(), Some(&FailureCode("backend_lost")));
+    assert_eq!((a.requests(), a.accepted()), (1, 1), "on the connection of the probes, and once");
+}
+
+#[tokio::test]
 async fn a_pooled_connection_that_was_closed_costs_nothing() {
     // Answers once on each connection, then closes it when the next request comes.
     let fake = Fake::start(&["m"], |mut exchange| async move {

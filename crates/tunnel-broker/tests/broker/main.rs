@@ -8,6 +8,7 @@ mod headers;
 mod health;
 mod listing;
 mod measuring;
+mod meeting;
 mod models;
 mod probing;
 mod profiles;
