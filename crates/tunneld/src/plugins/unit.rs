@@ -62,7 +62,7 @@ impl UnitError {
         match self {
             Self::NoBus | Self::NoSystemd => true,
             // A bus that fails in another way is there.
-            Self::Bus(zbus::Error::InputOutput(error)) => error.kind() == std::io::ErrorKind::NotFound,
+            Self::Bus(zbus::Error::Connection(error, _)) => error.kind() == std::io::ErrorKind::NotFound,
             Self::Bus(_) | Self::Refused(_) | Self::Leftover | Self::Silent => false,
         }
     }
