@@ -70,6 +70,8 @@ struct Said {
     /// `state`, `health` as `GET /api/connections` had them.
     seen: BTreeSet<(String, String)>,
     down_warnings: BTreeSet<String>,
+    /// Why a look came to nothing.
+    failed: Option<String>,
 }
 
 /// Looks at a connection again and again until dropped.
@@ -85,11 +87,7 @@ impl Watch {
         looking.spawn(async move {
             loop {
                 let look = Self::look(&control, id).await;
-                if let Ok((seen, warnings)) = look {
-                    let mut noted = noted.lock().unwrap_or_else(PoisonError::into_inner);
-                    noted.seen.insert(seen);
-                    noted.down_warnings.extend(warnings);
-                }
+                noted.lock().unwrap_or_else(PoisonError::into_inner).note(look);
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         });
@@ -113,8 +111,20 @@ impl Watch {
 }
 
 impl Said {
+    fn note(&mut self, look: Result<((String, String), Vec<String>)>) {
+        match look {
+            Ok((seen, warnings)) => {
+                self.seen.insert(seen);
+                self.down_warnings.extend(warnings);
+            }
+            Err(error) => self.failed = Some(format!("{error:#}")),
+        }
+    }
+
     /// Fails if the server was called down.
     fn never_down(&self) -> Result<()> {
+        ensure!(self.failed.is_none(), "the daemon could not be watched: {:?}", self.failed);
+        ensure!(!self.seen.is_empty(), "the daemon was not watched");
         let down = self
             .seen
             .iter()

@@ -40,15 +40,14 @@ enum Trial {
 
 impl Trial {
     fn length(self) -> Duration {
-        Duration::from_secs(match (self, soak()) {
-            (Self::Killed, false) => 2,
-            // Longer than a probe interval.
-            (Self::Hung, false) => 7,
-            (Self::Slowed, false) => 2,
-            (Self::Killed, true) => 5,
-            (Self::Hung, true) => 15,
-            (Self::Slowed, true) => 10,
-        })
+        match (self, soak()) {
+            (Self::Killed | Self::Slowed, false) => Duration::from_secs(2),
+            // Requests are sent after it must be known, too: `judge` looks at those.
+            (Self::Hung, false) => PROBE_INTERVAL + slack() + Duration::from_secs(3),
+            (Self::Killed, true) => Duration::from_secs(5),
+            (Self::Hung, true) => Duration::from_secs(15),
+            (Self::Slowed, true) => Duration::from_secs(10),
+        }
     }
 }
 
@@ -234,10 +233,10 @@ fn judge(interruptions: &[Interruption], outcomes: &[Outcome]) -> Result<()> {
     );
     for hung in interruptions.iter().filter(|one| one.trial == Trial::Hung) {
         let known = hung.began + PROBE_INTERVAL + slack();
-        let waited = outcomes
-            .iter()
-            .filter(|one| one.sent >= known && one.sent < hung.over && one.connection == hung.id)
-            .count();
+        let sent: Vec<&Outcome> =
+            outcomes.iter().filter(|one| one.sent >= known && one.sent < hung.over).collect();
+        ensure!(!sent.is_empty(), "{} hung too shortly: no request was sent when it was known", hung.id);
+        let waited = sent.iter().filter(|one| one.connection == hung.id).count();
         ensure!(waited == 0, "{waited} requests were sent to {} a probe interval after it hung", hung.id);
     }
     for one in interruptions {

@@ -168,7 +168,7 @@ while True:
         let daemon = daemon_with(&dir, &sleeper).await?;
         for (entry, why) in [
             (sleeper, "was not ready within 2 s"),
-            (other, "version 2 of the plugin protocol"),
+            (other, "the plugin speaks protocol 2"),
             (exits, "exit status 3"),
             (absent, "/no/such/program cannot be executed"),
             (strict, "sandbox.required"),

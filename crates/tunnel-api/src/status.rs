@@ -57,8 +57,8 @@ pub struct Gateway {
     /// Where it is open now, as `http://127.0.0.1:11435`; its configured port may be held by another program.
     /// None while it is closed.
     pub url: Option<String>,
-    /// Where it is open for other machines with a key, as `https://192.168.1.5:11436`; `0.0.0.0` and `[::]` stand for all
-    /// addresses of this machine. None while it is closed, which is the default.
+    /// Where it is open for other machines with a key, as `https://192.168.1.5:11436`; a door on all addresses
+    /// is shown at the one that this machine has on its way out. None while it is closed, which is the default.
     pub lan_url: Option<String>,
 }
 

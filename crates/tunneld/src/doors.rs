@@ -14,8 +14,7 @@ pub(crate) mod socket;
 mod stuck;
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -32,6 +31,7 @@ use crate::warnings::Condition;
 use accept::Ends;
 use heartbeat::{LanPlace, Places};
 use inherited::Inherited;
+use lan::Crowd;
 use lan_tls::{LanTls, Speaks};
 use stuck::Stuck;
 
@@ -161,6 +161,8 @@ pub(crate) struct Doors {
     state: Mutex<State>,
     /// What the network is spoken to in.
     lan_tls: Arc<LanTls>,
+    /// Who is connected from there; connections outlast the listener that they came through.
+    crowd: Crowd,
     places: watch::Sender<Places>,
     /// Locked for as long as a configuration is applied: one at a time.
     stuck: tokio::sync::Mutex<Stuck>,
@@ -182,17 +184,12 @@ enum Standing {
         addresses: Vec<SocketAddr>,
         inherited: bool,
         dismissed: CancellationToken,
-        left: Left,
+        /// That of the door to the network, while somebody accepts.
+        listener: Weak<TcpListener>,
     },
     /// Nobody accepts; `spare` are the service manager's sockets for this door.
     Closed { place: Place, spare: Vec<TcpListener> },
 }
-
-/// Ends when all listeners of a door are closed.
-type Left = watch::Receiver<()>;
-
-/// How long a door's listeners may take to close before its place is tried again.
-const LEAVE_LIMIT: Duration = Duration::from_secs(1);
 
 /// What came of applying a configuration.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -226,6 +223,7 @@ impl Doors {
             ends,
             state: Mutex::new(state),
             lan_tls: Arc::default(),
+            crowd: Crowd::default(),
             places,
             stuck: tokio::sync::Mutex::default(),
         };
@@ -244,35 +242,26 @@ impl Doors {
     /// elsewhere.
     pub(crate) async fn apply(&self, config: &Config) -> Applied {
         let mut stuck = self.stuck.lock().await;
+        let speaks = self.lan_tls.speaks();
         let fault = self.lan_tls.refresh(&config.lan_gateway).await;
-        self.leave_for_another_address(config).await;
+        if !self.lan_tls.speaks_like(&speaks) {
+            self.greet_the_network_anew();
+        }
         let (restart_required, failed) = self.step_all(config);
         let mut conditions = stuck.update(failed).await;
         conditions.extend(fault.map(|fault| self.without_certificate(&fault)));
         Applied { restart_required, conditions }
     }
 
-    /// Closes the door to the network if it is to move to another address of the same port: one that stands for all
-    /// addresses is in the way of each of them.
-    async fn leave_for_another_address(&self, config: &Config) {
-        let wanted = Door::Lan.wanted(config).0;
-        let left = {
-            let mut state = self.lock();
-            match &state.lan {
-                Standing::Open { place, dismissed, left, .. }
-                    if *place != wanted && place.port == wanted.port =>
-                {
-                    dismissed.cancel();
-                    let (place, left) = (*place, left.clone());
-                    state.lan = Standing::Closed { place, spare: Vec::new() };
-                    Some(left)
-                }
-                Standing::Open { .. } | Standing::Closed { .. } => None,
-            }
-        };
-        if let Some(mut left) = left {
-            // Its senders are dropped with the listeners. If that takes longer, the next look opens the door.
-            drop(tokio::time::timeout(LEAVE_LIMIT, async { while left.changed().await.is_ok() {} }).await);
+    /// Dismisses who came in before TLS was switched on or off: their connections would stay as they are.
+    fn greet_the_network_anew(&self) {
+        let mut state = self.lock();
+        if let Standing::Open { dismissed, listener, .. } = &mut state.lan
+            && let Some(open) = listener.upgrade()
+        {
+            dismissed.cancel();
+            *dismissed = self.ends.soft.child_token();
+            self.accept_the_network(open, dismissed);
         }
     }
 
@@ -329,10 +318,16 @@ impl Doors {
                     restart_required.push(door.key().to_owned());
                 }
             }
-            Standing::Open { dismissed, .. } => {
+            Standing::Open { place: current, dismissed, listener, .. } => {
                 let dismissed = dismissed.clone();
+                let beside = listener.upgrade().filter(|_| current.port == port);
                 *standing = if open {
-                    let listeners = bind::bind(door, place, &[])?;
+                    let listeners = match (beside, place.address) {
+                        (Some(beside), Some(address)) => {
+                            vec![bind::bind_beside(door, SocketAddr::new(address, port), &beside)?]
+                        }
+                        _ => bind::bind(door, place, &[])?,
+                    };
                     info!(door = door.name(), port, "the door has moved");
                     self.stand(door, Listening { place, listeners, inherited: false, open })
                 } else {
@@ -369,30 +364,33 @@ impl Doors {
         }
         let dismissed = self.ends.soft.child_token();
         let addresses = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
-        let (standing, left) = watch::channel(());
+        let mut to_network = Weak::new();
         for listener in listeners {
             let ends = Ends { soft: dismissed.clone(), ..self.ends.clone() };
-            let (name, standing) = (door.name(), standing.clone());
             match door {
                 Door::Control => {
                     let accepting = accept::tcp(listener, self.rooms.control.clone(), ends);
-                    self.tasks.spawn(name, dismissed.clone(), accepting);
+                    self.tasks.spawn(door.name(), dismissed.clone(), accepting);
                 }
                 Door::Gateway => {
                     let accepting = accept::tcp(listener, self.rooms.gateway.clone(), ends);
-                    self.tasks.spawn(name, dismissed.clone(), accepting);
+                    self.tasks.spawn(door.name(), dismissed.clone(), accepting);
                 }
                 Door::Lan => {
-                    let accepting =
-                        lan::serve(listener, self.rooms.gateway.clone(), Arc::clone(&self.lan_tls), ends);
-                    self.tasks.spawn(name, dismissed.clone(), async move {
-                        accepting.await;
-                        drop(standing);
-                    });
+                    let listener = Arc::new(listener);
+                    to_network = Arc::downgrade(&listener);
+                    self.accept_the_network(listener, &dismissed);
                 }
             }
         }
-        Standing::Open { place, addresses, inherited, dismissed, left }
+        Standing::Open { place, addresses, inherited, dismissed, listener: to_network }
+    }
+
+    fn accept_the_network(&self, listener: Arc<TcpListener>, dismissed: &CancellationToken) {
+        let ends = Ends { soft: dismissed.clone(), ..self.ends.clone() };
+        let (gateway, tls) = (self.rooms.gateway.clone(), Arc::clone(&self.lan_tls));
+        let accepting = lan::serve(listener, gateway, tls, self.crowd.clone(), ends);
+        self.tasks.spawn(Door::Lan.name(), dismissed.clone(), accepting);
     }
 
     fn tell_places(&self, state: &State) {
@@ -400,7 +398,9 @@ impl Doors {
             places.control = state.control.addresses();
             places.gateway = state.gateway.addresses();
             let tls = matches!(self.lan_tls.speaks(), Speaks::Tls(_));
-            places.lan = state.lan.addresses().first().map(|address| LanPlace { address: *address, tls });
+            let lan = state.lan.addresses().first().copied();
+            places.lan =
+                lan.map(|address| LanPlace { address, shown: address::of_this_machine(address), tls });
         });
     }
 

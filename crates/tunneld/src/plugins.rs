@@ -92,6 +92,7 @@ pub(crate) async fn keep(mut deps: Deps) {
     let mut kept: BTreeMap<String, Kept> = BTreeMap::new();
     // Those that were told to end and may not have ended yet.
     let mut leaving: BTreeMap<String, JoinHandle<()>> = BTreeMap::new();
+    deps.soft.run_until_cancelled(deps.end_leftovers()).await;
     loop {
         let wanted = Wanted::all(&deps.config.borrow_and_update().config, &deps.place);
         leaving.retain(|_, task| !task.is_finished());
@@ -129,6 +130,14 @@ pub(crate) async fn keep(mut deps: Deps) {
 }
 
 impl Deps {
+    async fn end_leftovers(&self) {
+        let config = Arc::clone(&self.config.borrow());
+        let wanted = PluginSpec::all(&config.config, &self.place);
+        if let Err(error) = unit::end_leftovers(&self.launcher, &wanted).await {
+            tracing::debug!(error = crate::daemon::chain(&error), "no look for plugins of an earlier daemon");
+        }
+    }
+
     fn look_after(
         &self,
         wanted: &Wanted,

@@ -199,7 +199,7 @@ fn gateway_url(addresses: &[SocketAddr]) -> Option<String> {
 /// Returns where other machines find the gateway.
 fn lan_url(lan: LanPlace) -> String {
     let scheme = if lan.tls { "https" } else { "http" };
-    format!("{scheme}://{}", lan.address)
+    format!("{scheme}://{}", lan.shown)
 }
 
 fn manager(parts: &Parts<'_>) -> TunnelManager {

@@ -36,16 +36,21 @@ attempt("write-home", lambda: open(home + "/written", "w").write("x"))
 attempt("read-allowed", lambda: os.listdir(home + "/plugins"))
 attempt("write-readable", lambda: open(home + "/plugins/written", "w").write("x"))
 attempt("write-allowed", lambda: open(home + "/out/written", "w").write("x"))
-attempt("write-etc", lambda: open("/srv/written", "w").write("x"))
+def writable(path):
+    # Whoever may write there: the whole of it is there for reading.
+    assert not os.statvfs(path).f_flag & os.ST_RDONLY
+attempt("write-system", lambda: writable("/srv"))
 attempt("write-tmp", lambda: open("/tmp/written", "w").write("x"))
 attempt("network", connect)
 attempt("bus", lambda: bus("/run/user/%d/bus" % 4711))
 attempt("systemd", lambda: bus("/run/user/%d/systemd/private" % 4711))
-attempt("other-plugins", lambda: os.listdir("/run/user/4711/tunneld/api.sock") or open("/run/user/4711/tunneld/plugins/x", "w"))
+attempt("other-plugins", lambda: open("/run/user/4711/tunneld/plugins/written", "w"))
 attempt("daemon-socket", lambda: bus("/run/user/4711/tunneld/api.sock"))
 attempt("secret-variable", lambda: os.environ["OPENAI_API_KEY"])
 attempt("given-variable", lambda: os.environ["GIVEN"])
 print("DONE", flush=True)
+if "OUTSIDE" in os.environ:
+    sys.exit()
 import runpy
 runpy.run_path(home + "/plugins/echo.py", run_name="__main__")
 "#;
@@ -145,7 +150,7 @@ fn plugin_gets_nowhere_unless_it_is_allowed_to() -> Result<()> {
             "write-home",
             "write-readable",
             "write-allowed",
-            "write-etc",
+            "write-system",
             "network",
             "bus",
             "systemd",
@@ -162,6 +167,10 @@ fn plugin_gets_nowhere_unless_it_is_allowed_to() -> Result<()> {
         ensure!(
             session.ask("ls ~/written ~/plugins/written ~/out/written /tmp/written 2>/dev/null").is_empty()
         );
+        // What nobody could do anyway would prove nothing.
+        let outside = session.sh("OUTSIDE=1 OPENAI_API_KEY=k GIVEN=1 python3 ~/plugins/curious.py")?;
+        ensure!(outside.contains("DONE") && !outside.contains("CANNOT"), "{outside}");
+        session.sh("rm ~/written ~/plugins/written ~/out/written /tmp/written")?;
 
         install(session, |entry| {
             curious(entry);

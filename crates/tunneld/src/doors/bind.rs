@@ -2,7 +2,9 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
+use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpSocket};
 use tunnel_api::{Severity, Warning, warning};
 
@@ -91,6 +93,13 @@ fn held_by(owner: Option<&PortOwner>) -> String {
 /// Connections that wait to be accepted, per listener; the kernel cuts it to `net.core.somaxconn`.
 const BACKLOG: u32 = 4096;
 
+/// Other machines vanish without a word. One that acknowledges nothing for so long, or reads nothing of what waits for it,
+/// is given up.
+const GONE_AFTER: Duration = Duration::from_secs(60);
+/// When a machine that has nothing to say is asked whether it is there, and how often.
+const ASK_AFTER: Duration = Duration::from_secs(30);
+const ASK_EVERY: Duration = Duration::from_secs(10);
+
 /// Listens on an address, or on 127.0.0.1 and, where there is IPv6, on [::1]; `held` are those of these that are open
 /// already.
 ///
@@ -98,7 +107,7 @@ const BACKLOG: u32 = 4096;
 pub(super) fn bind(door: Door, place: Place, held: &[TcpListener]) -> Result<Vec<TcpListener>, BindError> {
     let port = place.port;
     if let Some(address) = place.address.map(|address| SocketAddr::new(address, port)) {
-        let listener = listen(address).map_err(|source| explain(door, address, source))?;
+        let listener = listen_to_network(address, false).map_err(|source| explain(door, address, source))?;
         return Ok(vec![listener]);
     }
     let mut listeners = Vec::new();
@@ -122,11 +131,47 @@ pub(super) fn bind(door: Door, place: Place, held: &[TcpListener]) -> Result<Vec
     Ok(listeners)
 }
 
+/// Listens on an address while `standing` is open on another one of the same port.
+///
+/// One that stands for all addresses is in the way of each of them, unless both sockets share the port. They do so for the
+/// moment of binding only: whoever else wants the port is told that it is taken.
+pub(super) fn bind_beside(
+    door: Door,
+    address: SocketAddr,
+    standing: &TcpListener,
+) -> Result<TcpListener, BindError> {
+    let failed = |source: io::Error| explain(door, address, source);
+    sockopt::set_socket_reuseport(standing, true).map_err(|error| failed(error.into()))?;
+    let listener = listen_to_network(address, true);
+    sockopt::set_socket_reuseport(standing, false).map_err(|error| failed(error.into()))?;
+    listener.map_err(failed)
+}
+
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = match address.ip() {
-        IpAddr::V4(_) => TcpSocket::new_v4()?,
-        IpAddr::V6(_) => TcpSocket::new_v6()?,
-    };
+    start(socket_for(address)?, address)
+}
+
+fn listen_to_network(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+    let socket = socket_for(address)?;
+    socket.set_reuseport(shared)?;
+    // All of these are inherited by each connection.
+    sockopt::set_socket_keepalive(&socket, true)?;
+    sockopt::set_tcp_keepidle(&socket, ASK_AFTER)?;
+    sockopt::set_tcp_keepintvl(&socket, ASK_EVERY)?;
+    sockopt::set_tcp_user_timeout(&socket, u32::try_from(GONE_AFTER.as_millis()).unwrap_or(u32::MAX))?;
+    let listener = start(socket, address)?;
+    sockopt::set_socket_reuseport(&listener, false)?;
+    Ok(listener)
+}
+
+fn socket_for(address: SocketAddr) -> io::Result<TcpSocket> {
+    match address.ip() {
+        IpAddr::V4(_) => TcpSocket::new_v4(),
+        IpAddr::V6(_) => TcpSocket::new_v6(),
+    }
+}
+
+fn start(socket: TcpSocket, address: SocketAddr) -> io::Result<TcpListener> {
     // Connections of an earlier run in TIME_WAIT must not keep the port from a restart.
     socket.set_reuseaddr(true)?;
     // Inherited by each connection: a token must not wait for the acknowledgement of the one before.
@@ -208,5 +253,30 @@ mod tests {
         let _client = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
         let (served, _) = listeners[0].accept().await.unwrap();
         assert!(served.nodelay().unwrap());
+    }
+    #[tokio::test]
+    async fn connections_of_the_network_notice_who_has_vanished() {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let place = Place { address: Some(address.ip()), port: address.port() };
+        let listeners = bind(Door::Lan, place, &[]).unwrap();
+        let _client = std::net::TcpStream::connect(address).unwrap();
+        let (served, _) = listeners[0].accept().await.unwrap();
+        assert!(sockopt::socket_keepalive(&served).unwrap() && served.nodelay().unwrap());
+        assert_eq!(sockopt::tcp_keepidle(&served).unwrap(), ASK_AFTER);
+        assert_eq!(u128::from(sockopt::tcp_user_timeout(&served).unwrap()), GONE_AFTER.as_millis());
+    }
+
+    #[tokio::test]
+    async fn port_is_shared_for_the_moment_of_a_move_only() {
+        let port = free_port();
+        let everywhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+        let here = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let standing = listen_to_network(here, false).unwrap();
+        let beside = bind_beside(Door::Lan, everywhere, &standing).unwrap();
+        for listener in [&standing, &beside] {
+            assert!(!sockopt::socket_reuseport(listener).unwrap());
+        }
+        let elsewhere = SocketAddr::from(([127, 0, 0, 9], port));
+        assert_eq!(listen_to_network(elsewhere, false).unwrap_err().kind(), io::ErrorKind::AddrInUse);
     }
 }

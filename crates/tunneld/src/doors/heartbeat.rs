@@ -31,6 +31,8 @@ pub(crate) struct Places {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LanPlace {
     pub(crate) address: SocketAddr,
+    /// The address to give to others: one that stands for all addresses is no place to connect to.
+    pub(crate) shown: SocketAddr,
     pub(crate) tls: bool,
 }
 

@@ -24,13 +24,20 @@ const MAX_OF_ADDRESS: u32 = 64;
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Accepts connections from the network until `soft` ends.
-pub(super) async fn serve(listener: TcpListener, gateway: Gateway, tls: Arc<LanTls>, ends: Ends) {
-    let crowd = Crowd::default();
+pub(super) async fn serve(
+    listener: Arc<TcpListener>,
+    gateway: Gateway,
+    tls: Arc<LanTls>,
+    crowd: Crowd,
+    ends: Ends,
+) {
     let mut pause = Pause::default();
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            biased;
+            // First: whoever comes now belongs to the loop that follows this one.
             () = ends.soft.cancelled() => return,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, client)) => {
@@ -65,9 +72,9 @@ async fn converse(stream: TcpStream, speaks: Speaks, handler: LanGateway, ends: 
     drop(place);
 }
 
-/// Who is connected.
+/// Who is connected, at whichever address of this machine.
 #[derive(Clone, Debug, Default)]
-struct Crowd {
+pub(super) struct Crowd {
     /// Locked for moments, once a connection.
     by_address: Arc<Mutex<Counts>>,
 }
@@ -97,6 +104,12 @@ impl Crowd {
         counts.total += 1;
         *counts.by_address.entry(address).or_default() += 1;
         Some(Place { crowd: self.clone(), address })
+    }
+
+    /// How many are connected.
+    #[cfg(test)]
+    pub(super) fn count(&self) -> u32 {
+        self.counts().total
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {

@@ -79,6 +79,11 @@ impl LanTls {
         Speaks::clone(&self.speaks.load())
     }
 
+    /// Tells whether it is as `before`, but for the certificate.
+    pub(super) fn speaks_like(&self, before: &Speaks) -> bool {
+        std::mem::discriminant(&**self.speaks.load()) == std::mem::discriminant(before)
+    }
+
     /// Tells whether anything can be said to who connects.
     pub(super) fn is_ready(&self) -> bool {
         !matches!(**self.speaks.load(), Speaks::Nothing)

@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use http::{Request, Response};
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response};
 use http_body_util::Either;
 use hyper::body::Incoming;
 use tunnel_broker::Ingress;
@@ -33,16 +34,23 @@ impl Handler for LanGateway {
         let verdict = gateway.guards.lan().check_page(&request, effect);
         let cors = match verdict {
             Verdict::Pass(cors) => cors,
-            Verdict::Preflight(granted) => return preflight(granted),
-            Verdict::Refuse(refusal) => return refused(refusal, request.uri().path()),
+            Verdict::Preflight(granted) => return last(preflight(granted)),
+            Verdict::Refuse(refusal) => return last(refused(refusal, request.uri().path())),
         };
         let mut response = match gateway.wicket.admit_from(request.headers(), *caller) {
             Ok(admitted) => gateway.forward_admitted(Ingress::Lan, admitted, request).await,
-            Err(refusal) => refusal.response(request.uri().path()).map(Either::Right),
+            Err(refusal) => last(refusal.response(request.uri().path()).map(Either::Right)),
         };
         if let Some(cors) = cors {
             cors.apply(response.headers_mut());
         }
         response
     }
+}
+
+/// Ends the connection with this answer, which always fits into its buffer. Who has no key could hold a place for ever
+/// otherwise, with requests whose answers it never reads.
+fn last(mut response: Response<GatewayBody>) -> Response<GatewayBody> {
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tunnel_broker::{Broker, BrokerConfig};
+use tunnel_broker::{BackendKind, Broker, BrokerConfig};
 
 use super::describe::Description;
 
@@ -39,9 +39,9 @@ impl Backends {
         }
     }
 
-    /// Forgets a plugin whose entry is gone.
+    /// Forgets a plugin whose entry is gone or another one now: what the former has said is not said of the new one.
     pub(super) fn forget(&self, id: &str) {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).said.remove(id);
+        self.change(|known| drop(known.said.remove(id)));
     }
 
     fn change(&self, change: impl FnOnce(&mut Known)) {
@@ -54,9 +54,32 @@ impl Backends {
 fn joined(known: &Known) -> BrokerConfig {
     let mut config = known.config.clone();
     for backend in &mut config.backends {
-        if let Some(description) = known.said.get(&backend.id) {
+        // The entry of an id may have become one of another type before its plugin is forgotten.
+        let is_plugin = backend.kind == BackendKind::Plugin;
+        if let Some(description) = known.said.get(&backend.id).filter(|_| is_plugin) {
             backend.profile = Arc::clone(&description.profile);
         }
     }
     config
+}
+
+#[cfg(test)]
+mod tests {
+    use tunnel_broker::{BackendConfig, Profile};
+
+    use super::*;
+
+    fn known(kind: BackendKind) -> Known {
+        let backend = BackendConfig::new("p", kind, "http://127.0.0.1:1".parse().unwrap());
+        let profile = Profile::of_plugin(br#"{"protocol": 1, "name": "mine", "api": ["ollama"]}"#).unwrap();
+        let said = BTreeMap::from([("p".to_owned(), Description { profile: Arc::new(profile) })]);
+        Known { config: BrokerConfig { backends: vec![backend], ..BrokerConfig::default() }, said }
+    }
+
+    #[test]
+    fn what_a_plugin_has_said_is_not_said_of_a_server_that_takes_its_id() {
+        assert_eq!(joined(&known(BackendKind::Plugin)).backends[0].profile.product, "mine");
+        let server = known(BackendKind::Vllm);
+        assert_eq!(joined(&server).backends, server.config.backends);
+    }
 }

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, waitpid};
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 
@@ -77,9 +78,12 @@ impl Child {
         self.end.clone()
     }
 
+    fn leader(&self) -> Option<Pid> {
+        i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)
+    }
+
     fn signal(&self, signal: Signal) {
-        let leader = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        if let Some(leader) = leader {
+        if let Some(leader) = self.leader() {
             // A group that is gone has what it should have.
             let _sent = kill_process_group(leader, signal);
         }
@@ -90,9 +94,17 @@ impl Drop for Child {
     fn drop(&mut self) {
         // Also after its own end: what it has started is still in the group.
         self.signal(Signal::KILL);
-        if self.end.is_none() {
-            // Killed just now, so this does not take long; without it a zombie stays.
-            let _reaped = self.child.wait();
+        if self.look().is_some() {
+            return;
+        }
+        // Without it a zombie stays. One that is stuck in the kernel takes its time, which is not the daemon's.
+        let leader = self.leader();
+        let reap = move || {
+            let _reaped = waitpid(leader, WaitOptions::empty());
+        };
+        match Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(reap)),
+            Err(_) => reap(),
         }
     }
 }
@@ -119,7 +131,6 @@ mod tests {
     use tunnel_api::config::SandboxConfig;
 
     use super::*;
-    use crate::secrets::SessionBus;
 
     fn spec(folder: &Path, script: &str) -> PluginSpec {
         PluginSpec {
@@ -133,12 +144,7 @@ mod tests {
     }
 
     fn start(spec: &PluginSpec) -> Child {
-        let launcher = Launcher {
-            bus: SessionBus::none(),
-            home: None,
-            own_unit: None,
-            variables: vec![("PATH", "/usr/bin:/bin".into())],
-        };
+        let launcher = Launcher { variables: vec![("PATH", "/usr/bin:/bin".into())], ..Launcher::none() };
         Child::start(&launcher, spec).unwrap()
     }
 

@@ -80,7 +80,7 @@ impl Keeper {
         };
         trouble.unsandboxed = unsandboxed;
         self.told.set(&self.spec.id, trouble.clone());
-        let next_step = running.log(&self.spec);
+        let next_step = running.log();
         // What takes longer, such as loading a model, is for after the first answer.
         let limit = self.config.borrow().config.connection_timeout;
         let at = At::Socket(self.spec.socket.clone());

@@ -2,9 +2,11 @@
 
 use std::fs::DirBuilder;
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
+use aws_lc_rs::digest::{SHA256, digest};
 use tunnel_api::paths;
 use url::Url;
 
@@ -24,7 +26,8 @@ impl Place {
         let set = |name| options.var(name).filter(|value| !value.is_empty());
         let runtime = set("XDG_RUNTIME_DIR").map(|directory| PathBuf::from(directory).join("tunneld"));
         let state = || paths::state_dir(options.state_dir.as_deref(), |name| options.var(name));
-        Self(runtime.or_else(state).unwrap_or_default().join("plugins"))
+        let folder = tag(options).map_or_else(|| "plugins".to_owned(), |tag| format!("plugins-{tag}"));
+        Self(runtime.or_else(state).unwrap_or_default().join(folder))
     }
 
     pub(super) fn folder(&self, id: &str) -> PathBuf {
@@ -46,6 +49,20 @@ impl Place {
 
 static UNIX: std::sync::LazyLock<Url> =
     std::sync::LazyLock::new(|| Url::parse("unix:///").expect("it is an address"));
+
+/// Tells one daemon of a user from another, by its state directory, which no two share; none for the usual one.
+pub(super) fn tag(options: &Options) -> Option<String> {
+    /// Bytes of the digest that are kept.
+    const BYTES: usize = 4;
+    let own = paths::state_dir(options.state_dir.as_deref(), |name| options.var(name))?;
+    let usual = paths::state_dir(None, |name| options.var(name).filter(|_| name == "HOME"));
+    if usual.as_ref() == Some(&own) {
+        return None;
+    }
+    let own = std::path::absolute(&own).unwrap_or(own);
+    let digest = digest(&SHA256, own.as_os_str().as_bytes());
+    Some(digest.as_ref().iter().take(BYTES).map(|byte| format!("{byte:02x}")).collect())
+}
 
 /// Why a program cannot be started as it is configured.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +107,21 @@ fn executable(program: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_daemon_of_a_user_has_plugins_of_its_own() {
+        let of = |state: Option<&str>| {
+            let env = [("HOME", "/home/me"), ("XDG_RUNTIME_DIR", "/run/user/1")];
+            let env = env.map(|(name, value)| (name.into(), value.into())).to_vec();
+            let state_dir = state.map(PathBuf::from);
+            let options = Options { state_dir, env, ..Options::default() };
+            (tag(&options), Place::of(&options).0)
+        };
+        assert_eq!(of(None), (None, "/run/user/1/tunneld/plugins".into()));
+        assert_eq!(of(Some("/home/me/.local/state/cloudtolocalllm")), of(None));
+        let (one, two) = (of(Some("/srv/one")), of(Some("/srv/two")));
+        assert!(one.0.as_ref().is_some_and(|tag| tag.len() == 8) && one.0 != two.0 && one.1 != two.1);
+    }
 
     #[test]
     fn address_is_the_socket() {

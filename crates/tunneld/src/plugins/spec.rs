@@ -39,9 +39,4 @@ impl PluginSpec {
         });
         started.collect()
     }
-
-    /// The name under which systemd and the journal know it.
-    pub(super) fn unit(&self) -> String {
-        format!("tunneld-plugin-{}.service", self.id)
-    }
 }

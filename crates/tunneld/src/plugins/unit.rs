@@ -21,6 +21,10 @@ const UNIT: &str = "org.freedesktop.systemd1.Unit";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 /// Longest wait for the bus or systemd to answer one call.
 const CALL_LIMIT: Duration = Duration::from_secs(5);
+/// Looks in a row that may fail before a unit is given up, and the pause between them. A systemd that is busy, or reloads
+/// itself, has not ended anything.
+const MOST_LOOKS: u32 = 3;
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Between two looks whether the unit of an earlier run is gone.
 const PAUSE: Duration = Duration::from_millis(50);
 /// Signals that wait to be looked at. When there are more the bus waits with further ones; any of them makes us look.
@@ -56,8 +60,10 @@ impl UnitError {
     /// Tells whether there is no systemd, so that another way has to be found.
     pub(super) fn is_absence(&self) -> bool {
         match self {
-            Self::NoBus | Self::Bus(_) | Self::NoSystemd => true,
-            Self::Refused(_) | Self::Leftover | Self::Silent => false,
+            Self::NoBus | Self::NoSystemd => true,
+            // A bus that fails in another way is there.
+            Self::Bus(zbus::Error::Connection(error, _)) => error.kind() == std::io::ErrorKind::NotFound,
+            Self::Bus(_) | Self::Refused(_) | Self::Leftover | Self::Silent => false,
         }
     }
 }
@@ -78,15 +84,9 @@ const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
 impl Unit {
     /// Ends what an earlier daemon has left under the name, and starts the program.
     pub(super) async fn start(launcher: &Launcher, spec: &PluginSpec) -> Result<Self, UnitError> {
-        let address = launcher.bus.address().ok_or(UnitError::NoBus)?;
-        let connect = async {
-            let builder = zbus::connection::Builder::address(address.as_str())?;
-            builder.method_timeout(CALL_LIMIT).build().await
-        };
-        let connection = timeout(CALL_LIMIT, connect).await.map_err(|_| UnitError::Silent)?;
-        let manager = Manager(connection.map_err(UnitError::Bus)?);
+        let manager = Manager::connect(launcher).await?;
         let environment: Vec<String> = manager.property(MANAGER_PATH, MANAGER, "Environment").await?;
-        let name = spec.unit();
+        let name = launcher.unit(&spec.id);
         manager.clear(&name).await?;
         // What was ended just now may have left its socket there, on which nobody else could listen.
         let _removed = tokio::fs::remove_file(&spec.socket).await;
@@ -108,13 +108,25 @@ impl Unit {
         Ok(Self { name, path, connection: manager.0, signals })
     }
 
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     pub(super) async fn ended(&mut self) -> End {
+        let mut failed = 0;
         loop {
             // Asked before a signal is waited for: it may have ended before anybody listened.
             match self.end().await {
                 Ok(Some(end)) => return end,
-                Ok(None) => {}
-                Err(error) => return End::Unknown(crate::daemon::chain(&error)),
+                Ok(None) => failed = 0,
+                Err(error) => {
+                    failed += 1;
+                    if failed >= MOST_LOOKS {
+                        return End::Unknown(crate::daemon::chain(&error));
+                    }
+                    sleep(LOOK_AGAIN).await;
+                    continue;
+                }
             }
             if self.signals.next().await.is_none() {
                 return End::Unknown("the session bus has closed the connection".to_owned());
@@ -146,6 +158,30 @@ impl Unit {
     }
 }
 
+/// Ends the plugins that a daemon of this state directory has left behind, and that nobody wants any more.
+pub(super) async fn end_leftovers(launcher: &Launcher, wanted: &[PluginSpec]) -> Result<(), UnitError> {
+    /// What `ListUnitsByPatterns` tells of a unit: its name first, its path seventh.
+    type Row =
+        (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
+    let manager = Manager::connect(launcher).await?;
+    let pattern = launcher.unit("*");
+    let all =
+        manager.call("ListUnitsByPatterns", &([""; 0].as_slice(), [pattern.as_str()].as_slice())).await?;
+    let all: Vec<Row> = all.body().deserialize()?;
+    for (name, _, _, _, _, _, path, ..) in all {
+        // A unit that the user has written is the user's own, whatever its name.
+        let is_ours: bool = manager.property(&path, UNIT, "Transient").await?;
+        if is_ours && !wanted.iter().any(|spec| launcher.unit(&spec.id) == name) {
+            tracing::info!(
+                unit = name,
+                "a plugin is ended that an earlier daemon has left and no entry names"
+            );
+            manager.call("StopUnit", &(name.as_str(), "replace")).await?;
+        }
+    }
+    Ok(())
+}
+
 /// Reads what systemd says of a service that has ended. `code` is how, as waitid(2) has it.
 fn judge(result: &str, code: i32, status: i32) -> End {
     /// `CLD_EXITED`; the others are signals.
@@ -166,6 +202,16 @@ const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
 struct Manager(Connection);
 
 impl Manager {
+    async fn connect(launcher: &Launcher) -> Result<Self, UnitError> {
+        let address = launcher.bus.address().ok_or(UnitError::NoBus)?;
+        let connect = async {
+            let builder = zbus::connection::Builder::address(address.as_str())?;
+            builder.method_timeout(CALL_LIMIT).build().await
+        };
+        let connection = timeout(CALL_LIMIT, connect).await.map_err(|_| UnitError::Silent)?;
+        Ok(Self(connection.map_err(UnitError::Bus)?))
+    }
+
     async fn call<B>(&self, method: &str, body: &B) -> zbus::Result<message::Message>
     where
         B: serde::Serialize + zbus::zvariant::DynamicType,

@@ -47,7 +47,8 @@ fn service(launcher: &Launcher, spec: &PluginSpec, environment: &[String]) -> Ve
     let mut all: Vec<Property> = vec![
         ("Description", text(format!("plugin {} of tunneld", spec.id))),
         ("Type", text("exec")),
-        ("ExecStart", Value::new(vec![(spec.program.clone(), line, false)])),
+        // `Ex`: a dollar sign in an argument is the program's own, as it is for a child.
+        ("ExecStartEx", Value::new(vec![(spec.program.clone(), line, vec!["no-env-expand".to_owned()])])),
         ("Environment", Value::new(given.chain([socket]).collect::<Vec<_>>())),
         ("UnsetEnvironment", Value::new(unwanted)),
         ("WorkingDirectory", text("/")),
@@ -152,7 +153,6 @@ mod tests {
     use tunnel_api::config::SandboxConfig;
 
     use super::*;
-    use crate::secrets::SessionBus;
 
     fn made(sandbox: SandboxConfig, environment: &[&str]) -> BTreeMap<&'static str, String> {
         let spec = PluginSpec {
@@ -164,10 +164,9 @@ mod tests {
             socket: "/run/user/1/tunneld/plugins/echo/http.sock".into(),
         };
         let launcher = Launcher {
-            bus: SessionBus::none(),
             home: Some("/home/me".into()),
             own_unit: Some("tunneld.service".to_owned()),
-            variables: Vec::new(),
+            ..Launcher::none()
         };
         let environment: Vec<String> = environment.iter().map(|&variable| variable.to_owned()).collect();
         let all = properties(&launcher, &spec, &environment);
@@ -217,6 +216,12 @@ mod tests {
             made["Environment"].contains("MODEL=a b")
                 && made["Environment"].contains("TUNNEL_PLUGIN_SOCKET=")
         );
+    }
+
+    #[test]
+    fn arguments_are_given_as_they_are() {
+        let made = made(SandboxConfig::default(), &[]);
+        assert!(made["ExecStartEx"].contains("no-env-expand") && !made.contains_key("ExecStart"));
     }
 
     #[test]
