@@ -14,11 +14,12 @@ use crate::affinity::{Affinity, Recall, Trail};
 use crate::alias::Meaning;
 use crate::backend::Backend;
 use crate::broker::Ingress;
+use crate::class::EndpointClass;
 use crate::config::BackendConfig;
 use crate::decide::{failure, shorten};
 use crate::error::Failure;
 use crate::load::Tick;
-use crate::path::{Dialect, Endpoint};
+use crate::path::{Dialect, Endpoint, is_about_a_model};
 use crate::profile::Side;
 use crate::route::{Candidate, Choice, Draw, NoRoute, Spread, Standing, obstacle, pick};
 use crate::table::{Table, Wanted};
@@ -178,7 +179,16 @@ pub(crate) fn explain(table: &Table, query: &Query, chance: &Chance<'_>) -> Expl
     };
     let recall = asked.model.map(|model| Recall { trail: &trail, headers: &headers, model, now });
     let Asked { dialect, pin, model, .. } = asked;
-    let wanted = Wanted { ingress: Ingress::Local, dialect, pin, model, spread, recall, tried: &[] };
+    let wanted = Wanted {
+        ingress: Ingress::Local,
+        dialect,
+        pin,
+        model,
+        spread,
+        takes_slot: asked.takes_slot,
+        recall,
+        tried: &[],
+    };
     // Counts change while this is read: all that follows looks at the same candidates.
     let served = table.served(&wanted);
     let candidates: Vec<Candidate> = table.candidates(&wanted, served).collect();
@@ -230,7 +240,7 @@ pub(crate) fn explain(table: &Table, query: &Query, chance: &Chance<'_>) -> Expl
             None => switched_off(config),
             Some(backend) => {
                 let candidate = backend.candidate(at, dialect, false);
-                considered(table, candidate, false, Verdict::Excluded, words::outside(&wanted, backend))
+                considered(table, candidate, false, Verdict::Excluded, words::outside(&asked, backend))
             }
         });
     }
@@ -254,18 +264,29 @@ struct Asked<'a> {
     pin: Option<&'a str>,
     model: Option<&'a str>,
     is_alias: bool,
+    manages: bool,
+    takes_slot: bool,
 }
 
 impl<'a> Asked<'a> {
     fn new(table: &'a Table, query: &'a Query) -> Self {
         let dialect = Dialect::of(&query.path);
         let pin = query.connection.as_deref();
-        // What manages models goes by the path alone: the body may name one that is not there yet.
-        let manages = Endpoint::of(&Method::POST, &query.path) == Endpoint::Management;
-        let name = query.model.as_deref().filter(|name| !manages && !name.is_empty());
+        let name = query.model.as_deref().filter(|name| !name.is_empty());
+        let class = EndpointClass::of(&Method::POST, &query.path);
+        if Endpoint::of(&Method::POST, &query.path) == Endpoint::Management {
+            // It goes to one connection alone; the body may name a model that is not there yet.
+            let name = name.filter(|_| is_about_a_model(&query.path));
+            let pin = pin.or_else(|| table.manager(Ingress::Local, name));
+            return Self { dialect, pin, model: None, is_alias: false, manages: true, takes_slot: false };
+        }
+        let takes_slot = class.is_some() || (name.is_some() && query.path != "/api/show");
+        let unnamed = Self { dialect, pin, model: None, is_alias: false, manages: false, takes_slot };
         match name.map(|name| Meaning::of(table, name, pin)) {
-            Some(Meaning { pin, model, is_alias }) => Self { dialect, pin, model: Some(model), is_alias },
-            None => Self { dialect, pin, model: None, is_alias: false },
+            Some(Meaning { pin, model, alias }) => {
+                Self { pin, model: Some(model), is_alias: alias.is_some(), ..unnamed }
+            }
+            None => unnamed,
         }
     }
 }

@@ -81,6 +81,12 @@ pub(crate) fn instead(ask: &Ask, status: StatusCode, answer: &[u8]) -> Option<As
     Some(Ask { path: Text::Borrowed("/api/embed"), body: body.to_string(), ..ask.clone() })
 }
 
+/// Tells whether a load that was begun has come to nothing, by what the server says of the model: llama.cpp's router
+/// lists one that could not be loaded like one that nobody has asked for, with a note.
+pub(crate) fn has_failed(listed: &Listed) -> bool {
+    !listed.loaded && listed.entry.pointer("/status/failed").and_then(Value::as_bool) == Some(true)
+}
+
 /// How often a server is asked whether it has done what it has begun.
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
@@ -127,6 +133,14 @@ mod tests {
         assert_eq!((&*second.path, &body["input"]), ("/api/embed", &json!("")));
         assert_eq!(instead(&second, StatusCode::BAD_REQUEST, answer), None, "once");
         assert_eq!(instead(&first, StatusCode::NOT_FOUND, answer), None);
+    }
+
+    #[test]
+    fn a_router_notes_a_load_that_failed() {
+        let router = include_bytes!("../../tests/recorded/llamacpp-router-models.json");
+        let router: Value = serde_json::from_slice(router).unwrap();
+        let failed = |at: usize| has_failed(&listed(at == 0, router["data"][at].clone()));
+        assert_eq!([0, 1, 2, 3].map(failed), [false, false, false, true]);
     }
 
     #[test]

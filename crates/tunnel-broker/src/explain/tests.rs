@@ -245,6 +245,7 @@ proptest! {
             pin: query.connection.as_deref(),
             model: query.model.as_deref(),
             spread: if model.is_some() { Spread::Load(draw) } else { Spread::First },
+            takes_slot: true,
             recall: None,
             tried: &[],
         };

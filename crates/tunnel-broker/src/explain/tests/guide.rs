@@ -143,6 +143,7 @@ impl Example {
                 pin: None,
                 model: self.request.model.as_deref(),
                 spread: Spread::Load(draw),
+                takes_slot: true,
                 recall: None,
                 tried: &[],
             };
