@@ -40,13 +40,15 @@ pub struct Query {
 /// Where a request would go as things stand, and why.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Explanation {
-    /// The id of the backend that it would be sent to at once. None: see `refusal`.
+    /// The id of the backend that it would be sent to at once. None: see `waits_for` and `refusal`.
     pub connection: Option<String>,
     /// The model's name in the catalogue.
     pub model: Option<String>,
     /// How the model's name was understood. None for a request that names none.
     pub resolved_by: Option<ResolvedBy>,
-    /// Why it would not be sent at once.
+    /// The backends in whose lines it would wait, for a slot or for the model; empty when it would not wait.
+    pub waits_for: Vec<String>,
+    /// What its caller would be told at once.
     pub refusal: Option<Refusal>,
     /// How many requests would be answered before it, where it would wait for a free slot. None where it would not.
     pub queue_position: Option<usize>,
@@ -194,21 +196,13 @@ pub(crate) fn explain(table: &Table, query: &Query, chance: &Chance<'_>) -> Expl
     let candidates: Vec<Candidate> = table.candidates(&wanted, served).collect();
     let rules = table.rules(&wanted);
     let decision = pick(candidates.iter().copied(), &rules);
-    let queue_position = decision.as_ref().err().and_then(|no_route| match no_route {
-        NoRoute::Full(index) => {
-            let n_queued = table.backends[*index].upstream.slots.n_queued();
-            (n_queued < table.settings.queue.max_waiting).then_some(n_queued)
-        }
-        NoRoute::Nobody
-        | NoRoute::WrongDialect(_)
-        | NoRoute::LocalOnly(_)
-        | NoRoute::Pending
-        | NoRoute::Warming(_)
-        | NoRoute::Unauthorised(_)
-        | NoRoute::Down(_) => None,
-    });
-    let chosen = decision.as_ref().ok().map(|choice| choice.winner.backend);
-    let refusal = decision.err().map(|no_route| refusal(table, &asked, table.reason(&wanted, no_route)));
+    let no_route = decision.as_ref().err().map(|no_route| table.reason(&wanted, *no_route));
+    let lines = no_route.map_or_else(Vec::new, |no_route| lines(table, &wanted, no_route));
+    let is_full = matches!(no_route, Some(NoRoute::Full(_)));
+    let queue_position = lines.iter().map(|line| line.upstream.slots.n_queued()).min().filter(|_| is_full);
+    let waits_for: Vec<String> = lines.iter().map(|line| line.config.id.clone()).collect();
+    let chosen = decision.ok().map(|choice| choice.winner.backend);
+    let refusal = no_route.filter(|_| lines.is_empty()).map(|no_route| refusal(table, &asked, no_route));
     let name = served.iter().find(|served| chosen.is_none_or(|chosen| chosen == served.backend));
     let mut all: Vec<Considered> = Vec::with_capacity(table.settings.backends.len());
     let order = crate::route::order(candidates.iter().copied(), &rules);
@@ -252,9 +246,39 @@ pub(crate) fn explain(table: &Table, query: &Query, chance: &Chance<'_>) -> Expl
             Some(_) => ResolvedBy::Pinned,
             None => ResolvedBy::Exact,
         }),
+        waits_for,
         refusal,
         queue_position,
         candidates: all,
+    }
+}
+
+/// Returns the backends in whose lines the request would wait; none when none has room.
+fn lines(table: &Table, wanted: &Wanted<'_>, no_route: NoRoute) -> Vec<Arc<Backend>> {
+    let has_room =
+        |backend: &Arc<Backend>| backend.upstream.slots.n_queued() < table.settings.queue.max_waiting;
+    match no_route {
+        NoRoute::Full(_) => {
+            let mut all: Vec<_> = table
+                .waiting_candidates(wanted)
+                .into_iter()
+                .map(|route| route.backend)
+                .filter(has_room)
+                .collect();
+            // On one side: on the first that has room.
+            let side = all.first().map(|backend| backend.profile().side);
+            all.retain(|backend| Some(backend.profile().side) == side);
+            all
+        }
+        NoRoute::Warming(index) => {
+            table.backends.get(index).filter(|b| has_room(b)).cloned().into_iter().collect()
+        }
+        NoRoute::Nobody
+        | NoRoute::WrongDialect(_)
+        | NoRoute::LocalOnly(_)
+        | NoRoute::Pending
+        | NoRoute::Unauthorised(_)
+        | NoRoute::Down(_) => Vec::new(),
     }
 }
 
