@@ -16,7 +16,7 @@ use crate::alias::Meaning;
 use crate::backend::Backend;
 use crate::broker::Ingress;
 use crate::catalog::ModelName;
-use crate::dialect::memory::{Ask, LOOK_AGAIN, Way, Wish, has_failed, instead, way};
+use crate::dialect::memory::{Ask, LOOK_AGAIN, Way, Wish, has_failed, instead, is_loading, way};
 use crate::exchange::{ExchangeError, document, exchange};
 use crate::headers::new_request_id;
 use crate::meter::Meter;
@@ -172,6 +172,7 @@ async fn granted(
     if ask.answers_when_done {
         return Ok(());
     }
+    let mut begun = false;
     loop {
         let probed = backend.upstream.probed(backend.upstream.order_probe());
         probed.await;
@@ -182,9 +183,10 @@ async fn granted(
             return Ok(());
         }
         // The note of an earlier attempt is gone once it has begun this one, which it has when it answers.
-        if loaded && listed.is_some_and(has_failed) {
+        if loaded && listed.is_some_and(|model| has_failed(model, begun)) {
             return Err(MoveError::Failed(backend.config.id.clone()));
         }
+        begun |= listed.is_some_and(is_loading);
         tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
