@@ -30,13 +30,15 @@ pub struct ExplainRequest {
 #[serde(default)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Explanation {
-    /// Id of the connection that it would be sent to at once. None: `refusal` says why.
+    /// Id of the connection that it would be sent to at once. None: see `waits_for` and `refusal`.
     pub connection: Option<String>,
     /// The model's name, as the connection lists it.
     pub model: Option<String>,
     /// How the model's name was understood. None for a request that names none.
     pub resolved_by: Option<ResolvedBy>,
-    /// Why it would not be sent at once.
+    /// The connections in whose lines it would wait, for a free slot or for the model; empty when it would not wait.
+    pub waits_for: Vec<String>,
+    /// What its caller would be told at once. None where it would be sent, or wait.
     pub refusal: Option<Refusal>,
     /// How many requests would be answered before it, where it would wait for a free slot. None where it would not.
     pub queue_position: Option<u64>,

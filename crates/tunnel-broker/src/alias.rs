@@ -48,8 +48,8 @@ pub(crate) struct Meaning<'a> {
     /// The only backend that will do.
     pub(crate) pin: Option<&'a str>,
     pub(crate) model: &'a str,
-    /// Whether the user has given the model this name.
-    pub(crate) is_alias: bool,
+    /// The user's own name by which the model was asked for, as it is configured and without a pin.
+    pub(crate) alias: Option<&'a str>,
 }
 
 impl<'a> Meaning<'a> {
@@ -58,7 +58,7 @@ impl<'a> Meaning<'a> {
     /// `pin` is what the request says beside it, in a header; the name cannot say otherwise.
     pub(crate) fn of(table: &'a Table, name: &'a str, pin: Option<&'a str>) -> Self {
         let aliases = &table.settings.aliases;
-        let plain = Self { pin, model: name, is_alias: false };
+        let plain = Self { pin, model: name, alias: None };
         // Most names are this; and a model whose whole name is known is meant as it stands: names may have slashes.
         if (aliases.is_empty() && !name.contains('/')) || table.catalog.knows(name) {
             return plain;
@@ -74,12 +74,13 @@ impl<'a> Meaning<'a> {
     /// None when the alias is of another backend than the one that is wanted.
     pub(crate) fn of_alias(table: &'a Table, alias: &'a Alias, pin: Option<&'a str>) -> Option<Self> {
         let target = alias.target.as_str();
-        let whole = Self { pin, model: target, is_alias: true };
+        let named = Some(alias.name.as_str());
+        let whole = Self { pin, model: target, alias: named };
         if table.catalog.knows(target) {
             return Some(whole);
         }
         match split_pin(target).filter(|(id, _)| table.backend(id).is_some()) {
-            Some(_) => Self::pinned(table, target, pin).map(|meaning| Self { is_alias: true, ..meaning }),
+            Some(_) => Self::pinned(table, target, pin).map(|meaning| Self { alias: named, ..meaning }),
             None => Some(whole),
         }
     }
@@ -87,7 +88,7 @@ impl<'a> Meaning<'a> {
     fn pinned(table: &Table, name: &'a str, pin: Option<&'a str>) -> Option<Self> {
         let (id, model) = split_pin(name)?;
         let fits = table.backend(id).is_some() && pin.is_none_or(|pin| pin == id);
-        fits.then_some(Self { pin: Some(id), model, is_alias: false })
+        fits.then_some(Self { pin: Some(id), model, alias: None })
     }
 }
 
@@ -119,8 +120,8 @@ mod tests {
     }
 
     fn read<'a>(table: &'a Table, name: &'a str, pin: Option<&'a str>) -> (Option<&'a str>, &'a str, bool) {
-        let Meaning { pin, model, is_alias } = Meaning::of(table, name, pin);
-        (pin, model, is_alias)
+        let Meaning { pin, model, alias } = Meaning::of(table, name, pin);
+        (pin, model, alias.is_some())
     }
 
     #[test]
@@ -157,6 +158,19 @@ mod tests {
         assert_eq!(read(&table, "gpt-4o", Some("b")), (Some("b"), "qwen3:8b", true));
         assert_eq!(read(&table, "fast", Some("a")), (Some("a"), "fast", false), "it is the other backend's");
         assert_eq!(read(&table, "fast", Some("b")), (Some("b"), "llama3", true));
+    }
+
+    #[test]
+    fn an_alias_goes_by_its_own_name_however_it_was_asked_for() {
+        let table = table(&[("Big", "qwen3:8b"), ("fast", "b/llama3")]);
+        for (name, alias) in [
+            ("a/big", Some("Big")),
+            ("BIG:latest", Some("Big")),
+            ("fast", Some("fast")),
+            ("a/qwen3:8b", None),
+        ] {
+            assert_eq!(Meaning::of(&table, name, None).alias, alias, "{name}");
+        }
     }
 
     #[test]

@@ -79,7 +79,7 @@ pub(crate) async fn attempt(
 /// Tells whether a request that may have reached a server may be sent once more: its body is here, and what it
 /// asks for is not done twice.
 pub(crate) fn can_be_sent_again(call: &Call, payload: &Option<Payload>) -> bool {
-    !call.manages && payload.as_ref().is_some_and(Payload::is_whole)
+    call.is_repeatable() && payload.as_ref().is_some_and(Payload::is_whole)
 }
 
 async fn send(
@@ -138,7 +138,7 @@ impl AttemptError {
     pub(crate) fn failure(&self, route: &Route, terms: &Terms<'_>) -> Failure {
         let id = route.backend.config.id.clone();
         match self {
-            Self::Connect { error, .. } => Failure::Unreachable { id, why: error.to_string() },
+            Self::Connect { error, .. } => Failure::Unreachable { id, why: Some(error.to_string()) },
             Self::Exchange(error) => match error {
                 ExchangeError::Lost => Failure::Lost(id),
                 ExchangeError::NotHttp => Failure::NotHttp(id),

@@ -42,12 +42,13 @@ impl Backend {
 
     /// Tells whether a request that came in there may go out here.
     ///
-    /// Nothing goes from the tunnel to the cloud: an account at the tunnel's own relay would send it back to this very
-    /// device, round and round. And who reaches this device from elsewhere is not meant to spend its user's money.
+    /// Nothing goes to the cloud from the tunnel or the network, whatever the caller's key says: who reaches this device
+    /// from elsewhere is not meant to spend its user's money. And an account at the tunnel's own relay would send it back
+    /// to this very device, round and round.
     pub(crate) fn takes_from(&self, ingress: Ingress) -> bool {
         match ingress {
-            Ingress::Local | Ingress::Lan => true,
-            Ingress::Tunnel => self.profile().side == Side::Local,
+            Ingress::Local => true,
+            Ingress::Tunnel | Ingress::Lan => self.profile().side == Side::Local,
         }
     }
 

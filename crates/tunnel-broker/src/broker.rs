@@ -30,7 +30,7 @@ use crate::metrics::MetricsSnapshot;
 use crate::metrics::page::Page;
 use crate::offer::{aliases, offered};
 use crate::pass::{number, refuse};
-use crate::path::{Dialect, Endpoint};
+use crate::path::{Dialect, Endpoint, is_about_a_model};
 use crate::policy::RemotePaths;
 use crate::prefix::{self, Payload};
 use crate::route::{Draw, Spread};
@@ -156,8 +156,23 @@ impl Broker {
         let target = call.target.clone();
         match Endpoint::of(&call.method, target.path()) {
             Endpoint::Management => {
-                call.manages = call.method != Method::GET && call.method != Method::HEAD;
-                forward(&self.shared, call, prefix::unread(body), Spread::First).await
+                call.manages = !call.only_reads();
+                let (payload, model) = if is_about_a_model(target.path()) {
+                    let stall = self.shared.settings().first_byte_timeout;
+                    match Box::pin(prefix::read(body, stall)).await {
+                        Ok(read) => read,
+                        Err(failure) => return refuse(&mut call, failure),
+                    }
+                } else {
+                    (prefix::unread(body), None)
+                };
+                call.meter.sent(payload.len());
+                if call.pin.is_none() {
+                    let model = model.as_ref().map(|named| named.name.as_str());
+                    let table = self.shared.table.load();
+                    call.pin = table.manager(call.ingress, model).map(str::to_owned);
+                }
+                forward(&self.shared, call, payload, Spread::First).await
             }
             Endpoint::Unnamed => forward(&self.shared, call, prefix::unread(body), Spread::First).await,
             Endpoint::Named => {

@@ -31,7 +31,7 @@ pub(crate) struct Call {
     pub(crate) pin: Option<String>,
     /// The model that is asked for, without a pin.
     pub(crate) model: Option<String>,
-    /// The user's own name for that model, if the request has it by that.
+    /// The user's own name for that model, if the request has it by that; without a pin, too.
     pub(crate) alias: Option<String>,
     /// What the request shows of its conversation.
     pub(crate) trail: Trail,
@@ -50,18 +50,18 @@ impl Call {
     /// An alias is replaced, and `<id>/<model>` pins and loses its first part.
     pub(crate) fn name(&mut self, named: NamedModel, payload: &mut Payload, table: &Table) -> Range<usize> {
         let NamedModel { name, span } = named;
-        let (pin, model, is_alias) = {
+        let (pin, model, alias) = {
             let meaning = Meaning::of(table, &name, self.pin.as_deref());
-            if meaning.model == name && !meaning.is_alias {
+            if meaning.model == name && meaning.alias.is_none() {
                 self.model = Some(name);
                 return span;
             }
-            (meaning.pin.map(str::to_owned), meaning.model.to_owned(), meaning.is_alias)
+            (meaning.pin.map(str::to_owned), meaning.model.to_owned(), meaning.alias.map(str::to_owned))
         };
         let quoted = serde_json::Value::from(model.as_str()).to_string();
         self.pin = pin;
         self.model = Some(model);
-        self.alias = is_alias.then_some(name);
+        self.alias = alias;
         let before = span.len();
         let edit = |bytes: &Bytes| {
             Bytes::from([&bytes[..span.start], quoted.as_bytes(), &bytes[span.end..]].concat())
@@ -76,6 +76,27 @@ impl Call {
             self.headers.insert(CONTENT_LENGTH, length.into());
         }
         span.start..span.start + quoted.len()
+    }
+
+    /// Tells whether a model is asked. Only such requests count as load, take slots and wait for them: what is no
+    /// question to a model, such as a download, does not keep others from their answers, however long it takes.
+    pub(crate) fn asks(&self) -> bool {
+        // A path that is not known here, whose body names a model, is a question as well.
+        self.meter.track().class.is_some() || (self.model.is_some() && self.target.path() != "/api/show")
+    }
+
+    /// Tells whether nothing is done twice when it is sent twice.
+    pub(crate) fn is_repeatable(&self) -> bool {
+        !self.manages && (self.model.is_some() || self.meter.track().class.is_some() || self.only_reads())
+    }
+
+    pub(crate) fn only_reads(&self) -> bool {
+        matches!(self.method, Method::GET | Method::HEAD | Method::OPTIONS)
+    }
+
+    /// Tells whether its caller is the machine's own user, and no key stands for somebody else.
+    pub(crate) fn is_own(&self) -> bool {
+        self.ingress == Ingress::Local && self.scope.is_none()
     }
 
     /// Builds the request for a backend; none when the payload has been given away, or when the backend's secret has.

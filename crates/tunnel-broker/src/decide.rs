@@ -33,7 +33,8 @@ pub(crate) async fn decide(
             Ok(route) => return Ok(route),
             Err(no_route) => no_route,
         };
-        if pin.is_some_and(|pin| table.backend(pin).is_none()) {
+        // One that is closed to this door is none for it.
+        if pin.is_some_and(|pin| table.backend(pin).is_none_or(|backend| !backend.takes_from(call.ingress))) {
             return Err(Failure::UnknownConnection(shorten(pin.unwrap_or_default())));
         }
         if table.backends.is_empty() {
@@ -72,6 +73,7 @@ pub(crate) fn wanted<'a>(call: &'a Call, spread: Spread, tried: &'a [Arc<Upstrea
         pin: call.pin.as_deref(),
         model,
         spread,
+        takes_slot: call.asks(),
         recall,
         tried,
     }

@@ -48,7 +48,7 @@ pub(crate) enum Failure {
     BodyNotInScope(&'static str),
     #[error("no model server is configured")]
     NoBackend,
-    #[error("connection '{id}' is down{}", .why.as_ref().map(|why| format!(": {why}")).unwrap_or_default())]
+    #[error("connection '{id}' is down{}", because(.why))]
     Down { id: String, why: Option<String> },
     #[error("connection '{0}' still loads its model; try again in a few seconds")]
     Warming(String),
@@ -63,8 +63,13 @@ pub(crate) enum Failure {
          another connection", .after.as_secs_f32()
     )]
     StillLoading { id: String, after: Duration },
-    #[error("connection '{id}' could not be reached: {why}")]
-    Unreachable { id: String, why: String },
+    #[error("connection '{id}' could not be reached{}", because(.why))]
+    Unreachable { id: String, why: Option<String> },
+    #[error(
+        "connection '{0}' does not accept the credential that is stored for it; on the machine that serves it, \
+         'tunnelctl connections' shows what to do"
+    )]
+    Unauthorised(String),
     #[error("connection '{0}' broke before the response began")]
     Lost(String),
     #[error("connection '{0}' answered something that is not HTTP")]
@@ -92,6 +97,7 @@ impl Failure {
             | Self::BodyNotInScope(_) => StatusCode::FORBIDDEN,
             Self::NoBackend
             | Self::Down { .. }
+            | Self::Unauthorised(_)
             | Self::Warming(_)
             | Self::StillLoading { .. }
             | Self::Cancelled => StatusCode::SERVICE_UNAVAILABLE,
@@ -101,6 +107,30 @@ impl Failure {
             Self::Unreachable { .. } | Self::Lost(_) | Self::NotHttp(_) => StatusCode::BAD_GATEWAY,
             Self::FirstByteTimeout { .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::UploadStalled => StatusCode::REQUEST_TIMEOUT,
+        }
+    }
+
+    /// Leaves out what concerns only the machine's own user: addresses, paths and names of secrets.
+    pub(crate) fn for_strangers(self) -> Self {
+        match self {
+            Self::Down { id, .. } => Self::Down { id, why: None },
+            Self::Unreachable { id, .. } => Self::Unreachable { id, why: None },
+            told => told,
+        }
+    }
+
+    /// Adds for who manages models why no other backend was asked.
+    pub(crate) fn for_managers(self) -> Self {
+        let hint = |why: Option<String>| {
+            let why = why.map(|why| format!("{why}; ")).unwrap_or_default();
+            Some(format!(
+                "{why}what manages models is sent to no other connection unless the header X-Tunnel-Connection names it"
+            ))
+        };
+        match self {
+            Self::Down { id, why } => Self::Down { id, why: hint(why) },
+            Self::Unreachable { id, why } => Self::Unreachable { id, why: hint(why) },
+            told => told,
         }
     }
 
@@ -117,6 +147,7 @@ impl Failure {
             Self::ModelNotInScope | Self::BodyNotInScope(_) => "model_not_allowed",
             Self::NoBackend => "no_backend",
             Self::Down { .. } => "backend_down",
+            Self::Unauthorised(_) => "backend_unauthorised",
             Self::Full(_) | Self::QueueFull { .. } => "queue_full",
             Self::QueueTimeout { .. } => "queue_timeout",
             Self::Warming(_) | Self::StillLoading { .. } => "backend_loading",
@@ -147,6 +178,7 @@ impl Failure {
             | Self::PathNotInScope
             | Self::ModelNotInScope
             | Self::BodyNotInScope(_)
+            | Self::Unauthorised(_)
             | Self::Unreachable { .. }
             | Self::Lost(_)
             | Self::NotHttp(_)
@@ -208,6 +240,10 @@ fn seconds(crowd: &Crowd) -> u64 {
     let unknown = || Duration::from_secs((crowd.waiting / crowd.slots.max(1)) as u64 + 1);
     let wait = crowd.wait.unwrap_or_else(unknown);
     (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).clamp(1, 60)
+}
+
+fn because(why: &Option<String>) -> String {
+    why.as_ref().map(|why| format!(": {why}")).unwrap_or_default()
 }
 
 fn full(at: &[String], crowd: &Crowd) -> String {

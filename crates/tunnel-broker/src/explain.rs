@@ -14,11 +14,12 @@ use crate::affinity::{Affinity, Recall, Trail};
 use crate::alias::Meaning;
 use crate::backend::Backend;
 use crate::broker::Ingress;
+use crate::class::EndpointClass;
 use crate::config::BackendConfig;
 use crate::decide::{failure, shorten};
 use crate::error::Failure;
 use crate::load::Tick;
-use crate::path::{Dialect, Endpoint};
+use crate::path::{Dialect, Endpoint, is_about_a_model};
 use crate::profile::Side;
 use crate::route::{Candidate, Choice, Draw, NoRoute, Spread, Standing, obstacle, pick};
 use crate::table::{Table, Wanted};
@@ -39,13 +40,15 @@ pub struct Query {
 /// Where a request would go as things stand, and why.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Explanation {
-    /// The id of the backend that it would be sent to at once. None: see `refusal`.
+    /// The id of the backend that it would be sent to at once. None: see `waits_for` and `refusal`.
     pub connection: Option<String>,
     /// The model's name in the catalogue.
     pub model: Option<String>,
     /// How the model's name was understood. None for a request that names none.
     pub resolved_by: Option<ResolvedBy>,
-    /// Why it would not be sent at once.
+    /// The backends in whose lines it would wait, for a slot or for the model; empty when it would not wait.
+    pub waits_for: Vec<String>,
+    /// What its caller would be told at once.
     pub refusal: Option<Refusal>,
     /// How many requests would be answered before it, where it would wait for a free slot. None where it would not.
     pub queue_position: Option<usize>,
@@ -178,27 +181,28 @@ pub(crate) fn explain(table: &Table, query: &Query, chance: &Chance<'_>) -> Expl
     };
     let recall = asked.model.map(|model| Recall { trail: &trail, headers: &headers, model, now });
     let Asked { dialect, pin, model, .. } = asked;
-    let wanted = Wanted { ingress: Ingress::Local, dialect, pin, model, spread, recall, tried: &[] };
+    let wanted = Wanted {
+        ingress: Ingress::Local,
+        dialect,
+        pin,
+        model,
+        spread,
+        takes_slot: asked.takes_slot,
+        recall,
+        tried: &[],
+    };
     // Counts change while this is read: all that follows looks at the same candidates.
     let served = table.served(&wanted);
     let candidates: Vec<Candidate> = table.candidates(&wanted, served).collect();
     let rules = table.rules(&wanted);
     let decision = pick(candidates.iter().copied(), &rules);
-    let queue_position = decision.as_ref().err().and_then(|no_route| match no_route {
-        NoRoute::Full(index) => {
-            let n_queued = table.backends[*index].upstream.slots.n_queued();
-            (n_queued < table.settings.queue.max_waiting).then_some(n_queued)
-        }
-        NoRoute::Nobody
-        | NoRoute::WrongDialect(_)
-        | NoRoute::LocalOnly(_)
-        | NoRoute::Pending
-        | NoRoute::Warming(_)
-        | NoRoute::Unauthorised(_)
-        | NoRoute::Down(_) => None,
-    });
-    let chosen = decision.as_ref().ok().map(|choice| choice.winner.backend);
-    let refusal = decision.err().map(|no_route| refusal(table, &asked, table.reason(&wanted, no_route)));
+    let no_route = decision.as_ref().err().map(|no_route| table.reason(&wanted, *no_route));
+    let lines = no_route.map_or_else(Vec::new, |no_route| lines(table, &wanted, no_route));
+    let is_full = matches!(no_route, Some(NoRoute::Full(_)));
+    let queue_position = lines.iter().map(|line| line.upstream.slots.n_queued()).min().filter(|_| is_full);
+    let waits_for: Vec<String> = lines.iter().map(|line| line.config.id.clone()).collect();
+    let chosen = decision.ok().map(|choice| choice.winner.backend);
+    let refusal = no_route.filter(|_| lines.is_empty()).map(|no_route| refusal(table, &asked, no_route));
     let name = served.iter().find(|served| chosen.is_none_or(|chosen| chosen == served.backend));
     let mut all: Vec<Considered> = Vec::with_capacity(table.settings.backends.len());
     let order = crate::route::order(candidates.iter().copied(), &rules);
@@ -230,7 +234,7 @@ pub(crate) fn explain(table: &Table, query: &Query, chance: &Chance<'_>) -> Expl
             None => switched_off(config),
             Some(backend) => {
                 let candidate = backend.candidate(at, dialect, false);
-                considered(table, candidate, false, Verdict::Excluded, words::outside(&wanted, backend))
+                considered(table, candidate, false, Verdict::Excluded, words::outside(&asked, backend))
             }
         });
     }
@@ -242,9 +246,39 @@ pub(crate) fn explain(table: &Table, query: &Query, chance: &Chance<'_>) -> Expl
             Some(_) => ResolvedBy::Pinned,
             None => ResolvedBy::Exact,
         }),
+        waits_for,
         refusal,
         queue_position,
         candidates: all,
+    }
+}
+
+/// Returns the backends in whose lines the request would wait; none when none has room.
+fn lines(table: &Table, wanted: &Wanted<'_>, no_route: NoRoute) -> Vec<Arc<Backend>> {
+    let has_room =
+        |backend: &Arc<Backend>| backend.upstream.slots.n_queued() < table.settings.queue.max_waiting;
+    match no_route {
+        NoRoute::Full(_) => {
+            let mut all: Vec<_> = table
+                .waiting_candidates(wanted)
+                .into_iter()
+                .map(|route| route.backend)
+                .filter(has_room)
+                .collect();
+            // On one side: on the first that has room.
+            let side = all.first().map(|backend| backend.profile().side);
+            all.retain(|backend| Some(backend.profile().side) == side);
+            all
+        }
+        NoRoute::Warming(index) => {
+            table.backends.get(index).filter(|b| has_room(b)).cloned().into_iter().collect()
+        }
+        NoRoute::Nobody
+        | NoRoute::WrongDialect(_)
+        | NoRoute::LocalOnly(_)
+        | NoRoute::Pending
+        | NoRoute::Unauthorised(_)
+        | NoRoute::Down(_) => Vec::new(),
     }
 }
 
@@ -254,18 +288,29 @@ struct Asked<'a> {
     pin: Option<&'a str>,
     model: Option<&'a str>,
     is_alias: bool,
+    manages: bool,
+    takes_slot: bool,
 }
 
 impl<'a> Asked<'a> {
     fn new(table: &'a Table, query: &'a Query) -> Self {
         let dialect = Dialect::of(&query.path);
         let pin = query.connection.as_deref();
-        // What manages models goes by the path alone: the body may name one that is not there yet.
-        let manages = Endpoint::of(&Method::POST, &query.path) == Endpoint::Management;
-        let name = query.model.as_deref().filter(|name| !manages && !name.is_empty());
+        let name = query.model.as_deref().filter(|name| !name.is_empty());
+        let class = EndpointClass::of(&Method::POST, &query.path);
+        if Endpoint::of(&Method::POST, &query.path) == Endpoint::Management {
+            // It goes to one connection alone; the body may name a model that is not there yet.
+            let name = name.filter(|_| is_about_a_model(&query.path));
+            let pin = pin.or_else(|| table.manager(Ingress::Local, name));
+            return Self { dialect, pin, model: None, is_alias: false, manages: true, takes_slot: false };
+        }
+        let takes_slot = class.is_some() || (name.is_some() && query.path != "/api/show");
+        let unnamed = Self { dialect, pin, model: None, is_alias: false, manages: false, takes_slot };
         match name.map(|name| Meaning::of(table, name, pin)) {
-            Some(Meaning { pin, model, is_alias }) => Self { dialect, pin, model: Some(model), is_alias },
-            None => Self { dialect, pin, model: None, is_alias: false },
+            Some(Meaning { pin, model, alias }) => {
+                Self { pin, model: Some(model), is_alias: alias.is_some(), ..unnamed }
+            }
+            None => unnamed,
         }
     }
 }

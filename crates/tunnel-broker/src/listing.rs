@@ -44,7 +44,7 @@ async fn content(shared: &Shared, call: &Call, endpoint: &Endpoint<'_>) -> Resul
     }
     let pin = call.pin.as_deref();
     if let Some(pin) = pin
-        && shared.table.load().backend(pin).is_none()
+        && shared.table.load().backend(pin).is_none_or(|backend| !backend.takes_from(call.ingress))
     {
         return Err(Failure::UnknownConnection(pin.to_owned()));
     }
@@ -67,6 +67,7 @@ async fn content(shared: &Shared, call: &Call, endpoint: &Endpoint<'_>) -> Resul
             pin,
             model: None,
             spread: Spread::First,
+            takes_slot: false,
             recall: None,
             tried: &[],
         };
@@ -198,10 +199,10 @@ fn described(table: &Table, up: &[&Backend], id: &str) -> Option<Value> {
             .find(|object| object.get("id").and_then(Value::as_str) == Some(name))
     };
     of(id, None).or_else(|| {
-        let Meaning { pin, model, is_alias } = Meaning::of(table, id, None);
+        let Meaning { pin, model, alias } = Meaning::of(table, id, None);
         let object = of(model, pin)?;
         // Under an alias it is described as it is listed.
-        Some(if is_alias { renamed(object, &["id"], id) } else { object })
+        Some(if alias.is_some() { renamed(object, &["id"], id) } else { object })
     })
 }
 

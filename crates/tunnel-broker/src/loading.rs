@@ -1,7 +1,7 @@
 //! The answer of a server that is there and still loads its model.
 
-use http::header;
 use http::response::Parts;
+use http::{StatusCode, header};
 use serde::Deserialize;
 
 use crate::profile::Profile;
@@ -18,6 +18,13 @@ pub(crate) fn may_say_loading(profile: &Profile, head: &Parts, length: Option<u6
     profile.health.as_ref().is_some_and(|health| health.loading.contains(&head.status.as_u16()))
         && length.is_some_and(|length| length <= LONGEST)
         && json()
+}
+
+/// Tells whether the answer to a probe says so.
+pub(crate) fn probe_says_loading(profile: &Profile, status: StatusCode, body: &[u8]) -> bool {
+    profile.health.as_ref().is_some_and(|health| {
+        health.loading.contains(&status.as_u16()) && (!health.in_words || says_loading(body))
+    })
 }
 
 /// Reads llama.cpp's words: `{"error":{"message":"Loading model","type":"unavailable_error","code":503}}`.
@@ -56,6 +63,23 @@ mod tests {
         ] {
             assert!(!says_loading(other.as_bytes()), "{other}");
         }
+    }
+
+    #[test]
+    fn the_503_of_a_proxy_before_a_dead_server_says_nothing_of_loading() {
+        let words = br#"{"error":{"message":"Loading model","type":"unavailable_error","code":503}}"#;
+        for kind in [BackendKind::OpenAi, BackendKind::LlamaCpp] {
+            let says = |status, body: &[u8]| {
+                probe_says_loading(kind.profile(), StatusCode::from_u16(status).unwrap(), body)
+            };
+            assert!(says(503, words), "{kind:?}");
+            assert!(!says(503, b"<html><h1>503 Service Temporarily Unavailable</h1></html>"), "{kind:?}");
+            assert!(!says(500, words), "{kind:?}");
+        }
+        // What a plugin describes is meant.
+        let mut plugin = Profile::clone(BackendKind::LlamaCpp.profile());
+        plugin.health.as_mut().unwrap().in_words = false;
+        assert!(probe_says_loading(&plugin, StatusCode::SERVICE_UNAVAILABLE, b""));
     }
 
     #[test]

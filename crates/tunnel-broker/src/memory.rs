@@ -100,6 +100,10 @@ pub enum MoveError {
     Unreachable { id: String, why: String },
     #[error("connection '{id}' answered with status {}{}", .status.as_u16(), told(.message))]
     Refused { id: String, status: StatusCode, message: Option<String> },
+    #[error(
+        "connection '{0}' began to load the model and could not; what its server writes to its log says why"
+    )]
+    Failed(String),
     #[error("connection '{0}' broke off; the model may still be loaded")]
     Broken(String),
     #[error("connection '{id}' was not done within {} s; the model may still be loaded", .after.as_secs())]

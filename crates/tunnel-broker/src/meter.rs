@@ -190,6 +190,7 @@ impl Meter {
             | Failure::Full(_)
             | Failure::QueueFull { .. }
             | Failure::QueueTimeout { .. }
+            | Failure::Unauthorised(_)
             | Failure::StillLoading { .. } => Ending::Refused(code),
         };
     }

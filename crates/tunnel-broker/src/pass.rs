@@ -82,6 +82,8 @@ pub(crate) fn pass_kept(mut call: Box<Call>, kept: Kept) -> Response<Body> {
 
 /// Answers with an error of our own.
 pub(crate) fn refuse(call: &mut Call, failure: Failure) -> Response<Body> {
+    let failure = if call.is_own() { failure } else { failure.for_strangers() };
+    let failure = if call.manages { failure.for_managers() } else { failure };
     call.meter.refused(&failure);
     debug!(request_id = ?call.request_id, status = failure.status().as_u16(), error = failure.code(), "refused");
     let mut response = failure.response(call.dialect);

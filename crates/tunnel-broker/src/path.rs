@@ -76,6 +76,12 @@ impl<'a> Endpoint<'a> {
     }
 }
 
+/// Tells whether what manages models goes to the backend that has the one that the body names: what deletes it or sends
+/// it elsewhere. The others make models, or make them of several.
+pub(crate) fn is_about_a_model(path: &str) -> bool {
+    matches!(path, "/api/delete" | "/api/push")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,6 +15,8 @@ pub(crate) struct Permit {
     keep: usize,
     /// Whether the models may be others afterwards, or the breaker has moved: those that wait look anew after a probe.
     probe_after: bool,
+    /// Whether it holds a slot, and counts as load.
+    counts: bool,
     /// Whose turn it was, for one that was waited for. Boxed: most are not, and permits are moved a lot.
     granted: Option<Box<Granted>>,
 }
@@ -27,13 +29,26 @@ impl Permit {
             upstream: Arc::clone(upstream),
             keep,
             probe_after: false,
+            counts: true,
             granted: None,
         })
     }
 
+    /// Makes the permit for a request that asks no model: it holds no slot, and is not counted.
+    pub(crate) fn beside(backend: &Backend, keep: usize) -> Self {
+        let upstream = Arc::clone(&backend.upstream);
+        Self { upstream, keep, probe_after: false, counts: false, granted: None }
+    }
+
     /// Makes the permit for a slot that has been claimed for a key that waited.
     pub(crate) fn granted(upstream: Arc<Upstream>, key: Key) -> Self {
-        Self { upstream, keep: 0, probe_after: false, granted: Some(Box::new(Granted::new(key))) }
+        Self {
+            upstream,
+            keep: 0,
+            probe_after: false,
+            counts: true,
+            granted: Some(Box::new(Granted::new(key))),
+        }
     }
 
     /// The backend whose slot it is.
@@ -78,9 +93,11 @@ impl Drop for Permit {
         if let Some(granted) = self.granted.take() {
             granted.give_back(upstream);
         }
-        upstream.in_flight.fetch_sub(1, Ordering::SeqCst);
-        if upstream.slots.n_waiting() > 0 {
-            upstream.queue.serve(std::slice::from_ref(upstream));
+        if self.counts {
+            upstream.in_flight.fetch_sub(1, Ordering::SeqCst);
+            if upstream.slots.n_waiting() > 0 {
+                upstream.queue.serve(std::slice::from_ref(upstream));
+            }
         }
         if self.probe_after {
             upstream.order_probe();

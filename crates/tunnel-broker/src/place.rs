@@ -57,7 +57,12 @@ async fn look(
 ) -> Result<Found, Failure> {
     let failure = match decide(shared, call, spread, tried).await {
         Ok(route) => {
-            return Ok(match Permit::acquire(&route.backend, shared.settings().pool_size) {
+            let keep = shared.settings().pool_size;
+            if !call.asks() {
+                let permit = Permit::beside(&route.backend, keep);
+                return Ok(Found::Place(Place { route, permit }));
+            }
+            return Ok(match Permit::acquire(&route.backend, keep) {
                 Some(permit) => Found::Place(Place { route, permit }),
                 // Somebody else was quicker.
                 None => Found::Full,

@@ -120,6 +120,9 @@ pub struct HealthCheck {
     pub path: Text,
     /// The statuses that mean: it is there, and still loads its model.
     pub loading: Cow<'static, [u16]>,
+    /// Whether the body must say so, too, in llama.cpp's words: a proxy before a server that is gone answers with the
+    /// same status. A plugin, before which there is none, means what it describes.
+    pub in_words: bool,
 }
 
 /// Where a server tells its version.

@@ -104,7 +104,7 @@ fn explain(fault: Fault) -> &'static str {
         Fault::NotJson => "the body is not a JSON object",
         Fault::Several => {
             "servers differ in which model the body names; send the member \"model\", in these letters and once, and no \
-             \"name\""
+             \"name\" or \"models\""
         }
         Fault::NotText | Fault::TooLong => "what the body has for \"model\" is no model's name",
         Fault::TooDeep => "the body is nested too deep to be looked through",

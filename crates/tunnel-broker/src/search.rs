@@ -22,6 +22,7 @@ use crate::loading::{may_say_loading, says_loading};
 use crate::pass::{pass_kept, refuse};
 use crate::path::Dialect;
 use crate::permit::Permit;
+use crate::profile::Side;
 use crate::route::{NoRoute, Spread, Standing};
 use crate::shared::Shared;
 use crate::table::Route;
@@ -147,6 +148,9 @@ impl Search {
         if status == StatusCode::UNAUTHORIZED {
             // No caller's credential goes to a backend, so it is ours that is refused: its prober will see.
             backend.upstream.order_check();
+            if backend.upstream.credential().is_some() {
+                return self.unauthorised(asked, permit);
+            }
         }
         let lookable = may_say_loading(&backend.config.profile, &head, length);
         let keepable = length.is_none_or(|length| length <= kept::LONGEST as u64);
@@ -156,13 +160,13 @@ impl Search {
             let response = Response::from_parts(head, body);
             return Weighed::Pass(Box::new((response, conn, permit)));
         }
-        let Some(body) = kept::read(&mut conn, body).await else {
+        let Some((body, whole)) = kept::read(&mut conn, body).await else {
             permit.failed();
             let failure = Failure::Lost(backend.config.id.clone());
             let again = decided.unwrap_or_else(|| self.moves_on(asked, status));
             return self.put_aside(asked, Told::Refused(failure), again);
         };
-        let loading = lookable && says_loading(&body);
+        let loading = lookable && whole && says_loading(&body);
         let kept = Kept { route: route.clone(), head, body };
         let told = Told::Answered(Box::new(kept));
         if loading {
@@ -189,12 +193,37 @@ impl Search {
             request_id = ?call.request_id, backend = %backend.config.id, status = status.as_u16(), again,
             "backend refuses"
         );
-        if status.is_server_error() {
+        if !whole {
+            permit.failed();
+        } else if status.is_server_error() {
             permit.answered_badly(conn)
         } else {
             permit.succeeded(conn)
         }
         self.put_aside(asked, told, again)
+    }
+
+    /// Takes in that a backend refuses our credential. No caller can do anything about that, and some servers' words
+    /// repeat a part of it: they end here.
+    fn unauthorised(&mut self, asked: &Asked<'_>, permit: Permit) -> Weighed {
+        let id = &asked.route.backend.config.id;
+        debug!(request_id = ?asked.call.request_id, backend = %id, "backend refuses our credential");
+        // The lists of some are open to all, so that no probe would see it.
+        permit.failed();
+        self.keep_side(asked);
+        let again = asked.again && self.has_other_but(asked);
+        self.put_aside(asked, Told::Refused(Failure::Unauthorised(id.clone())), again)
+    }
+
+    /// Passes over the cloud from now on if the backend that has answered is local. It is up, after all; were each
+    /// error of a server at home enough, one bad request would send its prompt out of the house.
+    fn keep_side(&mut self, asked: &Asked<'_>) {
+        if asked.route.backend.profile().side != Side::Local {
+            return;
+        }
+        let table = asked.shared.table.load();
+        let cloud = table.backends.iter().filter(|backend| backend.profile().side == Side::Cloud);
+        self.tried.extend(cloud.map(|backend| Arc::clone(&backend.upstream)));
     }
 
     fn put_aside(&mut self, asked: &Asked<'_>, told: Told, again: bool) -> Weighed {
@@ -210,7 +239,7 @@ impl Search {
     }
 
     /// Tells whether another backend is asked rather than a response passed on; takes an attempt of the budget.
-    fn moves_on(&self, asked: &Asked<'_>, status: StatusCode) -> bool {
+    fn moves_on(&mut self, asked: &Asked<'_>, status: StatusCode) -> bool {
         let call = asked.call;
         let free = match status {
             StatusCode::INTERNAL_SERVER_ERROR | StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => {
@@ -226,6 +255,7 @@ impl Search {
             // A 504 is the end of a wait that was long enough, with the model perhaps still at work.
             _ => return false,
         };
+        self.keep_side(asked);
         asked.again && self.has_other_but(asked) && (free || asked.takes_attempt())
     }
 

@@ -8,6 +8,7 @@ use crate::broker::Ingress;
 use crate::catalog::{Catalog, ModelName, Served};
 use crate::config::BrokerConfig;
 use crate::path::Dialect;
+use crate::profile::Side;
 use crate::route::{Candidate, Choice, NoRoute, Rules, Spread, Standing, obstacle, order, pick};
 use crate::upstream::Upstream;
 
@@ -30,6 +31,8 @@ pub(crate) struct Wanted<'a> {
     /// The model; none when any backend that speaks the dialect will do.
     pub(crate) model: Option<&'a str>,
     pub(crate) spread: Spread,
+    /// Whether it needs a slot. To what needs none no backend is full.
+    pub(crate) takes_slot: bool,
     /// Knows who served the conversation last; none where that does not matter.
     pub(crate) recall: Option<Recall<'a>>,
     /// Backends that have been tried for this request.
@@ -63,6 +66,18 @@ impl Table {
 
     pub(crate) fn backend(&self, id: &str) -> Option<&Arc<Backend>> {
         self.backends.iter().find(|backend| backend.config.id == id)
+    }
+
+    /// Returns the connection that gets what manages models: the first that speaks Ollama's API, local ones before those
+    /// in the cloud, or the first of those that have the model. Whether it is up does not matter: what changes a machine
+    /// must not change whichever happens to be free.
+    pub(crate) fn manager(&self, ingress: Ingress, model: Option<&str>) -> Option<&str> {
+        let able = |backend: &&Arc<Backend>| backend.speaks(Dialect::Ollama) && backend.takes_from(ingress);
+        let rank = |backend: &&Arc<Backend>| (backend.profile().side == Side::Cloud, backend.config.priority);
+        let having = model.map_or(&[][..], |model| self.catalog.find(model));
+        let having = having.iter().map(|served| &self.backends[served.backend]).filter(able).min_by_key(rank);
+        let first = having.or_else(|| self.backends.iter().filter(able).min_by_key(rank));
+        first.map(|backend| backend.config.id.as_str())
     }
 
     /// Finds the backend for a request. Allocates nothing.
@@ -127,7 +142,8 @@ impl Table {
         let named = served.iter().map(|served| (served.backend, served.loaded));
         named.chain((0..any).map(|index| (index, false))).filter_map(|(index, loaded)| {
             let backend = self.backends.get(index).filter(|backend| wanted.accepts(backend))?;
-            Some(backend.candidate(index, wanted.dialect, loaded))
+            let candidate = backend.candidate(index, wanted.dialect, loaded);
+            Some(Candidate { full: candidate.full && wanted.takes_slot, ..candidate })
         })
     }
 

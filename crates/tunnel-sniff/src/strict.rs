@@ -30,7 +30,7 @@ pub enum Fault {
 ///
 /// Of the top level the member `model` counts, in any spelling with escapes, and there may be one. A `name`, and either
 /// in another case, is refused: Go's reader takes `MODEL` for `model` and some servers `name`, but for the rest such a
-/// body names none, and they work with whichever model they have. The grammar is JSON's, to the byte: nothing passes
+/// body names none, and they work with whichever model they have. So is `models`, with which some take others instead. The grammar is JSON's, to the byte: nothing passes
 /// that a lenient reader would see otherwise.
 #[derive(Debug, Default)]
 pub struct StrictScan {
@@ -238,7 +238,9 @@ impl StrictScan {
             }
             Role::TopKey if self.text.len() < KEY_MAX => match decode(&self.text).as_deref() {
                 Some("model") if !std::mem::replace(&mut self.seen, true) => self.role = Role::Model,
-                Some(key) if key.eq_ignore_ascii_case("model") || key.eq_ignore_ascii_case("name") => {
+                Some(key)
+                    if ["model", "models", "name"].iter().any(|name| key.eq_ignore_ascii_case(name)) =>
+                {
                     return Err(Fault::Several);
                 }
                 Some(_) => {}
@@ -295,6 +297,8 @@ mod tests {
             // Many servers see no model in these, and take the one that they have.
             r#"{"MODEL":"a"}"#,
             r#"{"name":"a"}"#,
+            r#"{"model":"a","models":["b"]}"#,
+            r#"{"Models":["b"],"model":"a"}"#,
             r#"{"x":1,"Nam\u0065":"a"}"#,
         ];
         for text in several {

@@ -1,15 +1,23 @@
 //! Reading lists of models as a profile says. Pure.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::{Listed, Listing};
 use crate::profile::{Loaded, ModelList};
 
-/// Returns the entries of a list. None when the answer is no such list.
+/// Most entries of a list that count. The largest accounts have some hundreds.
+const MOST_MODELS: usize = 5000;
+
+/// Returns the first entries of a list, up to [`MOST_MODELS`]. None when the answer is no such list.
 pub(super) fn entries(list: &ModelList, answer: &[u8]) -> Option<Vec<Value>> {
     let mut answer: Value = serde_json::from_slice(answer).ok()?;
     match answer.get_mut(&*list.entries)?.take() {
-        Value::Array(entries) => Some(entries),
+        Value::Array(mut entries) => {
+            entries.truncate(MOST_MODELS);
+            Some(entries)
+        }
         // Go writes an empty list as null.
         Value::Null => Some(Vec::new()),
         _ => None,
@@ -18,12 +26,13 @@ pub(super) fn entries(list: &ModelList, answer: &[u8]) -> Option<Vec<Value>> {
 
 /// Adds the models of a list that have not been listed yet. An entry without a name is skipped.
 pub(super) fn add(listing: &mut Listing, list: &ModelList, entries: Vec<Value>) {
+    let mut known: HashSet<String> = listing.models.iter().map(|model| model.name.clone()).collect();
     let fresh = entries.into_iter().filter_map(|entry| {
         let name = name_of(list, &entry)?.to_owned();
-        let known = listing.models.iter().any(|model| model.name == name);
+        let is_new = known.insert(name.clone());
         let loaded = is_loaded(&list.loaded, &entry);
         let size_bytes = list.size.as_deref().and_then(|at| entry.pointer(at)).and_then(Value::as_u64);
-        (!known).then_some(Listed { name, loaded, size_bytes, api: list.api, entry })
+        is_new.then_some(Listed { name, loaded, size_bytes, api: list.api, entry })
     });
     let fresh: Vec<Listed> = fresh.collect();
     listing.models.extend(fresh);
@@ -31,8 +40,9 @@ pub(super) fn add(listing: &mut Listing, list: &ModelList, entries: Vec<Value>) 
 
 /// Notes which models are in memory, from a list of those alone.
 pub(super) fn mark(listing: &mut Listing, list: &ModelList, entries: Vec<Value>) {
+    let names: HashSet<&str> = entries.iter().filter_map(|entry| name_of(list, entry)).collect();
     for model in &mut listing.models {
-        model.loaded |= entries.iter().any(|entry| name_of(list, entry) == Some(&model.name));
+        model.loaded |= names.contains(&*model.name);
     }
     listing.running = entries;
 }
@@ -87,6 +97,20 @@ mod tests {
         assert_eq!(entries(list, br#"{"models":null}"#), Some(Vec::new()));
         assert_eq!(entries(list, b"<html>"), None);
         assert_eq!(entries(list, b"{}"), None);
+    }
+
+    #[test]
+    fn a_list_counts_up_to_its_bound_and_each_name_once() {
+        let list = &profile::OLLAMA.lists.all()[0];
+        let all: Vec<Value> =
+            (0..MOST_MODELS + 9).map(|n| serde_json::json!({ "name": format!("m{}", n / 2) })).collect();
+        let answer = serde_json::json!({ "models": all }).to_string();
+        let mut listing = Listing::default();
+        add(&mut listing, list, entries(list, answer.as_bytes()).unwrap());
+        add(&mut listing, list, entries(list, answer.as_bytes()).unwrap());
+        assert_eq!(listing.models.len(), MOST_MODELS / 2);
+        mark(&mut listing, list, entries(list, answer.as_bytes()).unwrap());
+        assert!(listing.models.iter().all(|model| model.loaded));
     }
 
     #[test]

@@ -81,6 +81,20 @@ pub(crate) fn instead(ask: &Ask, status: StatusCode, answer: &[u8]) -> Option<As
     Some(Ask { path: Text::Borrowed("/api/embed"), body: body.to_string(), ..ask.clone() })
 }
 
+/// Tells whether a load has come to nothing, by what the server says of the model: llama.cpp's router lists one that
+/// could not be loaded like one that nobody has asked for, with a note; one that was unloaded meanwhile without.
+/// `begun`: it was seen to be loading.
+pub(crate) fn has_failed(listed: &Listed, begun: bool) -> bool {
+    let noted = || listed.entry.pointer("/status/failed").and_then(Value::as_bool) == Some(true);
+    let is_out = || listed.entry.pointer("/status/value").and_then(Value::as_str) == Some("unloaded");
+    !listed.loaded && (noted() || (begun && is_out()))
+}
+
+/// Tells whether a router says of a model that it is being loaded.
+pub(crate) fn is_loading(listed: &Listed) -> bool {
+    listed.entry.pointer("/status/value").and_then(Value::as_str) == Some("loading")
+}
+
 /// How often a server is asked whether it has done what it has begun.
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
@@ -127,6 +141,16 @@ mod tests {
         assert_eq!((&*second.path, &body["input"]), ("/api/embed", &json!("")));
         assert_eq!(instead(&second, StatusCode::BAD_REQUEST, answer), None, "once");
         assert_eq!(instead(&first, StatusCode::NOT_FOUND, answer), None);
+    }
+
+    #[test]
+    fn a_router_notes_a_load_that_failed() {
+        let router = include_bytes!("../../tests/recorded/llamacpp-router-models.json");
+        let router: Value = serde_json::from_slice(router).unwrap();
+        let model = |at: usize| listed(at == 0, router["data"][at].clone());
+        assert_eq!([0, 1, 2, 3].map(|at| has_failed(&model(at), false)), [false, false, false, true]);
+        assert_eq!([0, 1, 2, 3].map(|at| has_failed(&model(at), true)), [false, true, false, true]);
+        assert_eq!([0, 1, 2, 3].map(|at| is_loading(&model(at))), [false, false, true, false]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::{Listing, ProbeError, Probed, list};
 use crate::exchange::{Limits, get};
+use crate::loading::probe_says_loading;
 use crate::profile::{HealthCheck, Lists, ModelList, Profile, Speaks, Text, VersionCheck};
 use crate::upstream::Upstream;
 
@@ -79,8 +80,8 @@ impl Asker<'_> {
 
     /// Tells whether the server knows the path.
     async fn is_healthy(&mut self, health: &HealthCheck) -> Result<bool, ProbeError> {
-        let (status, _) = self.ask(&health.path).await?;
-        if health.loading.contains(&status.as_u16()) {
+        let (status, body) = self.ask(&health.path).await?;
+        if probe_says_loading(self.profile, status, &body) {
             return Err(ProbeError::Loading);
         }
         if status.is_server_error() {
@@ -142,7 +143,7 @@ impl Asker<'_> {
 
     async fn list(&mut self, list: &ModelList) -> Result<Answer, ProbeError> {
         let (status, body) = self.ask(&list.path).await?;
-        if self.profile.health.as_ref().is_some_and(|health| health.loading.contains(&status.as_u16())) {
+        if probe_says_loading(self.profile, status, &body) {
             return Err(ProbeError::Loading);
         }
         Ok(match status {

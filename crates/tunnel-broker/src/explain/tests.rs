@@ -154,9 +154,15 @@ fn each_backend_is_told_its_reason() {
     assert!(codes(&pinned).contains(&("good", Verdict::Excluded, "other_connection")));
     let busy = world.explain(&Query { connection: Some("full".to_owned()), ..chat("m") }, 1);
     assert_eq!(
-        (busy.connection.as_deref(), busy.refusal.as_ref().map(|r| r.code)),
-        (None, Some("queue_full"))
+        (busy.connection.as_deref(), busy.refusal.as_ref(), busy.queue_position),
+        (None, None, Some(0))
     );
+    assert_eq!(busy.waits_for, ["full"], "it would wait, and nobody is refused");
+    let mut crowded = world;
+    crowded.config.queue.max_waiting = 0;
+    let world = crowded;
+    let refused = world.explain(&Query { connection: Some("full".to_owned()), ..chat("m") }, 1);
+    assert_eq!((refused.refusal.map(|r| r.code), refused.waits_for), (Some("queue_full"), Vec::new()));
     let nobody = world.explain(&Query { connection: Some("nobody".to_owned()), ..chat("m") }, 1);
     assert_eq!(nobody.refusal.map(|r| r.code), Some("unknown_connection"));
     let management = Query { path: "/api/pull".to_owned(), ..chat("new") };
@@ -245,13 +251,14 @@ proptest! {
             pin: query.connection.as_deref(),
             model: query.model.as_deref(),
             spread: if model.is_some() { Spread::Load(draw) } else { Spread::First },
+            takes_slot: true,
             recall: None,
             tried: &[],
         };
         let route = table.route(&wanted);
         let chosen = route.as_ref().ok().map(|route| route.backend.config.id.as_str());
         prop_assert_eq!(explanation.connection.as_deref(), chosen);
-        prop_assert_eq!(explanation.refusal.is_some(), route.is_err());
+        prop_assert_eq!(explanation.refusal.is_some() || !explanation.waits_for.is_empty(), route.is_err());
         // Each is named once, and the first is the one that gets it or is waited for.
         let mut ids: Vec<_> = explanation.candidates.iter().map(|c| c.connection.as_str()).collect();
         if let Some(chosen) = chosen {

@@ -6,7 +6,7 @@ use crate::config::RoutingPolicy;
 use crate::path::Dialect;
 use crate::profile::Side;
 use crate::route::{Behind, How, Rules, Spread, behind};
-use crate::table::{Table, Wanted};
+use crate::table::Table;
 
 /// Says why a backend that could take the request stands where it stands: against the first one, or, if it is the
 /// first itself, against the second.
@@ -138,12 +138,14 @@ pub(super) fn obstacle(
 }
 
 /// Says why a backend is no candidate at all.
-pub(super) fn outside(wanted: &Wanted<'_>, backend: &Backend) -> (&'static str, String) {
-    if let Some(pin) = wanted.pin.filter(|pin| backend.config.id != **pin) {
-        return (
-            "other_connection",
-            format!("the request names connection '{}'", crate::decide::shorten(pin)),
-        );
+pub(super) fn outside(asked: &Asked<'_>, backend: &Backend) -> (&'static str, String) {
+    if let Some(pin) = asked.pin.filter(|pin| backend.config.id != **pin) {
+        let pin = crate::decide::shorten(pin);
+        let why = match asked.manages {
+            true => format!("what manages models goes to connection '{pin}' alone"),
+            false => format!("the request names connection '{pin}'"),
+        };
+        return ("other_connection", why);
     }
     match &backend.report.listing {
         _ if !backend.config.models.is_empty() => {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -11,8 +12,10 @@ use tracing::warn;
 use super::order::{Seat, fulfil, seats};
 use super::plan::{Plan, Seen};
 use super::{KeepAlive, KeptWarm, WarmState};
+use crate::backend::Backend;
 use crate::dialect::memory::Wish;
 use crate::shared::Shared;
+use crate::status::BackendStatus;
 use crate::table::Table;
 
 /// Runs until `shutdown`.
@@ -49,7 +52,10 @@ async fn keeping(shared: &Arc<Shared>) {
         if let Some((look, seat)) = due.and_then(|look| Some((look, look.seat.as_ref()?))) {
             show(shared, &looks, (!look.is_loaded()).then_some(look.model), &errors);
             let keep_alive = KeepAlive::Seconds(Plan::KEEP_ALIVE.as_secs().try_into().unwrap_or(i64::MAX));
-            let outcome = fulfil(shared, seat, Wish::Load(Some(&keep_alive))).await;
+            let outcome = tokio::select! {
+                outcome = fulfil(shared, seat, Wish::Load(Some(&keep_alive))) => outcome,
+                () = unwanted(shared, &mut changes, look.model, seat) => continue,
+            };
             plan.tried(look.model, outcome.is_ok(), Instant::now());
             match outcome {
                 Ok(_) => drop(errors.remove(look.model)),
@@ -76,6 +82,22 @@ async fn keeping(shared: &Arc<Shared>) {
             () = later => {}
         }
     }
+}
+
+/// Waits until a model is not to be kept any more, or its backend is gone. A load takes minutes, and must not hold up a
+/// new configuration for so long.
+async fn unwanted(
+    shared: &Shared,
+    changes: &mut watch::Receiver<Arc<Vec<BackendStatus>>>,
+    model: &str,
+    seat: &Seat,
+) {
+    let is_unwanted = |table: &Table| {
+        let is_its = |backend: &Arc<Backend>| Arc::ptr_eq(&backend.upstream, &seat.backend.upstream);
+        !table.settings.keep_warm.iter().any(|kept| kept == model) || !table.backends.iter().any(is_its)
+    };
+    // Cannot fail: the sender lives as long as `shared`.
+    drop(changes.wait_for(|_| is_unwanted(&shared.table.load())).await);
 }
 
 /// How one model stands at a moment.

@@ -16,7 +16,7 @@ use crate::alias::Meaning;
 use crate::backend::Backend;
 use crate::broker::Ingress;
 use crate::catalog::ModelName;
-use crate::dialect::memory::{Ask, LOOK_AGAIN, Way, Wish, instead, way};
+use crate::dialect::memory::{Ask, LOOK_AGAIN, Way, Wish, has_failed, instead, is_loading, way};
 use crate::exchange::{ExchangeError, document, exchange};
 use crate::headers::new_request_id;
 use crate::meter::Meter;
@@ -172,14 +172,21 @@ async fn granted(
     if ask.answers_when_done {
         return Ok(());
     }
+    let mut begun = false;
     loop {
         let probed = backend.upstream.probed(backend.upstream.order_probe());
         probed.await;
         let report = backend.upstream.report();
         let mut listed = report.listing.iter().flat_map(|listing| &listing.models);
-        if listed.any(|model| model.name == *name.text && model.loaded == loaded) {
+        let listed = listed.find(|model| model.name == *name.text);
+        if listed.is_some_and(|model| model.loaded == loaded) {
             return Ok(());
         }
+        // The note of an earlier attempt is gone once it has begun this one, which it has when it answers.
+        if loaded && listed.is_some_and(|model| has_failed(model, begun)) {
+            return Err(MoveError::Failed(backend.config.id.clone()));
+        }
+        begun |= listed.is_some_and(is_loading);
         tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
@@ -238,6 +245,7 @@ impl MoveError {
             Self::Unable { .. } => "not_supported",
             Self::Unreachable { .. } => "backend_unreachable",
             Self::Refused { .. } => "backend_rejected",
+            Self::Failed(_) => "backend_rejected",
             Self::Broken(_) => "backend_lost",
             Self::Late { .. } => "first_byte_timeout",
             Self::Cancelled => "cancelled",

@@ -11,7 +11,11 @@ pub(crate) static PROFILE: Profile = {
         product: Text::Borrowed("llama.cpp's server"),
         side: Side::Local,
         speaks: Speaks::OPENAI,
-        health: Some(HealthCheck { path: Text::Borrowed("/health"), loading: Cow::Borrowed(&[503]) }),
+        health: Some(HealthCheck {
+            path: Text::Borrowed("/health"),
+            loading: Cow::Borrowed(&[503]),
+            in_words: true,
+        }),
         // A long document: it holds the chat template, too.
         version: Some(VersionCheck {
             path: Text::Borrowed("/props"),

@@ -12,7 +12,11 @@ pub(crate) static PROFILE: Profile = {
         side: Side::Local,
         speaks: Speaks::OPENAI,
         // llama.cpp answers 503 until the model is in memory; it may be one.
-        health: Some(HealthCheck { path: Text::Borrowed("/health"), loading: Cow::Borrowed(&[503]) }),
+        health: Some(HealthCheck {
+            path: Text::Borrowed("/health"),
+            loading: Cow::Borrowed(&[503]),
+            in_words: true,
+        }),
         version: None,
         lists: Lists::First(Cow::Borrowed(LISTS)),
         running: None,

@@ -127,7 +127,7 @@ impl Profile {
                 None => PROFILE.product.clone(),
             },
             speaks,
-            health: health.map(|path| HealthCheck { path, loading }),
+            health: health.map(|path| HealthCheck { path, loading, in_words: false }),
             version: description.version.map(|_| VersionCheck {
                 path: Self::DESCRIPTION_PATH.into(),
                 member: "version".into(),

@@ -15,7 +15,11 @@ pub(crate) static PROFILE: Profile = {
         side: Side::Local,
         speaks: Speaks::OPENAI,
         // An empty 200. Its 503 means that the engine is dead, and not that it loads.
-        health: Some(HealthCheck { path: Text::Borrowed("/health"), loading: Cow::Borrowed(&[]) }),
+        health: Some(HealthCheck {
+            path: Text::Borrowed("/health"),
+            loading: Cow::Borrowed(&[]),
+            in_words: true,
+        }),
         version: Some(VersionCheck {
             path: Text::Borrowed("/version"),
             member: Text::Borrowed("version"),

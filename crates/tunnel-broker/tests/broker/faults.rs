@@ -7,7 +7,10 @@ use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode};
 use tokio::net::{TcpListener, TcpStream};
-use tunnel_broker::{BackendConfig, BackendState, BreakerState, FailureCode, Health, Ingress};
+use tunnel_broker::{
+    BackendConfig, BackendKind, BackendState, BreakerState, Credential, FailureCode, Health, Ingress,
+    RoutingPolicy,
+};
 
 use crate::support::*;
 
@@ -145,12 +148,105 @@ async fn management_is_never_sent_twice() {
         assert_eq!(a.requests(), 2, "{fault:?}");
     }
     assert_eq!(b.requests(), 0);
-    // What has reached nobody may go elsewhere.
+    // Nor is another machine changed because the one that is meant is down.
     let a = Fake::echo("a", &["m"]).await;
     let bench = start(settings(preferred(ollama(&a, "a"), ollama(&b, "b"))));
     both_up(&bench).await;
     a.stop().await;
-    assert_eq!(bench.by(request(Method::DELETE, "/api/delete", "")).await, "b");
+    for _ in 0..2 {
+        let (status, text) = bench.text(request(Method::DELETE, "/api/delete", r#"{"model":"m"}"#)).await;
+        assert!(status.is_server_error() && text.contains("X-Tunnel-Connection"), "{status} {text}");
+    }
+    assert_eq!(b.requests(), 0);
+}
+
+/// A server of another side of the house, whose prompts must not leave it.
+fn cloud(fake: &Fake, id: &str) -> BackendConfig {
+    fake.config(id, BackendKind::Cloud)
+}
+
+#[tokio::test]
+async fn no_answer_of_a_local_server_sends_a_request_to_the_cloud() {
+    let b = Fake::echo("b", &["m"]).await;
+    for status in [500, 502, 503, 404] {
+        let a = faulty(Fault::Answers(status)).await;
+        let bench = start(settings(preferred(ollama(&a, "a"), cloud(&b, "b"))));
+        both_up(&bench).await;
+        for request in [chat("m"), post("/v1/chat/completions", "{}"), get("/v1/files")] {
+            assert_eq!(bench.text(request).await.0.as_u16(), status);
+        }
+    }
+    assert_eq!(b.requests(), 0);
+    // The other way round nothing leaves the house.
+    let a = faulty(Fault::Answers(500)).await;
+    let mut config = settings(preferred(cloud(&a, "a"), ollama(&b, "b")));
+    config.routing_policy = RoutingPolicy::PreferCloud;
+    let bench = start(config);
+    both_up(&bench).await;
+    assert_eq!(bench.by(chat("m")).await, "b");
+    assert_eq!(a.requests(), 1);
+}
+
+#[tokio::test]
+async fn a_refused_credential_is_no_matter_of_the_callers() {
+    let refusing = || {
+        Fake::start(&["m"], |mut exchange| async move {
+            exchange.body().await;
+            exchange.answer(401, "application/json", r#"{"error":"bad key sk-…abcd"}"#).await;
+            Some(exchange)
+        })
+    };
+    let (a, b) = (refusing().await, Fake::echo("b", &["m"]).await);
+    let credential = Credential::new("account");
+    credential.set("sk-wrong-abcd").unwrap();
+    let a = BackendConfig { credential: Some(credential), ..ollama(&a, "a") };
+    let bench = start(settings(preferred(a.clone(), ollama(&b, "b"))));
+    both_up(&bench).await;
+    assert_eq!(bench.by(chat("m")).await, "b");
+    let bench = start(settings(vec![a]));
+    bench.state("a", BackendState::Connected).await;
+    let response = bench.send(chat("m")).await;
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(response.extensions().get(), Some(&FailureCode("backend_unauthorised")));
+    let text = text(response).await;
+    assert!(!text.contains("abcd") && text.contains("credential"), "{text}");
+}
+
+#[tokio::test]
+async fn strangers_are_not_told_where_a_server_is() {
+    let a = Fake::echo("a", &["m"]).await;
+    let bench = start(settings(vec![ollama(&a, "a")]));
+    assert_eq!(bench.by(chat("m")).await, "a");
+    a.stop().await;
+    // The first is told by the attempt, the others by what a probe has seen.
+    for ingress in [Ingress::Tunnel, Ingress::Lan, Ingress::Tunnel] {
+        let response = bench.send_from(ingress, chat("m")).await;
+        assert!(response.status().is_server_error());
+        let text = text(response).await;
+        assert!(text.contains("connection 'a'") && !text.contains("127.0.0.1"), "{text}");
+    }
+    assert!(bench.text(chat("m")).await.1.contains("127.0.0.1"), "its user is");
+}
+
+#[tokio::test]
+async fn a_long_error_of_unknown_length_is_passed_on_as_far_as_it_is_held() {
+    let a = Fake::start(&["m"], |mut exchange| async move {
+        exchange.body().await;
+        exchange
+            .write("HTTP/1.1 500 X\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n")
+            .await;
+        for _ in 0..20 {
+            exchange.chunk(&"no".repeat(4096)).await;
+        }
+        exchange.write("0\r\n\r\n").await;
+        None
+    })
+    .await;
+    let b = faulty(Fault::Closes).await;
+    let bench = start(settings(preferred(ollama(&a, "a"), ollama(&b, "b"))));
+    both_up(&bench).await;
+    let (status, text) = bench.text(chat("m")).await;
+    assert_eq!((status.as_u16(), text.len()), (500, 64 << 10));
 }
 
 /// Keeps connecting to a port at which nobody accepts any more, until its queue is full.

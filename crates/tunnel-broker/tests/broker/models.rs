@@ -6,7 +6,10 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
-use tunnel_broker::{BackendState, BrokerConfig, KeepAlive, LoadOrder, MoveError, WarmState};
+use tunnel_broker::{
+    BackendKind, BackendState, BrokerConfig, CallerScope, KeepAlive, LoadOrder, MoveError, RemotePaths,
+    WarmState,
+};
 
 use crate::support::*;
 
@@ -43,6 +46,46 @@ async fn an_alias_reaches_its_model_and_the_server_gets_its_own_name() {
     pinned.headers_mut().insert("x-tunnel-connection", "a".parse().unwrap());
     assert_eq!(bench.by(pinned).await, "a");
     assert_eq!(bench.by(chat("b/gpt-4o")).await, "b");
+}
+
+#[tokio::test]
+async fn a_pinned_alias_is_open_to_a_key_by_the_aliass_own_name_alone() {
+    let a = Fake::echo("a", &["qwen3:8b"]).await;
+    let bench = start(with_aliases(settings(vec![ollama(&a, "llamacpp")]), &[("big", "qwen3:8b")]));
+    bench.state("llamacpp", BackendState::Connected).await;
+    for (models, name, status) in [
+        ("llama*", "llamacpp/big", StatusCode::FORBIDDEN),
+        ("llama*", "big", StatusCode::FORBIDDEN),
+        ("big", "llamacpp/big", StatusCode::OK),
+        ("qwen3:8b", "llamacpp/big", StatusCode::OK),
+    ] {
+        let mut request = chat(name);
+        let scope = CallerScope { models: vec![models.to_owned()], paths: RemotePaths::Inference };
+        request.extensions_mut().insert(Arc::new(scope));
+        assert_eq!(bench.send(request).await.status(), status, "{models} {name}");
+    }
+}
+
+#[tokio::test]
+async fn a_router_whose_load_fails_is_not_asked_on_and_on() {
+    let server = Fake::bare(|mut exchange| async move {
+        exchange.body().await;
+        match exchange.target.as_str() {
+            "/v1/models" => {
+                let status = json!({ "value": "unloaded", "failed": true, "exit_code": 1 });
+                exchange.json(&json!({ "data": [{ "id": "m", "status": status }] }).to_string()).await;
+            }
+            "/models/load" => exchange.json(r#"{"success":true}"#).await,
+            _ => exchange.answer(404, "text/plain", "").await,
+        }
+        Some(exchange)
+    })
+    .await;
+    let bench = start(settings(vec![server.config("a", BackendKind::LlamaCpp)]));
+    bench.state("a", BackendState::Connected).await;
+    let begun = Instant::now();
+    assert_eq!(bench.broker.load(&order("m")).await, Err(MoveError::Failed("a".to_owned())));
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]

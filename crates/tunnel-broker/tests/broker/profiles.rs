@@ -294,18 +294,27 @@ async fn the_secret_is_sent_to_its_own_connection_alone_and_a_new_one_from_then_
 }
 
 #[tokio::test]
-async fn what_comes_through_the_tunnel_never_goes_to_the_cloud() {
+async fn what_comes_from_elsewhere_never_goes_to_the_cloud() {
     let account = Server::start(RELAY).await;
     let bench = start(settings(vec![account.config(BackendKind::Cloud)]));
     seen(&bench).await;
     let pinned = || post("/api/chat", r#"{"model":"x/smollm2:135m"}"#);
-    for request in [chat("smollm2:135m"), pinned(), get("/api/show"), get("/v1/models/smollm2:135m")] {
-        let response = bench.send_from(Ingress::Tunnel, request).await;
-        assert!(response.status().is_client_error() || response.status().is_server_error(), "{response:?}");
+    for ingress in [Ingress::Tunnel, Ingress::Lan] {
+        for request in [chat("smollm2:135m"), pinned(), get("/api/show"), get("/v1/models/smollm2:135m")] {
+            let response = bench.send_from(ingress, request).await;
+            assert!(
+                response.status().is_client_error() || response.status().is_server_error(),
+                "{response:?}"
+            );
+        }
+        let mut named = chat("smollm2:135m");
+        named.headers_mut().insert("x-tunnel-connection", "x".parse().unwrap());
+        let response = bench.send_from(ingress, named).await;
+        assert_eq!(response.extensions().get(), Some(&tunnel_broker::FailureCode("unknown_connection")));
+        let listed = text(bench.send_from(ingress, get("/api/tags")).await).await;
+        assert!(!listed.contains("smollm2"), "{listed}");
+        assert!(bench.broker.models_for(ingress).is_empty());
     }
-    let listed = text(bench.send_from(Ingress::Tunnel, get("/api/tags")).await).await;
-    assert!(!listed.contains("smollm2"), "{listed}");
-    assert!(bench.broker.models_for(Ingress::Tunnel).is_empty());
     assert_eq!(bench.broker.models_for(Ingress::Local).len(), 1);
     let asked = account.asked();
     assert!(asked.iter().all(|target| target == "/api/tags" || target == "/v1/models"), "{asked:?}");

@@ -133,6 +133,41 @@ async fn management_goes_to_ollama_whatever_it_names() {
 }
 
 #[tokio::test]
+async fn what_is_deleted_is_deleted_where_it_is() {
+    let (a, b) = (Fake::echo("a", &["m"]).await, Fake::echo("b", &["m", "n"]).await);
+    let bench = start(settings(vec![ollama(&a, "a"), ollama(&b, "b")]));
+    bench.state("a", BackendState::Connected).await;
+    bench.state("b", BackendState::Connected).await;
+    let delete = |model: &str| request(Method::DELETE, "/api/delete", format!(r#"{{"model":"{model}"}}"#));
+    assert_eq!(bench.by(delete("m")).await, "a");
+    assert_eq!(bench.by(delete("n")).await, "b");
+    assert_eq!(bench.by(post("/api/pull", r#"{"model":"n"}"#)).await, "a");
+}
+
+#[tokio::test]
+async fn what_asks_no_model_needs_no_slot_and_takes_none() {
+    let (a, mut at_a) = Fake::manual(&["m"]).await;
+    let mut one = ollama(&a, "a");
+    one.max_concurrent = std::num::NonZeroU32::new(1);
+    let bench = start(settings(vec![one]));
+    bench.state("a", BackendState::Connected).await;
+    let _pull = spawn_send(&bench, Ingress::Local, post("/api/pull", r#"{"model":"n"}"#));
+    let _pulls = arrival(&mut at_a).await;
+    let _chat = spawn_send(&bench, Ingress::Local, chat("m"));
+    let chatting = arrival(&mut at_a).await;
+    assert_eq!(chatting.target, "/api/chat");
+    let mut held = Vec::new();
+    for request in [post("/api/show", r#"{"model":"m"}"#), get("/api/nope")] {
+        let target = request.uri().path().to_owned();
+        let task = spawn_send(&bench, Ingress::Local, request);
+        let exchange = arrival(&mut at_a).await;
+        assert_eq!(exchange.target, target);
+        held.push((task, exchange));
+    }
+    assert_eq!(bench.broker.snapshot()[0].in_flight, 1);
+}
+
+#[tokio::test]
 async fn lists_are_current_after_management() {
     let a = Fake::echo("a", &["m"]).await;
     let bench = start(settings(vec![ollama(&a, "a")]));

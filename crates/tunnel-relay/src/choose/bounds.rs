@@ -93,7 +93,7 @@ pub(crate) fn fault(fault: Fault) -> Refusal {
             }
             Fault::Several => {
                 "The token holds for some models only, and servers differ in which one the body names. Send the member \
-                 \"model\", in these letters and once, and no \"name\"."
+                 \"model\", in these letters and once, and no \"name\" or \"models\"."
             }
             Fault::NotText | Fault::TooLong => {
                 "The token holds for some models only, and what the body has for \"model\" is no model's name."

@@ -39,12 +39,17 @@ fn decision(explanation: &Explanation, request: &ExplainRequest) -> String {
     };
     match (&explanation.connection, &explanation.refusal) {
         (Some(connection), _) => format!("{what} goes to {connection}{understood}"),
-        (None, Some(refusal)) => match explanation.queue_position {
-            Some(0) => format!("{what} waits, and is the next: {}", refusal.message),
-            Some(n) => format!("{what} waits behind {n} others: {}", refusal.message),
-            None => format!("{what} is refused with {}: {}", refusal.status, refusal.message),
-        },
-        (None, None) => format!("{what} goes nowhere"),
+        (None, Some(refusal)) => format!("{what} is refused with {}: {}", refusal.status, refusal.message),
+        (None, None) => {
+            let lines = explanation.waits_for.join(" or ");
+            match explanation.queue_position {
+                _ if lines.is_empty() => format!("{what} goes nowhere"),
+                Some(0) => format!("{what} waits for a slot of {lines}, and is the next{understood}"),
+                Some(1) => format!("{what} waits for a slot of {lines}, behind 1 other{understood}"),
+                Some(n) => format!("{what} waits for a slot of {lines}, behind {n} others{understood}"),
+                None => format!("{what} waits until {lines} has loaded its model{understood}"),
+            }
+        }
     }
 }
 
@@ -116,14 +121,16 @@ mod tests {
 
     #[test]
     fn refusals_and_queues_are_told() {
-        let told = |queue_position, resolved_by, connection: Option<&str>| {
+        let told = |waits_for: &[&str], queue_position, resolved_by, connection: Option<&str>| {
+            let busy = || tunnel_api::explain::Refusal {
+                status: 429,
+                message: "busy".to_owned(),
+                ..Default::default()
+            };
             let explanation = Explanation {
                 connection: connection.map(str::to_owned),
-                refusal: Some(tunnel_api::explain::Refusal {
-                    status: 429,
-                    message: "busy".to_owned(),
-                    ..Default::default()
-                }),
+                waits_for: waits_for.iter().map(|id| (*id).to_owned()).collect(),
+                refusal: waits_for.is_empty().then(busy),
                 queue_position,
                 resolved_by,
                 ..Explanation::default()
@@ -131,11 +138,12 @@ mod tests {
             let request = ExplainRequest { model: Some("m".to_owned()), ..ExplainRequest::default() };
             decision(&explanation, &request)
         };
-        assert_eq!(told(None, None, None), "m is refused with 429: busy");
-        assert_eq!(told(Some(0), None, None), "m waits, and is the next: busy");
-        assert_eq!(told(Some(3), None, None), "m waits behind 3 others: busy");
+        assert_eq!(told(&[], None, None, None), "m is refused with 429: busy");
+        assert_eq!(told(&["a", "b"], Some(0), None, None), "m waits for a slot of a or b, and is the next");
+        assert_eq!(told(&["a"], Some(3), None, None), "m waits for a slot of a, behind 3 others");
+        assert_eq!(told(&["a"], None, None, None), "m waits until a has loaded its model");
         assert_eq!(
-            told(None, Some(ResolvedBy::Pinned), Some("a")),
+            told(&[], None, Some(ResolvedBy::Pinned), Some("a")),
             "m goes to a (the request names the connection)"
         );
     }

@@ -44,6 +44,7 @@ fn explain(api: &Api, request: ExplainRequest) -> Result<Json<Explanation>, ApiE
             tunnel_broker::ResolvedBy::Alias => ResolvedBy::Alias,
             tunnel_broker::ResolvedBy::Pinned => ResolvedBy::Pinned,
         }),
+        waits_for: found.waits_for,
         refusal,
         queue_position: found.queue_position.map(|n| n as u64),
         candidates: found.candidates.into_iter().map(candidate).collect(),

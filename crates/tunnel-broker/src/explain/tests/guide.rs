@@ -64,8 +64,8 @@ struct Decision {
     connection: Option<String>,
     model: Option<String>,
     refusal: Option<String>,
-    /// The connection that is waited for.
-    first: Option<String>,
+    /// The connections in whose lines the request waits, the first one first.
+    waits_for: Vec<String>,
     reasons: BTreeMap<String, String>,
     shares: BTreeMap<String, f64>,
 }
@@ -107,7 +107,7 @@ impl Example {
     }
 
     fn run(&self) {
-        let Decision { connection, model, refusal, first, reasons, shares } = &self.decision;
+        let Decision { connection, model, refusal, waits_for, reasons, shares } = &self.decision;
         let world = self.world();
         if !shares.is_empty() {
             return self.share(&world);
@@ -120,9 +120,7 @@ impl Example {
             if model.is_some() {
                 assert_eq!(&found.model, model);
             }
-            if let Some(first) = first {
-                assert_eq!(&found.candidates[0].connection, first);
-            }
+            assert_eq!(&found.waits_for, waits_for);
             let told = found.candidates.iter().map(|c| (c.connection.clone(), c.code.to_owned()));
             assert_eq!(&told.collect::<BTreeMap<_, _>>(), reasons);
         }
@@ -143,6 +141,7 @@ impl Example {
                 pin: None,
                 model: self.request.model.as_deref(),
                 spread: Spread::Load(draw),
+                takes_slot: true,
                 recall: None,
                 tried: &[],
             };
@@ -235,13 +234,16 @@ fn answer_of_the_guide_is_that_of_the_example_before_it() {
     let example: Example = serde_json::from_str(example).unwrap();
     let found = example.world().explain(&example.query(), 1);
     assert_eq!(answer["connection"], Value::from(found.connection));
+    assert_eq!(answer["waits_for"], Value::from(found.waits_for));
+    assert_eq!(answer["queue_position"], Value::from(found.queue_position));
+    assert_eq!(answer["refusal"], Value::from(found.refusal.map(|refusal| refusal.code)));
     assert_eq!(answer["model"], Value::from(found.model));
     assert_eq!(answer["resolved_by"], found.resolved_by.unwrap().as_str());
     let shown = |c: &Considered| {
         serde_json::json!({
             "connection": c.connection, "verdict": c.verdict.as_str(), "code": c.code, "reason": c.reason,
             "health": c.health, "side": c.side.as_str(), "priority": c.priority, "loaded": c.loaded,
-            "in_flight": c.in_flight, "queued": null, "weight": c.weight, "share": c.share,
+            "in_flight": c.in_flight, "queued": c.queued, "weight": c.weight, "share": c.share,
             "latency_ewma_ms": c.latency.map(|latency| (latency.as_secs_f64() * 1e3).round()),
         })
     };

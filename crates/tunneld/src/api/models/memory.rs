@@ -68,9 +68,10 @@ impl From<MoveError> for ApiError {
             MoveError::UnknownModel(_) | MoveError::UnknownConnection(_) => StatusCode::NOT_FOUND,
             MoveError::Unable { .. } | MoveError::Cancelled => StatusCode::CONFLICT,
             MoveError::Down { .. } => StatusCode::SERVICE_UNAVAILABLE,
-            MoveError::Unreachable { .. } | MoveError::Refused { .. } | MoveError::Broken(_) => {
-                StatusCode::BAD_GATEWAY
-            }
+            MoveError::Unreachable { .. }
+            | MoveError::Refused { .. }
+            | MoveError::Failed(_)
+            | MoveError::Broken(_) => StatusCode::BAD_GATEWAY,
             MoveError::Late { .. } => StatusCode::GATEWAY_TIMEOUT,
         };
         Self::new(status, error.code(), error.to_string())
