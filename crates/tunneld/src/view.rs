@@ -266,7 +266,7 @@ pub(crate) fn conditions(parts: &Parts<'_>) -> Vec<Condition> {
         .extend(parts.places.lan.filter(|lan| !lan.tls && !lan.address.ip().is_loopback()).map(plain_lan));
     // That nobody answers on its socket says less than why.
     let told = |backend: &&BackendStatus| failing_plugin(&backend.id, parts.said).is_none();
-    conditions.extend(parts.backends.iter().filter(told).filter_map(down));
+    conditions.extend(parts.backends.iter().filter(told).filter_map(|backend| down(backend, parts.config)));
     conditions.extend(parts.said.values().flatten().cloned());
     conditions
 }
@@ -288,13 +288,21 @@ fn plain_lan(lan: LanPlace) -> Condition {
     Condition::new(Warning::new(LAN_GATEWAY_PLAIN, message, next_step))
 }
 
-fn down(backend: &BackendStatus) -> Option<Condition> {
+fn down(backend: &BackendStatus, config: &ConfigState) -> Option<Condition> {
     let why = match backend.state {
         BackendState::Connected | BackendState::Connecting => return None,
         BackendState::Disconnected | BackendState::Error => backend.error.as_deref().unwrap_or("no answer"),
     };
     let message = format!("{} at {} is not available: {why}", backend.id, backend.endpoint);
-    Some(Condition::of(&backend.id, Warning::new(CONNECTION_DOWN, message, start_step(backend))))
+    let entry = config.config.connections.iter().find(|entry| entry.id == backend.id);
+    let next_step = match entry.and_then(|entry| entry.credential.as_deref()) {
+        // It has a name already.
+        Some(name) if backend.health == Health::Unauthorised => {
+            format!("store a secret that it takes: tunnelctl connections credential set {name}")
+        }
+        _ => start_step(backend),
+    };
+    Some(Condition::of(&backend.id, Warning::new(CONNECTION_DOWN, message, next_step)))
 }
 
 /// What to do about a model server that is down.
