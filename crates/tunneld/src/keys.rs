@@ -35,11 +35,12 @@ pub(crate) use self::error::KeyError;
 pub(crate) use self::failures::Failures;
 pub(crate) use self::refusal::KeyRefusal;
 use self::relay::KeyOffice;
+pub(crate) use self::relay::is_id as is_key_id;
 pub(crate) use self::ring::{BadKey, KeyInUse, KeyRing};
 pub(crate) use self::shown::{is_local_key, shown};
 pub(crate) use self::token::SecretHash;
 use crate::secrets::{TokenHandle, Way};
-use crate::store::{RecorderHandle, StoredKey};
+use crate::store::{RecorderHandle, StoredKey, Written};
 use crate::tunnel::Settings;
 
 /// Makes, lists and revokes keys; clones share it.
@@ -105,7 +106,7 @@ impl Keys {
         relay::check(&request)?;
         match request.reach {
             KeyReach::Remote => relay::check_remote(&request)?,
-            KeyReach::Local => return self.shared.create_local(request),
+            KeyReach::Local => return self.shared.create_local(request).await,
             KeyReach::Unknown => {
                 return Err(KeyError::Unusable { field: "reach", rule: "remote or local" });
             }
@@ -119,8 +120,8 @@ impl Keys {
         if !relay::is_id(&id) {
             return Err(KeyError::Unknown);
         }
-        if let Some(key) = self.shared.revoke_local(&id) {
-            return Ok(key);
+        if let Some(revoked) = self.shared.revoke_local(&id).await {
+            return revoked;
         }
         let shared = Arc::clone(&self.shared);
         self.carry_out(async move { shared.revoke(id).await }).await
@@ -156,25 +157,32 @@ impl Shared {
         Ok(new)
     }
 
-    fn create_local(&self, request: KeyRequest) -> Result<NewKey, KeyError> {
+    async fn create_local(&self, request: KeyRequest) -> Result<NewKey, KeyError> {
         local::check(&request)?;
         let now = Timestamp::now();
         if !self.book().has_room(now) || !self.book().has_room_for_local(now) {
             return Err(KeyError::TooMany);
         }
         let (stored, new) = local::make(request, now)?;
+        let written = self.change(|book| book.add(stored, now));
+        if !written.in_time().await {
+            // Nobody has it yet; it must not come up later as one that holds.
+            self.change(|book| book.revoked("", &new.key.id, now));
+            return Err(KeyError::NotMade);
+        }
         info!(key = new.key.id, "local key made");
-        self.change(|book| book.add(stored, now));
         Ok(new)
     }
 
-    /// Returns none when there is no local key of this id.
-    fn revoke_local(&self, id: &str) -> Option<Key> {
+    /// Returns none when there is no local key of this id. It is void at once; to be void after a restart, too, it has to
+    /// be written down.
+    async fn revoke_local(&self, id: &str) -> Option<Result<Key, KeyError>> {
         self.book().find("", id)?;
         let now = Timestamp::now();
-        self.change(|book| book.revoked("", id, now));
+        let written = self.change(|book| book.revoked("", id, now));
         info!(key = id, "local key revoked");
-        self.book().find("", id).cloned()
+        let key = self.book().find("", id).cloned()?;
+        Some(if written.in_time().await { Ok(key) } else { Err(KeyError::NotWritten) })
     }
 
     fn write_use(&self) {
@@ -214,14 +222,14 @@ impl Shared {
         Ok(KeyOffice::new(relay, token.secret, Way::of(&settings)))
     }
 
-    fn change(&self, change: impl FnOnce(&mut KeyBook)) {
+    fn change(&self, change: impl FnOnce(&mut KeyBook)) -> Written {
         let keys = {
             let mut book = self.book();
             change(&mut book);
             book.all()
         };
         self.ring.replace(&keys, Instant::now());
-        self.record.keys(keys);
+        self.record.keys(keys)
     }
 
     fn book(&self) -> MutexGuard<'_, KeyBook> {

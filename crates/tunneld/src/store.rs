@@ -38,7 +38,7 @@ use tunnel_api::{Event, UsageBy, UsageRow, Warning};
 
 pub(crate) use counts::Totals;
 pub(crate) use event::NewEvent;
-pub(crate) use handle::{ApiOutcome, DropCounts, RecorderHandle};
+pub(crate) use handle::{ApiOutcome, DropCounts, RecorderHandle, Written};
 pub(crate) use key::StoredKey;
 pub(crate) use open::Found;
 pub(crate) use recorder::Recorder;
@@ -92,6 +92,8 @@ struct Shared {
     events: broadcast::Sender<Arc<Event>>,
     active: watch::Sender<Arc<[ActiveWarning]>>,
     health: watch::Sender<Option<Warning>>,
+    /// The newest version of the keys that is on the disk, or that there is no disk for.
+    keys_written: watch::Sender<u64>,
     dropped: Dropped,
 }
 
@@ -123,6 +125,7 @@ impl Store {
             events: broadcast::Sender::new(SUBSCRIBER_LAG),
             active: watch::Sender::new(Arc::default()),
             health: watch::Sender::new(None),
+            keys_written: watch::Sender::new(0),
             dropped: Dropped::default(),
         });
         let (recorder, handle) = Recorder::new(Arc::clone(&shared), writer, &found, BootId::read(), now);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use jiff::Timestamp;
+use tunnel_api::config::RoutingPolicy;
 use tunnel_api::connection::{
     Api, Breaker, CLOUD_ID, ConnectionHealth, ConnectionKind, ConnectionState, quality,
 };
@@ -14,7 +15,7 @@ use tunnel_api::warning::{
     RESTART_REQUIRED,
 };
 use tunnel_api::{Config, Connection, Gateway, HealthStatus, Severity, Status, TunnelState, Warning};
-use tunnel_broker::{BackendState, BackendStatus, BreakerState, Broker, Health};
+use tunnel_broker::{BackendState, BackendStatus, BreakerState, Broker, Health, Side};
 
 use crate::config::ConfigState;
 use crate::doors::heartbeat::{LanPlace, Places};
@@ -214,15 +215,29 @@ fn manager(parts: &Parts<'_>) -> TunnelManager {
     }
 }
 
-/// The connection that a request without preferences goes to: of those that are up the lowest priority number,
-/// then the quickest.
+/// The connection that a request without preferences goes to: of those that are up and allowed the first in the broker's
+/// own order, as far as it is the same for all models; then the quickest.
 fn best(parts: &Parts<'_>) -> Option<String> {
     let priority = |id: &str| {
         let configured = parts.config.config.connections.iter().find(|connection| connection.id == id);
         configured.map_or(0, |connection| connection.priority)
     };
-    let up = parts.backends.iter().filter(|backend| backend.state == BackendState::Connected);
-    up.min_by_key(|backend| (priority(&backend.id), backend.latency)).map(|backend| backend.id.clone())
+    let policy = parts.config.config.routing_policy;
+    let preferred = match policy {
+        RoutingPolicy::PreferLocal | RoutingPolicy::LocalOnly => Side::Local,
+        RoutingPolicy::PreferCloud => Side::Cloud,
+    };
+    let order = |backend: &&BackendStatus| {
+        let is_ejected = backend.breaker != BreakerState::Closed;
+        let is_doubtful = backend.health == Health::Degraded;
+        let is_elsewhere = backend.profile.side != preferred;
+        (is_ejected, is_elsewhere, is_doubtful, priority(&backend.id), backend.latency)
+    };
+    let may = |backend: &&BackendStatus| {
+        backend.state == BackendState::Connected
+            && (policy != RoutingPolicy::LocalOnly || backend.profile.side == Side::Local)
+    };
+    parts.backends.iter().filter(may).min_by_key(order).map(|backend| backend.id.clone())
 }
 
 /// Returns all that is wrong, whether it is worth a warning yet or not.
@@ -251,7 +266,7 @@ pub(crate) fn conditions(parts: &Parts<'_>) -> Vec<Condition> {
         .extend(parts.places.lan.filter(|lan| !lan.tls && !lan.address.ip().is_loopback()).map(plain_lan));
     // That nobody answers on its socket says less than why.
     let told = |backend: &&BackendStatus| failing_plugin(&backend.id, parts.said).is_none();
-    conditions.extend(parts.backends.iter().filter(told).filter_map(down));
+    conditions.extend(parts.backends.iter().filter(told).filter_map(|backend| down(backend, parts.config)));
     conditions.extend(parts.said.values().flatten().cloned());
     conditions
 }
@@ -273,13 +288,21 @@ fn plain_lan(lan: LanPlace) -> Condition {
     Condition::new(Warning::new(LAN_GATEWAY_PLAIN, message, next_step))
 }
 
-fn down(backend: &BackendStatus) -> Option<Condition> {
+fn down(backend: &BackendStatus, config: &ConfigState) -> Option<Condition> {
     let why = match backend.state {
         BackendState::Connected | BackendState::Connecting => return None,
         BackendState::Disconnected | BackendState::Error => backend.error.as_deref().unwrap_or("no answer"),
     };
     let message = format!("{} at {} is not available: {why}", backend.id, backend.endpoint);
-    Some(Condition::of(&backend.id, Warning::new(CONNECTION_DOWN, message, start_step(backend))))
+    let entry = config.config.connections.iter().find(|entry| entry.id == backend.id);
+    let next_step = match entry.and_then(|entry| entry.credential.as_deref()) {
+        // It has a name already.
+        Some(name) if backend.health == Health::Unauthorised => {
+            format!("store a secret that it takes: tunnelctl connections credential set {name}")
+        }
+        _ => start_step(backend),
+    };
+    Some(Condition::of(&backend.id, Warning::new(CONNECTION_DOWN, message, next_step)))
 }
 
 /// What to do about a model server that is down.
@@ -434,6 +457,37 @@ mod tests {
             stopping: false,
         };
         assert_eq!(best(&parts).as_deref(), Some("slow"));
+    }
+
+    #[test]
+    fn best_connection_is_on_the_side_that_the_policy_prefers_and_not_ejected() {
+        let report = tunnel(Target::Down, TunnelState::Disconnected, None);
+        let said = Said::new();
+        let best = |policy: &str, backends: &[BackendStatus]| {
+            let keys = serde_json::json!({ "routingPolicy": policy });
+            let config = Config::check(keys.as_object().unwrap()).unwrap();
+            let config = ConfigState { config: config.into(), ..ConfigState::defaults() };
+            best(&Parts {
+                backends,
+                tunnel: &report,
+                config: &config,
+                places: &Places::default(),
+                missing: &[],
+                said: &said,
+                stopping: false,
+            })
+        };
+        let local = backend("local", BackendState::Connected, 30);
+        let profile = Arc::new(BackendKind::Cloud.profile().clone());
+        let cloud = BackendStatus { profile, ..backend("away", BackendState::Connected, 3) };
+        let both = [local.clone(), cloud.clone()];
+        assert_eq!(best("preferLocal", &both).as_deref(), Some("local"));
+        assert_eq!(best("preferCloud", &both).as_deref(), Some("away"));
+        assert_eq!(best("localOnly", std::slice::from_ref(&cloud)), None);
+        let ejected = BackendStatus { breaker: BreakerState::Open, ..local.clone() };
+        assert_eq!(best("preferLocal", &[ejected, cloud]).as_deref(), Some("away"));
+        let doubtful = BackendStatus { health: Health::Degraded, ..backend("d", BackendState::Connected, 1) };
+        assert_eq!(best("preferLocal", &[doubtful, local]).as_deref(), Some("local"));
     }
 
     #[test]

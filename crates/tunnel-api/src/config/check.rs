@@ -174,7 +174,8 @@ impl Config {
             let path = format!("connections[{index}].id");
             let taken = |other: &str| {
                 (other == crate::connection::OLLAMA_ID && self.enable_local_ollama)
-                    || (other == crate::connection::CLOUD_ID && self.enable_cloud_proxy)
+                    // Also while it is off: whoever reads a status takes what is called so for the tunnel.
+                    || other == crate::connection::CLOUD_ID
             };
             if self.connections[..index].iter().any(|earlier| earlier.id == connection.id) {
                 top.fault(&path, "Connection ids must be unique");

@@ -147,7 +147,9 @@ fn is_default(sandbox: &SandboxConfig) -> bool {
 }
 
 fn id(value: &Value) -> Result<String, Rejection> {
-    name(value).ok_or_else(|| "Connection id must be 1 to 63 characters of A-Z, a-z, 0-9, ., _ and -".into())
+    name(value).ok_or_else(|| {
+        "Connection id must be 1 to 63 characters of A-Z, a-z, 0-9, ., _ and -, not of dots alone".into()
+    })
 }
 
 fn kind(value: &Value) -> Result<ConnectionType, Rejection> {
@@ -240,5 +242,6 @@ fn name(value: &Value) -> Option<String> {
 /// Tells whether a text is fit for the id of a connection.
 pub fn is_connection_id(text: &str) -> bool {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    (1..=63).contains(&text.len()) && text.chars().all(fits)
+    // An id becomes part of paths, in which dots alone lead elsewhere.
+    (1..=63).contains(&text.len()) && text.chars().all(fits) && !text.chars().all(|c| c == '.')
 }

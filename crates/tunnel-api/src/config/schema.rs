@@ -146,12 +146,12 @@ pub(super) fn absolute_path(_: &mut SchemaGenerator) -> Schema {
 }
 
 pub(super) fn name(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "string", "pattern": "^[A-Za-z0-9._-]{1,63}$" })
+    json_schema!({ "type": "string", "pattern": "^[A-Za-z0-9._-]{1,63}$", "not": { "pattern": r"^\.+$" } })
 }
 
 pub(super) fn credential(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
-        "type": ["string", "null"], "pattern": "^[A-Za-z0-9._-]{1,63}$", "not": { "type": "string", "pattern": "^sk-" },
+        "type": ["string", "null"], "pattern": "^[A-Za-z0-9._-]{1,63}$", "not": { "type": "string", "pattern": r"^(sk-|\.+$)" },
     })
 }
 

@@ -286,6 +286,18 @@ fn connection_ids_are_unique_and_not_the_built_in_ones() {
         ]
     );
     assert!(check(json!({ "enableLocalOllama": false, "connections": [backend("ollama")] })).is_ok());
+    let off = check(json!({ "enableCloudProxy": false, "connections": [backend("cloud")] }));
+    assert!(off.is_err(), "a status could not tell it from the tunnel");
+}
+
+#[test]
+fn connection_id_leads_to_no_other_directory() {
+    for id in [".", "..", "..."] {
+        assert!(!is_connection_id(id), "{id}");
+        let entry = json!({ "id": id, "type": "ollama", "url": "http://h:1" });
+        assert!(check(json!({ "connections": [entry] })).is_err(), "{id}");
+    }
+    assert!(is_connection_id(".a") && is_connection_id("..-"));
 }
 
 #[test]

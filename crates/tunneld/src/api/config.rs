@@ -200,7 +200,7 @@ fn bad_request(sentence: &str) -> ApiError {
 impl From<ChangeError> for ApiError {
     fn from(error: ChangeError) -> Self {
         let (status, code) = match &error {
-            ChangeError::ProgramByPage => (StatusCode::FORBIDDEN, "program_change_refused"),
+            ChangeError::ByPage(refusal) => (StatusCode::FORBIDDEN, refusal.code()),
             ChangeError::NoPlace => (StatusCode::CONFLICT, "config_no_place"),
             ChangeError::NotJson(_) => (StatusCode::BAD_REQUEST, "bad_request"),
             ChangeError::Invalid(_) => (StatusCode::UNPROCESSABLE_ENTITY, "config_invalid"),

@@ -32,10 +32,12 @@ pub(super) async fn create(
 }
 
 pub(super) async fn revoke(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Key>, ApiError> {
-    let key = api.keys.revoke(id).await.map_err(refused)?;
-    // Also those whose callers do not read, which the doors do not hear of.
-    api.broker.cancel_caller(&key.id);
-    Ok(Json(key))
+    let revoked = api.keys.revoke(id.clone()).await;
+    if matches!(revoked, Ok(_) | Err(KeyError::NotWritten)) {
+        // Also those whose callers do not read, which the doors do not hear of.
+        api.broker.cancel_caller(&id);
+    }
+    revoked.map(Json).map_err(refused)
 }
 
 fn refused(error: KeyError) -> ApiError {

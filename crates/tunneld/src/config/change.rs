@@ -2,16 +2,19 @@
 //!
 //! All of it reads and writes files, so it runs where blocking is allowed.
 
+mod page;
+
 use std::io;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 use tunnel_api::Config;
-use tunnel_api::config::{ConnectionConfig, Fault, NotJson, merge_patch, parse, pretty};
+use tunnel_api::config::{Fault, NotJson, merge_patch, parse, pretty};
 use tunnel_api::config_api::Overridden;
 use tunnel_runtime::layers::{self, LayersError, Origin};
 
+use self::page::PageRefusal;
 use super::replace::{Replaced, replace};
 use super::{Backups, ConfigState, LoadError, Loaded, Options, Source};
 use crate::secrets;
@@ -30,7 +33,7 @@ pub(crate) struct Change {
 pub(crate) enum Author {
     /// A program of this user's.
     Program,
-    /// A web page, whatever its origin: it may change what the daemon serves, and not which programs the daemon starts.
+    /// A web page, whatever its origin: it may change what the daemon serves, within what [`page`] says.
     Page,
 }
 
@@ -69,11 +72,8 @@ struct Prepared {
 /// Why the configuration file is not changed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ChangeError {
-    #[error(
-        "a web page cannot change the command or sandbox of a plugin, since that starts programs; \
-         use the file or the command line: tunnelctl config edit"
-    )]
-    ProgramByPage,
+    #[error("{0}; use the file or the command line: tunnelctl config edit")]
+    ByPage(PageRefusal),
     #[error("there is no place for a configuration file: HOME is not set; name one with --config FILE")]
     NoPlace,
     #[error("the configuration is not JSON: {0}")]
@@ -184,8 +184,13 @@ impl Change {
         let (text, named) = self.text(&source, &path)?;
         let keys = parse(&text).map_err(ChangeError::NotJson)?;
         let loaded = judged(options, &source, &text, &keys)?;
-        if self.author == Author::Page && starts_more(&loaded.config, &in_force.config) {
-            return Err(ChangeError::ProgramByPage);
+        if self.author == Author::Page {
+            page::may(&loaded.config, &[&in_force.config]).map_err(ChangeError::ByPage)?;
+            // The file alone as well: what a variable hides today is in force once it is gone.
+            let own = Config::check(&keys).map_err(ChangeError::Invalid)?;
+            let before = source.text().and_then(|text| Config::check(&parse(text).ok()?).ok());
+            let known: Vec<&Config> = std::iter::once(&*in_force.config).chain(&before).collect();
+            page::may(&own, &known).map_err(ChangeError::ByPage)?;
         }
         let overridden = overridden(&loaded, &named);
         Ok(Prepared { source, path, text, loaded, overridden })
@@ -225,19 +230,6 @@ impl Change {
             }
         }
     }
-}
-
-/// Tells whether a configuration has a program that the other does not start, or not with these rights. One that is
-/// switched off counts too: whoever switches it on must not wonder where it came from.
-fn starts_more(config: &Config, than: &Config) -> bool {
-    let known = |entry: &ConnectionConfig| {
-        let same = |other: &&ConnectionConfig| {
-            other.id == entry.id && other.command == entry.command && other.sandbox == entry.sandbox
-        };
-        than.connections.iter().find(same).is_some_and(|other| other.enabled || !entry.enabled)
-    };
-    let mut programs = config.connections.iter().filter(|entry| !entry.command.is_empty());
-    programs.any(|entry| !known(entry))
 }
 
 /// Reads the file as it is. A file that was named and is missing is one that can be made.

@@ -28,7 +28,8 @@ impl Wicket {
     }
 
     /// Recognises one of the user's own programs by a local key, so that its requests are told apart and limited. It gets
-    /// in with any other key, or none: apps that must have one send a placeholder.
+    /// in without one, and with what is no key of ours: apps that must have one send a placeholder. With one that has
+    /// ended it does not, or that would open more than it did before.
     pub(super) fn recognise(&self, headers: &HeaderMap) -> Result<Option<Admitted>, KeyRefusal> {
         if self.ring.is_empty() {
             return Ok(None);
@@ -36,7 +37,8 @@ impl Wicket {
         let Some(text) = shown(headers).filter(|text| is_local_key(text)) else { return Ok(None) };
         match self.ring.find(text, Timestamp::now()) {
             Ok(key) => key.admit(Instant::now(), Timestamp::now()).map(Some).map_err(KeyRefusal::Over),
-            Err(BadKey::Unknown | BadKey::Revoked | BadKey::Expired) => Ok(None),
+            Err(BadKey::Unknown) => Ok(None),
+            Err(ended @ (BadKey::Revoked | BadKey::Expired)) => Err(ended.into()),
         }
     }
 
@@ -85,5 +87,43 @@ impl Wicket {
             });
         }
         failed.keep_away.map_or_else(|| bad.into(), KeyRefusal::TooManyTries)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use http::header::AUTHORIZATION;
+    use tunnel_api::{Key, KeyReach};
+
+    use super::*;
+    use crate::keys::SecretHash;
+    use crate::store::{Opened, Store, StoredKey};
+
+    #[tokio::test]
+    async fn users_own_program_gets_no_further_with_a_key_that_has_ended_than_with_a_good_one() {
+        let secret = "0".repeat(64);
+        let key = |id: &str, ended: [bool; 2]| {
+            let [expires_at, revoked_at] = ended.map(|ended| ended.then_some(Timestamp::UNIX_EPOCH));
+            let key =
+                Key { id: id.to_owned(), reach: KeyReach::Local, expires_at, revoked_at, ..Key::default() };
+            StoredKey { key, hash: Some(SecretHash::of_secret(&secret)) }
+        };
+        let (good, revoked, expired) = ("tk_0000000001", "tk_0000000002", "tk_0000000003");
+        let keys = [key(good, [false, false]), key(revoked, [false, true]), key(expired, [true, false])];
+        let ring = KeyRing::default();
+        ring.replace(&keys, Instant::now());
+        let Opened { handle, .. } = Store::open(None, Timestamp::now()).await;
+        let wicket = Wicket::new(ring, handle);
+        let shown = |text: &str| {
+            let value = HeaderValue::from_str(&format!("Bearer {text}")).unwrap();
+            wicket.recognise(&HeaderMap::from_iter([(AUTHORIZATION, value)]))
+        };
+        assert!(shown(&format!("{good}_{secret}")).unwrap().is_some());
+        assert_eq!(shown(&format!("{revoked}_{secret}")).unwrap_err(), KeyRefusal::Revoked);
+        assert_eq!(shown(&format!("{expired}_{secret}")).unwrap_err(), KeyRefusal::Expired);
+        for placeholder in ["dummy", "tk_", "tk_placeholder"] {
+            assert!(shown(placeholder).unwrap().is_none(), "{placeholder}");
+        }
     }
 }

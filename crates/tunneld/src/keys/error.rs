@@ -39,6 +39,15 @@ pub(crate) enum KeyError {
         "the system gives no random bytes to make a key of; try again, and look at: journalctl --user -u tunneld"
     )]
     NoRandomness,
+    #[error(
+        "the key could not be written to the state database, so none was made; see what is wrong with it: tunnelctl status"
+    )]
+    NotMade,
+    #[error(
+        "the key lets nobody in any more, but that could not be written to the state database, so it may again after a \
+         restart; see what is wrong: tunnelctl status; then look at: tunnelctl keys list"
+    )]
+    NotWritten,
     #[error("there are too many keys of this machine; revoke some first: tunnelctl keys revoke ID")]
     TooMany,
     #[error("the relay {relay} answered {status}; try again later")]
@@ -67,6 +76,7 @@ impl KeyError {
             Self::TooMany => "too_many_keys",
             Self::Unavailable { .. } | Self::BadAnswer { .. } | Self::Call(_) => "relay_unavailable",
             Self::NoRandomness => "no_randomness",
+            Self::NotMade | Self::NotWritten => "state_not_written",
             Self::ShuttingDown => "shutting_down",
         }
     }
@@ -85,7 +95,9 @@ impl KeyError {
             Self::Refused { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Unknown | Self::NotTheirs { .. } => StatusCode::NOT_FOUND,
             Self::Unavailable { .. } | Self::BadAnswer { .. } | Self::Call(_) => StatusCode::BAD_GATEWAY,
-            Self::NoRandomness | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoRandomness | Self::NotMade | Self::NotWritten | Self::ShuttingDown => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         }
     }
 }

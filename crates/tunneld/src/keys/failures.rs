@@ -1,5 +1,6 @@
 //! Keys that did not let anybody in, counted by address: who goes on trying is told to stop, and the history hears of it
-//! now and then. Pure, and bounded: there is no end of addresses to come from.
+//! now and then. Nobody is kept from trying, which a key of 256 random bits does not need: it is for the client that was
+//! set up with a wrong key and heeds what it is told. Pure, and bounded: there is no end of addresses to come from.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -70,11 +70,12 @@ impl Limiter {
         Ok(())
     }
 
-    /// Charges tokens to the key.
+    /// Charges tokens to the key. What it owes is no more than [`Bucket::MOST_OWED`], whatever a server says it counted.
     pub(super) fn charge(&mut self, tokens: u64, now: Instant) {
         if let Some(bucket) = &mut self.tokens {
             bucket.refill(now);
-            bucket.level -= tokens as f64;
+            let floor = -f64::from(bucket.per_minute) * Bucket::MOST_OWED;
+            bucket.level = (bucket.level - tokens as f64).max(floor);
         }
     }
 
@@ -98,6 +99,9 @@ struct Bucket {
 }
 
 impl Bucket {
+    /// Minutes' worth that can be owed: an hour.
+    const MOST_OWED: f64 = 60.0;
+
     fn full(per_minute: u32, now: Instant) -> Self {
         Self { per_minute, level: f64::from(per_minute), at: now }
     }
@@ -162,6 +166,16 @@ mod tests {
             over,
             OverLimit { limit: Limit::TokensPerMinute(60), retry_after: Duration::from_secs(100) }
         );
+        assert_eq!(limiter.admit(start + over.retry_after), Ok(()));
+    }
+
+    #[test]
+    fn absurd_count_locks_a_key_for_an_hour_and_no_longer() {
+        let start = Instant::now();
+        let mut limiter = limiter(0, 60, 0, start);
+        limiter.charge(u64::MAX, start);
+        let over = limiter.admit(start).unwrap_err();
+        assert_eq!(over.retry_after, Duration::from_secs(3601));
         assert_eq!(limiter.admit(start + over.retry_after), Ok(()));
     }
 

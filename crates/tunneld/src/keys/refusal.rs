@@ -37,7 +37,10 @@ pub(crate) enum KeyRefusal {
         "this key has expired; make another one on the machine that runs tunneld: tunnelctl keys create --local"
     )]
     Expired,
-    #[error("too many wrong keys came from your address; mend the key, and try again in {} s", .0.as_secs())]
+    #[error(
+        "too many wrong keys came from your address; mend the key: a good one is let in at once; do not send this one again \
+         within {} s", .0.as_secs()
+    )]
     TooManyTries(Duration),
     #[error("{}", over(.0))]
     Over(OverLimit),

@@ -10,6 +10,7 @@ use tunnel_api::{Key, KeyReach, KeyRequest, NewKey};
 use tunnel_transport::{DeviceName, RelayUrl, printable};
 
 use super::KeyError;
+use super::token::is_meant;
 use crate::secrets::{Answer, Call, Endpoint, Way, account_name, parse_token};
 
 /// Longest name, in characters.
@@ -80,9 +81,10 @@ pub(super) fn check_remote(request: &KeyRequest) -> Result<(), KeyError> {
     Err(KeyError::Unusable { field: "paths", rule })
 }
 
-/// Tells whether text can be the id of a key, and a segment of a path.
-pub(super) fn is_id(text: &str) -> bool {
-    let fit = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.' | b'~');
+/// Tells whether text can be the id of a key, and a segment of a path. The ids that come with a relay's requests are held
+/// to the same rule: a key that could be made and not be recognised would have no limits.
+pub(crate) fn is_id(text: &str) -> bool {
+    let fit = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.' | b'~' | b':');
     !text.is_empty() && text.len() <= MAX_ID && text.bytes().all(fit) && !text.bytes().all(|c| c == b'.')
 }
 
@@ -114,7 +116,9 @@ impl KeyOffice {
         }
         let bad = || KeyError::BadAnswer { relay: self.name() };
         let made: Made = serde_json::from_slice(&answer.body).map_err(|_| bad())?;
-        let token = parse_token(made.token.into()).filter(|_| is_id(&made.id)).ok_or_else(bad)?;
+        let token = parse_token(made.token.into())
+            .filter(|_| is_id(&made.id) && !is_meant(&made.id))
+            .ok_or_else(bad)?;
         let key = Key {
             id: made.id,
             reach: KeyReach::Remote,
@@ -220,7 +224,7 @@ mod tests {
 
     #[test]
     fn id_is_one_segment_of_a_path() {
-        assert!(is_id("0191e0ab-1c2d_x.y~z"));
+        assert!(is_id("0191e0ab-1c2d_x.y~z:1"));
         for bad in ["", ".", "..", "a/b", "a b", "a?b", "%2e", "é", &"x".repeat(129)] {
             assert!(!is_id(bad), "{bad}");
         }

@@ -58,7 +58,7 @@ pub(crate) enum BadKey {
 impl KeyRing {
     /// Takes over what there is now. A key that stays keeps what it has used; one that goes, or is revoked, ends its
     /// requests.
-    pub(super) fn replace(&self, keys: &[StoredKey], now: Instant) {
+    pub(crate) fn replace(&self, keys: &[StoredKey], now: Instant) {
         let before = self.shared.by_id.load_full();
         let after: HashMap<Box<str>, Arc<KeyInUse>> = keys
             .iter()

@@ -31,7 +31,7 @@ impl SecretHash {
         &self.0
     }
 
-    fn of_secret(secret: &str) -> Self {
+    pub(crate) fn of_secret(secret: &str) -> Self {
         let mut hash = [0; 32];
         hash.copy_from_slice(digest(&SHA256, secret.as_bytes()).as_ref());
         Self(hash)

@@ -3,7 +3,7 @@
 //! One task, the vault keeper, owns them. Nobody waits for it: a connection whose secret has not been looked for yet is
 //! not asked anything until it has been.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -61,7 +61,12 @@ impl Vault {
     pub(crate) fn start(places: Places, soft: CancellationToken, tasks: &CriticalTasks) -> Self {
         let (orders, arriving) = mpsc::channel(MAX_WAITING_ORDERS);
         let slots = Slots::default();
-        let keeper = Keeper { stores: places.stores_of_connections(), slots: Arc::clone(&slots), arriving };
+        let keeper = Keeper {
+            stores: places.stores_of_connections(),
+            slots: Arc::clone(&slots),
+            arriving,
+            uncertain: BTreeSet::new(),
+        };
         tasks.spawn("vault keeper", soft.clone(), async move {
             soft.run_until_cancelled(keeper.run()).await;
         });
@@ -99,7 +104,7 @@ impl Vault {
             backend.credential = Some(credential);
         }
         if fresh {
-            // A queue that is full makes the keeper look at all names soon enough.
+            // After each order of a queue that is full the keeper looks as well.
             drop(self.orders.try_send(Order::Look));
         }
     }
@@ -131,6 +136,8 @@ struct Keeper {
     stores: Stores,
     slots: Slots,
     arriving: mpsc::Receiver<Order>,
+    /// Names that were not found, where a place may have them that could not be read or was not there yet.
+    uncertain: BTreeSet<String>,
 }
 
 impl Keeper {
@@ -140,18 +147,28 @@ impl Keeper {
             let due = again.unwrap_or_else(|| Instant::now() + LOOK_AGAIN);
             tokio::select! {
                 order = self.arriving.recv() => match order {
-                    Some(order) => self.obey(order).await,
+                    Some(order) => {
+                        self.obey(order).await;
+                        // A full queue takes no `Look`; what is in it does as well.
+                        self.look(false).await;
+                    }
                     None => return,
                 },
-                () = tokio::time::sleep_until(due), if again.is_some() => self.look(true).await,
+                () = tokio::time::sleep_until(due), if again.is_some() => {
+                    again = None;
+                    self.look(true).await;
+                }
             }
-            again = self.is_any_uncertain().then(|| Instant::now() + LOOK_AGAIN);
+            // Orders do not put it off.
+            let next = || again.unwrap_or_else(|| Instant::now() + LOOK_AGAIN);
+            again = self.is_any_uncertain().then(next);
         }
     }
 
     async fn obey(&mut self, order: Order) {
         match order {
-            Order::Look => self.look(false).await,
+            // As after each order.
+            Order::Look => {}
             Order::Store { name, secret, answer } => {
                 let stored = self.store(&name, secret).await;
                 // Who asked may be gone; what was stored counts all the same.
@@ -168,11 +185,13 @@ impl Keeper {
         }
     }
 
-    /// Looks for the secrets that nobody has looked for yet; `all`: also for those that were not found.
+    /// Looks for the secrets that nobody has looked for yet; `all`: also for those that may
+    /// have come up since.
     async fn look(&mut self, all: bool) {
         let wanted: Vec<Credential> = {
             let slots = lock(&self.slots);
-            slots.values().filter(|slot| slot.is_awaited() || (all && !slot.is_known())).cloned().collect()
+            let may_be_there = |slot: &Credential| !slot.is_known() && self.uncertain.contains(slot.name());
+            slots.values().filter(|slot| slot.is_awaited() || (all && may_be_there(slot))).cloned().collect()
         };
         for credential in wanted {
             self.find(&credential).await;
@@ -182,6 +201,7 @@ impl Keeper {
     async fn find(&mut self, credential: &Credential) {
         let name = credential.name();
         self.stores.look(&Account::connection(name), Which::All).await;
+        self.uncertain.remove(name);
         match self.stores.found() {
             Some((place, login)) => {
                 debug!(secret = name, %place, "secret of a connection found");
@@ -190,6 +210,10 @@ impl Keeper {
                 }
             }
             None => {
+                // Also where a place is absent: a session's keyring comes up after its daemon.
+                if self.stores.failures().next().is_some() {
+                    self.uncertain.insert(name.to_owned());
+                }
                 let failed: Vec<String> = self.stores.troubles().map(|error| chain(error)).collect();
                 credential.missing(if failed.is_empty() {
                     format!("no secret named {name}")
@@ -223,12 +247,14 @@ impl Keeper {
         if let Some(credential) = lock(&self.slots).get(name) {
             credential.missing(format!("no secret named {name}"));
         }
+        self.uncertain.remove(name);
         Ok(there)
     }
 
-    /// Tells whether a secret is missing that a place may have which could not be read.
+    /// Tells whether a secret is missing that a place may have.
     fn is_any_uncertain(&self) -> bool {
-        self.stores.troubles().next().is_some() && lock(&self.slots).values().any(|slot| !slot.is_known())
+        let slots = lock(&self.slots);
+        self.uncertain.iter().any(|name| slots.get(name).is_some_and(|slot| !slot.is_known()))
     }
 }
 
@@ -250,8 +276,11 @@ mod tests {
     use serde_json::json;
     use tunnel_broker::{BackendConfig, BackendKind};
 
+    use futures_util::future::BoxFuture;
+
     use super::*;
     use crate::secrets::SessionBus;
+    use crate::secrets::store::{SecretStore, StoreError};
     use crate::secrets::testing::eventually;
 
     fn places(directory: &std::path::Path) -> Places {
@@ -330,5 +359,68 @@ mod tests {
         for bad in ["", "two words", "a\nb"] {
             assert!(matches!(vault.store("lab", bad).await, Err(ChangeError::NotAToken)), "{bad:?}");
         }
+    }
+
+    /// A keyring that is not there until it comes up, and then has every secret.
+    #[derive(Debug, Clone, Default)]
+    struct Late(Arc<Mutex<bool>>);
+
+    impl SecretStore for Late {
+        fn place(&self) -> StoredIn {
+            StoredIn::Keyring
+        }
+
+        fn load<'a>(&'a self, _: &'a Account) -> BoxFuture<'a, Result<Option<Credentials>, StoreError>> {
+            let up = *self.0.lock().unwrap();
+            let found = up.then(|| Some(Credentials::bare("late".to_owned().into(), 1)));
+            Box::pin(std::future::ready(found.ok_or_else(absent)))
+        }
+
+        fn save<'a>(&'a self, _: &'a Account, _: &'a Credentials) -> BoxFuture<'a, Result<(), StoreError>> {
+            Box::pin(std::future::ready(Err(absent())))
+        }
+
+        fn remove<'a>(&'a self, _: &'a Account) -> BoxFuture<'a, Result<(), StoreError>> {
+            Box::pin(std::future::ready(Err(absent())))
+        }
+    }
+
+    fn absent() -> StoreError {
+        StoreError::NoDirectory
+    }
+
+    /// A vault over one place, whose keeper runs.
+    fn over(store: impl SecretStore + 'static) -> (tokio::task::JoinSet<()>, Vault) {
+        let (orders, arriving) = mpsc::channel(1);
+        let slots = Slots::default();
+        let stores = Stores::new(vec![Box::new(store)]);
+        let keeper = Keeper { stores, slots: Arc::clone(&slots), arriving, uncertain: BTreeSet::new() };
+        (tokio::task::JoinSet::from_iter([keeper.run()]), Vault { orders, slots })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_secret_is_found_when_its_place_comes_up_whatever_is_asked_meanwhile() {
+        let late = Late::default();
+        let (_keeper, vault) = over(late.clone());
+        let credential = equipped(&vault, "lab");
+        eventually("looked for", async || !credential.is_awaited()).await;
+        *late.0.lock().unwrap() = true;
+        let started = Instant::now();
+        while !credential.is_known() {
+            assert!(started.elapsed() < LOOK_AGAIN * 2, "it is not looked for again");
+            vault.list().await.unwrap();
+            tokio::time::sleep(LOOK_AGAIN / 3).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_that_comes_while_the_queue_is_full_is_looked_for() {
+        let late = Late(Arc::new(Mutex::new(true)));
+        let (_keeper, vault) = over(late);
+        // The keeper has not run yet: this one takes the only place.
+        let (answer, _nobody) = oneshot::channel();
+        vault.orders.try_send(Order::List(answer)).unwrap();
+        let credential = equipped(&vault, "lab");
+        eventually("found", async || credential.is_known()).await;
     }
 }

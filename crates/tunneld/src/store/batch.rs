@@ -8,7 +8,8 @@ use tunnel_api::Event;
 
 use super::counts::{ApiCounts, Counts, Totals, loaded, stored, time};
 use super::event::{self, NewEvent};
-use super::key::{self, StoredKey};
+use super::handle::KeyList;
+use super::key;
 use super::target::{self, StoredTarget};
 use super::usage::{self, UsageTable};
 use super::warning::{self, ActiveWarning};
@@ -25,7 +26,7 @@ pub(super) struct Pending {
     /// All that are to be in the database.
     pub(super) warnings: Option<Vec<ActiveWarning>>,
     /// All that are to be in the database.
-    pub(super) keys: Option<std::sync::Arc<[StoredKey]>>,
+    pub(super) keys: Option<KeyList>,
 }
 
 impl Pending {
@@ -62,6 +63,10 @@ impl Batch {
     ///
     /// After an error, the connection may be within a transaction: it has to be dropped.
     pub(super) async fn commit(&self, connection: &mut SqliteConnection) -> Result<Committed, sqlx::Error> {
+        // A key that was revoked must not hold again after a loss of power; the rest may be the newest but one then.
+        if self.pending.keys.is_some() {
+            sqlx::query("PRAGMA synchronous = FULL").execute(&mut *connection).await?;
+        }
         // With a plain BEGIN, a second writer would make the first statement fail that writes, without a wait.
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
         let newest: i64 = sqlx::query_scalar("SELECT batch FROM store").fetch_one(&mut *transaction).await?;
@@ -72,6 +77,9 @@ impl Batch {
         };
         let totals = totals(&mut transaction).await?;
         transaction.commit().await?;
+        if self.pending.keys.is_some() {
+            sqlx::query("PRAGMA synchronous = NORMAL").execute(&mut *connection).await?;
+        }
         Ok(Committed { totals, events })
     }
 
@@ -87,7 +95,7 @@ impl Batch {
             warning::save(connection, warnings).await?;
         }
         if let Some(keys) = keys {
-            key::save(connection, keys).await?;
+            key::save(connection, &keys.keys).await?;
         }
         event::append(connection, events, *missed).await
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
@@ -43,7 +44,14 @@ pub(super) struct Latest {
     pub(super) target: Option<(Target, Timestamp)>,
     /// Each with its subject.
     pub(super) warnings: Option<Arc<[(String, Warning)]>>,
-    pub(super) keys: Option<Arc<[StoredKey]>>,
+    pub(super) keys: Option<KeyList>,
+}
+
+/// All keys, and how many lists there were before this one.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct KeyList {
+    pub(super) version: u64,
+    pub(super) keys: Arc<[StoredKey]>,
 }
 
 /// What was dropped because a queue was full, since the start.
@@ -105,9 +113,15 @@ impl RecorderHandle {
         self.latest.send_modify(|latest| latest.target = Some((target, at)));
     }
 
-    /// Keeps which keys for apps there are: all of them.
-    pub(crate) fn keys(&self, keys: Arc<[StoredKey]>) {
-        self.latest.send_modify(|latest| latest.keys = Some(keys));
+    /// Keeps which keys for apps there are: all of them. What it returns tells when they are on the disk, and need not
+    /// be waited for.
+    pub(crate) fn keys(&self, keys: Arc<[StoredKey]>) -> Written {
+        let mut version = 0;
+        self.latest.send_modify(|latest| {
+            version = latest.keys.as_ref().map_or(1, |before| before.version + 1);
+            latest.keys = Some(KeyList { version, keys });
+        });
+        Written { version, reached: self.shared.keys_written.subscribe() }
     }
 
     /// Returns the target that was told last.
@@ -127,6 +141,24 @@ impl RecorderHandle {
             latest.warnings = Some(active);
             changed
         });
+    }
+}
+
+/// A list of keys on its way to the disk.
+#[derive(Debug)]
+pub(crate) struct Written {
+    version: u64,
+    reached: watch::Receiver<u64>,
+}
+
+impl Written {
+    /// How long it is waited for. A failed commit is tried again meanwhile, and after it.
+    const LIMIT: Duration = Duration::from_secs(3);
+
+    /// Waits until it is on the disk; without a database, until the recorder has it. Tells whether that was in time.
+    pub(crate) async fn in_time(mut self) -> bool {
+        let reached = self.reached.wait_for(|reached| *reached >= self.version);
+        tokio::time::timeout(Self::LIMIT, reached).await.is_ok_and(|reached| reached.is_ok())
     }
 }
 

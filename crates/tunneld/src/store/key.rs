@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use jiff::Timestamp;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
+use tunnel_api::config::RemotePaths;
 use tunnel_api::{Key, KeyLimits, KeyReach};
 
 use super::counts::time;
@@ -68,16 +69,22 @@ fn key(row: &SqliteRow) -> Result<StoredKey, sqlx::Error> {
     let reach: String = row.try_get("reach")?;
     let paths: Option<String> = row.try_get("paths")?;
     let hash: Option<Vec<u8>> = row.try_get("hash")?;
+    let is_local = reach == LOCAL;
+    let models = texts(row.try_get("models")?);
+    // Keys from before there were paths have none.
+    let paths = paths.map_or(Some(RemotePaths::default()), |paths| serde_json::from_str(&paths).ok());
+    // What it allows cannot be read any more, and a guess could open more than it did: it is void.
+    let is_damaged = is_local && (models.is_none() || paths.is_none());
+    let revoked_at: Option<Timestamp> = moment("revoked_at")?;
     let key = Key {
         id: row.try_get("id")?,
-        reach: if reach == LOCAL { KeyReach::Local } else { KeyReach::Remote },
+        reach: if is_local { KeyReach::Local } else { KeyReach::Remote },
         relay: row.try_get("relay")?,
         name: row.try_get("name")?,
-        scopes: texts(row.try_get("scopes")?),
+        scopes: texts(row.try_get("scopes")?).unwrap_or_default(),
         device: row.try_get("device")?,
-        models: texts(row.try_get("models")?),
-        // What cannot be read must not open more than it did.
-        paths: paths.and_then(|paths| serde_json::from_str(&paths).ok()).unwrap_or_default(),
+        models: models.unwrap_or_default(),
+        paths: paths.unwrap_or_default(),
         limits: KeyLimits {
             requests_per_minute: limit("requests_per_minute")?,
             tokens_per_minute: limit("tokens_per_minute")?,
@@ -86,15 +93,17 @@ fn key(row: &SqliteRow) -> Result<StoredKey, sqlx::Error> {
         created_at: time(row.try_get("created_at")?),
         expires_at: moment("expires_at")?,
         last_used_at: moment("last_used_at")?,
-        revoked_at: moment("revoked_at")?,
+        revoked_at: revoked_at.or_else(|| is_damaged.then(Timestamp::now)),
     };
-    Ok(StoredKey { key, hash: hash.and_then(|bytes| SecretHash::of_bytes(&bytes)) })
+    // A remote key opens nothing here, whatever its row says.
+    let hash = hash.filter(|_| is_local && !is_damaged).and_then(|bytes| SecretHash::of_bytes(&bytes));
+    Ok(StoredKey { key, hash })
 }
 
 fn list(texts: &[String]) -> String {
     serde_json::Value::from(texts).to_string()
 }
 
-fn texts(list: &str) -> Vec<String> {
-    serde_json::from_str(list).unwrap_or_default()
+fn texts(list: &str) -> Option<Vec<String>> {
+    serde_json::from_str(list).ok()
 }

@@ -199,7 +199,7 @@ impl Recorder {
             gather = GATHER_EVENTS;
         }
         if let Some(keys) = keys.as_ref().filter(|_| *keys != before.keys) {
-            self.pending.keys = Some(Arc::clone(keys));
+            self.pending.keys = Some(keys.clone());
             gather = GATHER_EVENTS;
         }
         self.want(gather);
@@ -259,6 +259,9 @@ impl Recorder {
                 self.not_before = Instant::now();
                 self.retry_after = RETRY.0;
                 self.shared.publish(totals, events);
+                if let Some(keys) = &batch.pending.keys {
+                    self.shared.keys_written.send_replace(keys.version);
+                }
                 if self.shared.health.send_if_modified(|warning| warning.take().is_some()) {
                     info!("state database can be written again");
                 }
@@ -278,7 +281,10 @@ impl Recorder {
     /// Adds up a batch where there is no database.
     fn add_up(&mut self, batch: Batch) {
         self.held = Held::default();
-        let Pending { usage, api, events, missed, .. } = batch.pending;
+        let Pending { usage, api, events, missed, keys, .. } = batch.pending;
+        if let Some(keys) = keys {
+            self.shared.keys_written.send_replace(keys.version);
+        }
         let mut totals = *self.shared.totals.borrow();
         totals.llm += usage.sum();
         totals.api += api;

@@ -16,7 +16,7 @@ use tunnel_transport::{MIGRATE_PATH, PRESENCE_PATH, Session, SessionId};
 use super::presence::{self, PresenceBody};
 use super::sessions::Serves;
 use super::settings::Settings;
-use crate::keys::{KeyInUse, KeyRefusal, KeyedBody};
+use crate::keys::{KeyInUse, KeyRefusal, KeyedBody, is_key_id};
 
 /// The broker's answer, or one of our own.
 pub(super) type TunnelBody = Either<KeyedBody<tunnel_broker::Body>, Either<Full<Bytes>, PresenceBody>>;
@@ -108,9 +108,6 @@ fn free(body: tunnel_broker::Body) -> TunnelBody {
     Either::Left(KeyedBody::free(body))
 }
 
-/// Longest id of a token that usage is counted by.
-const MAX_KEY_BYTES: usize = 64;
-
 /// Returns the id of the caller's token, for the count of usage by key.
 ///
 /// The header is a dictionary of strings (RFC 8941): `sub="…", token="…", scope="…"`.
@@ -133,8 +130,7 @@ fn key_of(caller: &HeaderValue) -> Option<String> {
     }
     let value = &text[from?..];
     let key = &value[..value.find('"')?];
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
-    (!key.is_empty() && key.len() <= MAX_KEY_BYTES && key.bytes().all(plain)).then(|| key.to_owned())
+    is_key_id(key).then(|| key.to_owned())
 }
 
 #[cfg(test)]
@@ -146,9 +142,11 @@ mod tests {
         let key = |text: &str| key_of(&HeaderValue::from_str(text).unwrap());
         assert_eq!(key(r#"sub="alice", token="3fa9-7", scope="inference""#).as_deref(), Some("3fa9-7"));
         assert_eq!(key(r#"token="a.b_c:1""#).as_deref(), Some("a.b_c:1"));
+        let longest = format!("token=\"{}~\"", "x".repeat(127));
+        assert_eq!(key(&longest).map(|key| key.len()), Some(128), "the office takes such ids, too");
         let posing = r#"sub="x, token=\"root\"", token="mine""#;
         assert_eq!(key(posing).as_deref(), Some("mine"));
-        let long = format!("token=\"{}\"", "x".repeat(65));
+        let long = format!("token=\"{}\"", "x".repeat(129));
         for bad in [r#"sub="alice""#, r#"token="""#, r#"token="a b""#, r#"token="open"#, "", &long] {
             assert_eq!(key(bad), None, "{bad}");
         }

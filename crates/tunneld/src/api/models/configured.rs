@@ -51,8 +51,9 @@ pub(in crate::api) async fn warm(
     Path(model): Path<String>,
 ) -> Result<Response, ApiError> {
     let with = |kept: &[String]| {
-        let others = kept.iter().filter(|kept| !same_model(kept, &model)).cloned();
-        Ok(others.chain([model.clone()]).collect())
+        let is_kept = kept.iter().any(|kept| same_model(kept, &model));
+        let new = (!is_kept).then(|| model.clone());
+        Ok(kept.iter().cloned().chain(new).collect())
     };
     let applied = change_kept(&api, with).await?;
     told(&api, &applied, &format!("{model} is kept warm"), &format!("{model} was kept warm already")).await

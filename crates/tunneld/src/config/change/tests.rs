@@ -235,12 +235,78 @@ fn web_page_changes_what_is_served_and_never_what_is_started() {
         (started.clone(), changed(json!({ "sandbox": { "network": true } }))),
         (started.clone(), changed(json!({ "id": "q" }))),
         (with(changed(json!({ "enabled": false }))), json!([program])),
+        (
+            with(json!([])),
+            json!([{ "id": "s", "type": "plugin", "url": "unix:///run/p.sock", "models": ["x"] }]),
+        ),
+        (with(json!([])), json!([{ "id": "s", "type": "plugin", "url": "http://127.0.0.1:2375" }])),
     ] {
         let refused = made(&in_force, entries.clone());
-        assert!(matches!(refused, Err(ChangeError::ProgramByPage)), "{entries}: {refused:?}");
+        assert!(
+            matches!(&refused, Err(ChangeError::ByPage(PageRefusal::Plugin { .. }))),
+            "{entries}: {refused:?}"
+        );
     }
     assert!(made(&started, changed(json!({ "priority": 3, "enabled": false }))).is_ok());
     assert!(made(&started, json!([])).is_ok());
     let beside = json!([program, { "id": "o", "type": "openai", "url": "http://h" }]);
     assert!(made(&started, beside).is_ok());
+}
+
+#[test]
+fn web_page_has_no_secret_sent_anywhere_else_and_opens_no_door() {
+    let entry = json!({ "id": "a", "type": "openai", "url": "https://api.example", "credential": "key" });
+    let lan = json!({ "enabled": true, "port": 11440 });
+    let before = json!({ "connections": [entry], "lanGateway": lan, "caFile": "/ca.pem" });
+    let made = |before: &Value, patch: Value| {
+        let home = Home::new(Some(&before.to_string()), &[]);
+        let mut state = ConfigState::defaults();
+        state.config = Arc::new(Config::check(before.as_object().unwrap()).unwrap());
+        home.make_as(Author::Page, Edit::Patch(patch.as_object().unwrap().clone()), &state)
+    };
+    let changed = |keys: Value| {
+        let mut entry = entry.clone();
+        entry.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+        json!({ "connections": [entry] })
+    };
+    for (before, patch) in [
+        (&json!({}), changed(json!({}))),
+        (&before, changed(json!({ "url": "https://evil.example" }))),
+        (&before, changed(json!({ "id": "b", "url": "https://evil.example" }))),
+        (&before, changed(json!({ "type": "cloud" }))),
+        (&before, changed(json!({ "credential": "other" }))),
+        (&json!({}), json!({ "lanGateway": lan })),
+        (&before, json!({ "lanGateway": { "address": "192.0.2.1" } })),
+        (&json!({}), json!({ "caFile": "/home/u/Downloads/ca.pem" })),
+        (&before, json!({ "caFile": "/other.pem" })),
+    ] {
+        let refused = made(before, patch.clone());
+        assert!(
+            matches!(&refused, Err(ChangeError::ByPage(why)) if why.code() == "page_change_refused"),
+            "{patch}: {refused:?}"
+        );
+    }
+    for patch in [
+        json!({ "logLevel": "WARN" }),
+        changed(json!({ "priority": 3, "enabled": false })),
+        changed(json!({ "credential": null, "url": "https://other.example" })),
+        json!({ "lanGateway": { "enabled": false } }),
+        json!({ "lanGateway": null, "caFile": null, "connections": null }),
+    ] {
+        assert!(made(&before, patch.clone()).is_ok(), "{patch}");
+    }
+}
+
+#[test]
+fn web_page_plants_nothing_under_what_a_variable_hides() {
+    let planted = json!({ "connections": [{ "id": "p", "type": "plugin", "command": ["/bin/p"] }] });
+    let patch = || Edit::Patch(planted.as_object().unwrap().clone());
+    let env = [("TUNNELD_CONNECTIONS", "[]")];
+    let home = Home::new(Some("{}"), &env);
+    let refused = home.make_as(Author::Page, patch(), &ConfigState::defaults());
+    assert!(matches!(refused, Err(ChangeError::ByPage(_))), "{refused:?}");
+    assert_eq!(home.text(), "{}");
+    let home = Home::new(Some(&planted.to_string()), &env);
+    let other = Edit::Patch(json!({ "logLevel": "WARN" }).as_object().unwrap().clone());
+    assert!(home.make_as(Author::Page, other, &ConfigState::defaults()).is_ok(), "it stood there before");
 }

@@ -4,6 +4,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
@@ -27,6 +28,8 @@ pub(super) struct Sealed {
 const MAGIC: &[u8; 8] = b"ctlltok1";
 const KEY_BYTES: usize = 32;
 const KEY_FILE: &str = "token.key";
+/// Held while a file is written. One of the whole process: a user has one daemon, and it one directory.
+static WRITING: Mutex<()> = Mutex::new(());
 /// Ties the derived key to what it is for.
 const PURPOSE: &[u8] = b"cloudtolocalllm sealed token 1";
 /// Bits that a file with a secret must not have: all of the group's and of others'.
@@ -59,6 +62,8 @@ impl Sealed {
     }
 
     pub(super) fn save(&self, credentials: &Credentials) -> Result<(), StoreError> {
+        // The keepers of the login and of the connections' secrets share one key, which either may be the first to make.
+        let _one_at_a_time = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
         let failed = |path: &Path, source| StoreError::Io { path: path.to_owned(), done: "written", source };
         DirBuilder::new()
             .recursive(true)
@@ -208,6 +213,28 @@ mod tests {
         fs::write(&machine_id, "0123456789abcdef\n").unwrap();
         let sealed = Sealed::new(directory.path().join("state"), machine_id, account("relay.example"));
         (directory, sealed)
+    }
+
+    #[test]
+    fn those_who_save_first_at_the_same_time_share_one_key() {
+        for _ in 0..20 {
+            let (_directory, first) = place();
+            let start = std::sync::Barrier::new(4);
+            let all: Vec<Sealed> = (0..4)
+                .map(|n| {
+                    Sealed::new(first.directory.clone(), first.machine_id.clone(), account(&format!("h{n}")))
+                })
+                .collect();
+            std::thread::scope(|scope| {
+                for sealed in &all {
+                    scope.spawn(|| {
+                        start.wait();
+                        sealed.save(&login()).unwrap();
+                    });
+                }
+            });
+            assert!(all.iter().all(|sealed| sealed.load().unwrap().is_some()));
+        }
     }
 
     fn login() -> Credentials {

@@ -79,6 +79,30 @@ async fn lock_of_another_program_delays_writing_and_not_reading() {
 }
 
 #[tokio::test]
+async fn keys_are_said_to_be_written_when_they_are_and_not_before() {
+    let directory = temporary();
+    let running = Running::start(Some(directory.path())).await;
+    let key = |id: &str| StoredKey {
+        key: tunnel_api::Key { id: id.to_owned(), ..tunnel_api::Key::default() },
+        hash: None,
+    };
+    let mut other = other_program(directory.path()).await;
+    assert!(running.handle.keys([key("a")].into()).in_time().await);
+    assert_eq!(number(&mut other, "SELECT COUNT(*) FROM key").await, 1);
+    execute(&mut other, "BEGIN EXCLUSIVE").await;
+    let blocked = running.handle.keys([key("a"), key("b")].into());
+    assert!(!blocked.in_time().await);
+    execute(&mut other, "ROLLBACK").await;
+    assert!(running.handle.keys([].into()).in_time().await);
+    assert_eq!(number(&mut other, "SELECT COUNT(*) FROM key").await, 0);
+    running.end().await;
+
+    let running = Running::start(None).await;
+    assert!(running.handle.keys([key("a")].into()).in_time().await, "there is nothing to wait for");
+    running.end().await;
+}
+
+#[tokio::test]
 async fn what_does_not_fit_the_bounds_is_counted_and_leaves_a_gap() {
     let directory = temporary();
     let running = Running::start(Some(directory.path())).await;

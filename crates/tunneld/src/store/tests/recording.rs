@@ -352,3 +352,32 @@ proptest! {
         });
     }
 }
+
+#[tokio::test]
+async fn local_key_that_cannot_be_read_is_void() {
+    let directory = temporary();
+    let local = |id: &str| StoredKey {
+        key: tunnel_api::Key {
+            id: id.to_owned(),
+            reach: tunnel_api::KeyReach::Local,
+            models: vec!["m".to_owned()],
+            ..tunnel_api::Key::default()
+        },
+        hash: crate::keys::SecretHash::of_bytes(&[7; 32]),
+    };
+    let running = Running::start(Some(directory.path())).await;
+    let all = ["tk_good", "tk_models", "tk_paths", "tk_reach"].map(local);
+    assert!(running.handle.keys(all.clone().into()).in_time().await);
+    running.end().await;
+    let mut other = other_program(directory.path()).await;
+    execute(&mut other, "UPDATE key SET models = '[\"m\"' WHERE id = 'tk_models'").await;
+    execute(&mut other, "UPDATE key SET paths = '7' WHERE id = 'tk_paths'").await;
+    execute(&mut other, "UPDATE key SET reach = 'lokal' WHERE id = 'tk_reach'").await;
+    let running = Running::start(Some(directory.path())).await;
+    assert_eq!(running.found.keys[0], all[0]);
+    for damaged in &running.found.keys[1..] {
+        assert!(damaged.hash.is_none(), "{damaged:?}");
+    }
+    assert!(running.found.keys[1..3].iter().all(|damaged| damaged.key.revoked_at.is_some()));
+    running.end().await;
+}
