@@ -138,7 +138,8 @@ fn killed_plugin_is_started_again_and_requests_meanwhile_get_the_reason() -> Res
         ensure!(failing["message"].as_str().is_some_and(|text| text.contains("in a row")), "{failing}");
 
         daemon.wait_for_backend("echo", LIMIT).await?;
-        let last = pid_of_plugin(&daemon)?;
+        // The daemon may not have seen yet that the last one is gone.
+        let last = poll_until("a process", LIMIT, async || pid_of_plugin(&daemon).ok()).await?;
         // Whichever way the daemon ends, nothing is left of the program. A zombie, for whom init has no time, has no line.
         daemon.kill()?;
         let gone =
