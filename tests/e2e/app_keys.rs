@@ -199,6 +199,12 @@ fn revoked_key_ends_what_runs_with_it_and_the_others_outlive_a_restart() -> Resu
             request.await.is_ok_and(|reply| reply.status() == 200)
         })
         .await?;
+        eventually("the end of the short one", LIMIT, async || {
+            let asked =
+                ask(&Caller::new(lan).bearer(&short), "/api/chat", Api::OllamaChat.request(MODEL)).await;
+            asked.is_ok_and(|(status, _)| status == 401)
+        })
+        .await?;
         for (token, why) in [(&doomed, "revoked"), (&short, "expired")] {
             let (status, body) =
                 ask(&Caller::new(lan).bearer(token), "/api/chat", json!({ "model": MODEL })).await?;

@@ -40,10 +40,12 @@ impl Budget {
         let second = self.second(now);
         let allowed = self.requests.sum(second) * PERCENT / 100;
         let taken = self.extras.sum(second);
-        let takes = if self.extras.count(second) < ALWAYS {
-            taken < allowed || allowed < ALWAYS * WINDOW
+        let first = self.extras.count(second) < ALWAYS;
+        let takes = if allowed < ALWAYS * WINDOW {
+            first || taken < allowed
         } else {
-            taken + self.kept_back(second) < allowed
+            let kept_back = if first { 0 } else { self.kept_back(second) };
+            taken + kept_back < allowed
         };
         if takes {
             self.extras.add(second);

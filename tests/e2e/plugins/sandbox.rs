@@ -44,7 +44,7 @@ attempt("write-tmp", lambda: open("/tmp/written", "w").write("x"))
 attempt("network", connect)
 attempt("bus", lambda: bus("/run/user/%d/bus" % 4711))
 attempt("systemd", lambda: bus("/run/user/%d/systemd/private" % 4711))
-attempt("other-plugins", lambda: open("/run/user/4711/tunneld/plugins/written", "w"))
+attempt("other-plugins", lambda: open("/run/user/4711/tunneld/plugins/other/secret").read())
 attempt("daemon-socket", lambda: bus("/run/user/4711/tunneld/api.sock"))
 attempt("secret-variable", lambda: os.environ["OPENAI_API_KEY"])
 attempt("given-variable", lambda: os.environ["GIVEN"])
@@ -128,6 +128,7 @@ fn plugin_gets_nowhere_unless_it_is_allowed_to() -> Result<()> {
         session.write("~/secret", "s")?;
         session.write("~/plugins/curious.py", CURIOUS)?;
         session.sh("mkdir ~/out; systemctl --user set-environment OPENAI_API_KEY=sk-canary")?;
+        session.sh("umask 077; mkdir -p /run/user/4711/tunneld/plugins/other; echo s > /run/user/4711/tunneld/plugins/other/secret")?;
         let attempts = |invocation: &str| {
             let said = session.ask(&format!(
                 "journalctl --user --no-pager -o cat _SYSTEMD_INVOCATION_ID={invocation} -t {UNIT}"
