@@ -18,6 +18,11 @@ impl Machine {
         Self::parse(&std::fs::read_to_string("/proc/stat").unwrap_or_default())
     }
 
+    /// What the host took, in hundredths of a second.
+    pub(crate) fn stolen(self) -> u64 {
+        self.stolen
+    }
+
     pub(crate) fn since(self, before: Self) -> Self {
         Self {
             total: self.total.saturating_sub(before.total),

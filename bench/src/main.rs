@@ -286,12 +286,13 @@ fn run_scene(cli: &Cli, lengths: Lengths, scene: Scene, workshop: &Workshop) -> 
     for text in missing {
         table.fail(text);
     }
-    for round in 0..cli.rounds {
+    let rounds = cli.rounds * scene.rounds_in_one();
+    for round in 0..rounds {
         for measure in &measures {
             // Each round begins with another target: whoever comes first finds the machine rested.
             for n in 0..targets.len() {
                 let place = (n + round as usize) % targets.len();
-                run_one(*measure, &mut targets[place], lengths, &mut table, round, cli.rounds);
+                run_one(*measure, &mut targets[place], lengths, &mut table, round, rounds);
             }
         }
     }

@@ -17,6 +17,7 @@ use rustix::time::{
 use crate::backend::Script;
 use crate::engine::{Door, PATIENCE, check_status, quantile};
 use crate::http1::Reader;
+use crate::machine::Machine;
 
 /// Connections that are open before the first request.
 const CONNECTIONS_AT_START: usize = 16;
@@ -30,6 +31,8 @@ const CLOCK: u64 = u64::MAX;
 pub(crate) struct Seen {
     /// From when each request was due to the last byte of its answer.
     latencies_ns: Vec<u64>,
+    /// Those of the undisturbed windows.
+    calm_ns: Vec<u64>,
     /// How late each request was sent: the generator's own share of the latencies, alike for all that are measured.
     late_ns: Vec<u64>,
 }
@@ -40,7 +43,16 @@ impl Seen {
         quantile(&self.latencies_ns, part) / 1e6
     }
 
-    /// Returns the same of how late requests were sent.
+    /// Returns the same of the requests that were due while the machine lost no time to others; NaN where there was
+    /// no such time.
+    ///
+    /// A virtual machine loses its processors for milliseconds at once, a few times a second, and that alone is the
+    /// 99th percentile of all, whoever is measured.
+    pub(crate) fn calm_ms(&self, part: f64) -> f64 {
+        quantile(&self.calm_ns, part) / 1e6
+    }
+
+    /// Returns how late, in ms, this part (0–1) of the requests were sent at most.
     pub(crate) fn late_ms(&self, part: f64) -> f64 {
         quantile(&self.late_ns, part) / 1e6
     }
@@ -76,6 +88,7 @@ pub(crate) fn run(door: &Door, per_s: u32, warm_up: Duration, length: Duration) 
     let begin = Instant::now();
     let (counted_from, end) = (begin + warm_up, begin + warm_up + length);
     let mut seen = Seen::default();
+    let mut windows = Windows::default();
     let mut due = begin;
     let mut outstanding = 0usize;
     let mut buffer = vec![0; 64 * 1024];
@@ -107,6 +120,7 @@ pub(crate) fn run(door: &Door, per_s: u32, warm_up: Duration, length: Duration) 
             };
             ensure!(written == request.len(), "the socket took half a request");
             if due >= counted_from {
+                windows.look(due - counted_from, || Machine::now().stolen());
                 // Cannot truncate: a measure does not last 500 years.
                 seen.late_ns.push((now - due).as_nanos() as u64);
             }
@@ -145,7 +159,9 @@ pub(crate) fn run(door: &Door, per_s: u32, warm_up: Duration, length: Duration) 
             check_status(&caller.reader, &buffer[..n])?;
             if due >= counted_from {
                 // Cannot truncate: see above.
-                seen.latencies_ns.push(due.elapsed().as_nanos() as u64);
+                let latency = due.elapsed().as_nanos() as u64;
+                seen.latencies_ns.push(latency);
+                windows.add(due - counted_from, latency);
             }
             caller.reader.reset();
             caller.due = None;
@@ -156,7 +172,51 @@ pub(crate) fn run(door: &Door, per_s: u32, warm_up: Duration, length: Duration) 
     ensure!(!seen.latencies_ns.is_empty(), "not one answer in {length:?}");
     seen.latencies_ns.sort_unstable();
     seen.late_ns.sort_unstable();
+    seen.calm_ns = windows.calm();
+    seen.calm_ns.sort_unstable();
     Ok(seen)
+}
+
+/// Latencies by when their requests were due, and what the machine had lost to others by then.
+#[derive(Debug, Default)]
+struct Windows {
+    latencies_ns: Vec<Vec<u64>>,
+    /// At the beginning of each.
+    stolen: Vec<u64>,
+}
+
+impl Windows {
+    /// Long enough for what is stolen to be counted: that is done in hundredths of a second.
+    const LENGTH: Duration = Duration::from_millis(100);
+
+    fn number(at: Duration) -> usize {
+        // Cannot truncate: a measure does not last years.
+        (at.as_millis() / Self::LENGTH.as_millis()) as usize
+    }
+
+    /// Takes note of what has been stolen if `at` is in a window that has just begun.
+    fn look(&mut self, at: Duration, stolen: impl FnOnce() -> u64) {
+        let missing = (Self::number(at) + 1).saturating_sub(self.stolen.len());
+        if missing > 0 {
+            self.stolen.extend(std::iter::repeat_n(stolen(), missing));
+        }
+    }
+
+    fn add(&mut self, at: Duration, latency_ns: u64) {
+        let number = Self::number(at);
+        if self.latencies_ns.len() <= number {
+            self.latencies_ns.resize_with(number + 1, Vec::new);
+        }
+        self.latencies_ns[number].push(latency_ns);
+    }
+
+    /// Returns the latencies of the windows in which nothing was stolen, nor in the one that followed: what is stolen
+    /// is counted late.
+    fn calm(self) -> Vec<u64> {
+        let calm = |number: usize| self.stolen.get(number + 2) == Some(&self.stolen[number]);
+        let windows = self.latencies_ns.into_iter().enumerate();
+        windows.filter(|(number, _)| calm(*number)).flat_map(|(_, latencies)| latencies).collect()
+    }
 }
 
 /// A clock that ticks each `gap`: epoll's own time-out is in whole milliseconds, which is the gap at 1,000 a second.
@@ -219,5 +279,26 @@ mod tests {
         // 200 ms are 100 of 500 requests; their waits go evenly from 200 ms to none.
         assert!(seen.latency_ms(0.5) < 50.0, "{}", seen.latency_ms(0.5));
         assert!(seen.latency_ms(0.9) > 50.0, "{}", seen.latency_ms(0.9));
+    }
+
+    #[test]
+    fn windows_from_which_something_was_stolen_do_not_count() {
+        let mut windows = Windows::default();
+        for (tenth, stolen) in [(0, 5), (1, 5), (2, 5), (3, 6), (4, 6), (5, 6)] {
+            let at = Windows::LENGTH * tenth;
+            windows.look(at, || stolen);
+            windows.look(at, || unreachable!("it has looked"));
+            windows.add(at, u64::from(tenth));
+        }
+        assert_eq!(windows.calm(), [0, 3]);
+    }
+
+    #[test]
+    fn windows_in_which_no_request_was_sent_are_disturbed() {
+        let mut windows = Windows::default();
+        windows.look(Duration::ZERO, || 5);
+        windows.add(Duration::ZERO, 1);
+        windows.look(Windows::LENGTH * 4, || 6);
+        assert!(windows.calm().is_empty());
     }
 }

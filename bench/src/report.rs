@@ -206,7 +206,9 @@ impl Table {
     }
 }
 
+/// Returns the median of those that are numbers: a round that was disturbed from end to end has none.
 fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.retain(|value| value.is_finite());
     if values.is_empty() {
         return None;
     }

@@ -37,6 +37,15 @@ impl Scene {
         }
     }
 
+    /// How often its targets are measured in one round of the whole: at a fixed rate the differences are small beside
+    /// what the machine does from one second to the next, so the turns are short and many.
+    pub(crate) fn rounds_in_one(self) -> u32 {
+        match self {
+            Self::GatewayLatency => 3,
+            Self::Tunnel | Self::Long | Self::Gateway | Self::Relay => 1,
+        }
+    }
+
     /// Whether it is about one local proxy.
     fn is_gateway(self) -> bool {
         matches!(self, Self::Gateway | Self::GatewayLatency)

@@ -1,10 +1,13 @@
 use std::fmt;
+use std::future::Future as _;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::time::Sleep;
 
 use crate::conn::Conn;
 use crate::idle::Idle;
@@ -90,9 +93,19 @@ struct Failing {
 #[derive(Debug)]
 enum Step {
     Say(Bytes),
-    /// Gives the server one turn to send what it has: it drops unsent bytes when a body fails.
-    Flush,
-    Fail,
+    /// Gives the server time to send what it has.
+    Flush(Pin<Box<Sleep>>),
+}
+
+/// How long the end of a response that failed is put off. The server drops what it has not sent when a body fails, and
+/// cannot be asked when it has: the last words and the tokens before them would be lost now and then. Far longer than
+/// a write takes on a machine that is out of breath, and too short to be noticed.
+const FLUSH_TIME: Duration = Duration::from_millis(20);
+
+impl Step {
+    fn flush() -> Self {
+        Self::Flush(Box::pin(tokio::time::sleep(FLUSH_TIME)))
+    }
 }
 
 impl http_body::Body for Body {
@@ -132,15 +145,11 @@ impl http_body::Body for Body {
                 Kind::Failing(failing) => match &mut failing.step {
                     Step::Say(words) => {
                         let words = std::mem::take(words);
-                        failing.step = Step::Flush;
+                        failing.step = Step::flush();
                         return Poll::Ready(Some(Ok(Frame::data(words))));
                     }
-                    Step::Flush => {
-                        failing.step = Step::Fail;
-                        cx.waker().wake_by_ref();
-                        return Poll::Pending;
-                    }
-                    Step::Fail => {
+                    Step::Flush(time) => {
+                        ready!(time.as_mut().poll(cx));
                         let error = failing.error;
                         self.0 = Kind::Done;
                         return Poll::Ready(Some(Err(error.into())));
@@ -221,7 +230,7 @@ impl Streamed {
             (BodyError::Cancelled, _) | (_, None) => {}
         }
         let words = self.in_band.map(|in_band| in_band.words(error));
-        Failing { error, step: words.map_or(Step::Flush, Step::Say), _meter: self.meter }
+        Failing { error, step: words.map_or_else(Step::flush, Step::Say), _meter: self.meter }
     }
 }
 

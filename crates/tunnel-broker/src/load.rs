@@ -58,6 +58,11 @@ impl Load {
         _ = self.packed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, noted);
     }
 
+    /// Forgets all: the next request tries the backend, and only one does.
+    pub(crate) fn forget(&self) {
+        self.packed.store(0, Ordering::Relaxed);
+    }
+
     /// Returns what is known.
     pub(crate) fn latency(&self) -> Latency {
         Latency::unpack(self.packed.load(Ordering::Relaxed))
@@ -174,6 +179,15 @@ mod tests {
         assert!(slow.expected(1, then.after(60 * S)) > 1.9e6, "until that is known it gets no second one");
         assert_eq!(Latency::UNKNOWN.expected(0, then), LEAST_MICROS);
         assert_eq!(Latency::UNKNOWN.expected(1, then), UNPROVEN_MICROS);
+    }
+
+    #[test]
+    fn what_is_forgotten_is_tried_as_if_it_were_new() {
+        let load = Load::default();
+        load.answered(2000 * MS, Instant::now());
+        load.forget();
+        assert_eq!(load.latency(), Latency { micros: 0.0, at: Tick::ZERO });
+        assert_eq!(load.latency().expected(0, Tick::ZERO), LEAST_MICROS);
     }
 
     #[test]

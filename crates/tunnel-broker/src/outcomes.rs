@@ -67,11 +67,9 @@ impl Outcomes {
         }
     }
 
-    /// Notes a probe that went well.
-    pub(crate) fn probed_well(&self) {
-        if !self.is_calm() {
-            self.tell(Event::ProbedWell, Instant::now());
-        }
+    /// Notes a probe that went well; true when that brought the backend back.
+    pub(crate) fn probed_well(&self) -> bool {
+        !self.is_calm() && self.tell(Event::ProbedWell, Instant::now())
     }
 
     /// Changes the longest time that the breaker stays open.

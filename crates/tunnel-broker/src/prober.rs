@@ -93,7 +93,10 @@ impl Prober {
         match result {
             Ok(probed) => {
                 health.succeeded();
-                self.upstream.outcomes.probed_well();
+                if self.upstream.outcomes.probed_well() || health.phase() != before.phase {
+                    // It has been started anew, or was in trouble: what its answers took then says nothing of now.
+                    self.upstream.load.forget();
+                }
                 report.hangs = false;
                 report.heard = Some(Instant::now());
                 report.error = None;

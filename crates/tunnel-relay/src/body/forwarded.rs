@@ -1,8 +1,9 @@
 //! Responses on their way from a device to a caller.
 
+use std::future::Future as _;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -51,6 +52,10 @@ pub(crate) struct Forwarded {
     metrics: Arc<Metrics>,
     outcome: Option<Outcome>,
 }
+
+/// How long a cut is put off: hyper drops what it has not written when a body fails, and cannot be asked when it has.
+/// Far longer than a write takes on a machine that is out of breath, and too short to be noticed.
+const FLUSH_TIME: Duration = Duration::from_millis(20);
 
 /// How long a device may owe bytes.
 #[derive(Clone, Copy, Debug)]
@@ -153,10 +158,7 @@ impl Forwarded {
         match self.state {
             State::Flowing => {}
             State::Flushing(broken) => return self.flush(broken, cx),
-            State::Cut(broken) => {
-                self.state = State::Done;
-                return Poll::Ready(Some(Err(broken)));
-            }
+            State::Cut(broken) => return self.cut(broken, cx),
             State::Done => return Poll::Ready(None),
         }
         if self.holder.is_over() {
@@ -227,7 +229,7 @@ impl Forwarded {
     fn break_off(
         &mut self,
         broken: BrokenOff,
-        cx: &Context<'_>,
+        cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         self.outcome = Some(match broken {
             BrokenOff::Reset => Outcome::BrokenOff,
@@ -245,15 +247,27 @@ impl Forwarded {
         }
     }
 
-    /// Gives hyper one turn to write out what it has, and fails in the next.
+    /// Gives hyper time to write out what it has, and fails then.
     fn flush(
         &mut self,
         broken: BrokenOff,
-        cx: &Context<'_>,
+        cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         self.state = State::Cut(broken);
-        cx.waker().wake_by_ref();
-        Poll::Pending
+        self.timer = Some(Box::pin(tokio::time::sleep(FLUSH_TIME)));
+        self.cut(broken, cx)
+    }
+
+    fn cut(
+        &mut self,
+        broken: BrokenOff,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        if let Some(timer) = &mut self.timer {
+            ready!(timer.as_mut().poll(cx));
+        }
+        self.state = State::Done;
+        Poll::Ready(Some(Err(broken)))
     }
 }
 
