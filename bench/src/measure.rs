@@ -101,8 +101,13 @@ const ONE: Column = less("one_p50_us", "1 caller, p50 µs");
 const ONE_P99: Column = less("one_p99_us", "1 caller, p99 µs");
 const FIXED_P50: Column = added("fixed_p50_ms", "1,000 req/s, p50 ms", 0.2);
 const FIXED_P99: Column = added("fixed_calm_p99_ms", "p99 while nothing was stolen, ms", 1.0);
-const FIXED_ALL_P99: Column =
-    Column { key: "fixed_p99_ms", title: "p99 of all, ms", better: Better::Less, against: Against::Nothing };
+const FIXED_CALM: Column = Column {
+    key: "fixed_calm_percent",
+    title: "requests then, %",
+    better: Better::More,
+    against: Against::Nothing,
+};
+const FIXED_ALL_P99: Column = added("fixed_p99_ms", "p99 of all, ms", 1.0);
 const FIXED_LATE: Column = Column {
     key: "fixed_late_p99_ms",
     title: "sent late by the generator, p99 ms",
@@ -187,7 +192,7 @@ impl Measure {
             Self::Callers { rate, p50, p99, cpu, .. } => {
                 [Some(rate), p50, p99, cpu].into_iter().flatten().collect()
             }
-            Self::FixedRate => vec![FIXED_P50, FIXED_P99, FIXED_ALL_P99, FIXED_LATE],
+            Self::FixedRate => vec![FIXED_P50, FIXED_P99, FIXED_CALM, FIXED_ALL_P99, FIXED_LATE],
             Self::FirstToken => vec![FIRST_P50, FIRST_P99],
             Self::NewConnections => vec![NEW],
             Self::Burst => vec![BURST],
@@ -213,7 +218,8 @@ impl Measure {
             }
             Self::FixedRate => {
                 let seen = open_loop::run(door, 1_000, warm_up, open_loop)?;
-                vec![seen.latency_ms(0.5), seen.calm_ms(0.99), seen.latency_ms(0.99), seen.late_ms(0.99)]
+                let calm = [seen.calm_ms(0.99), seen.calm_percent()];
+                vec![seen.latency_ms(0.5), calm[0], calm[1], seen.latency_ms(0.99), seen.late_ms(0.99)]
             }
             Self::FirstToken => {
                 let seen = engine::first_token(door, warm_up, length)?;

@@ -5,6 +5,9 @@
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -31,7 +34,7 @@ const CLOCK: u64 = u64::MAX;
 pub(crate) struct Seen {
     /// From when each request was due to the last byte of its answer.
     latencies_ns: Vec<u64>,
-    /// Those of the undisturbed windows.
+    /// Those of the requests that were due while nothing was stolen.
     calm_ns: Vec<u64>,
     /// How late each request was sent: the generator's own share of the latencies, alike for all that are measured.
     late_ns: Vec<u64>,
@@ -50,6 +53,11 @@ impl Seen {
     /// 99th percentile of all, whoever is measured.
     pub(crate) fn calm_ms(&self, part: f64) -> f64 {
         quantile(&self.calm_ns, part) / 1e6
+    }
+
+    /// Returns how many of the requests those were, in percent.
+    pub(crate) fn calm_percent(&self) -> f64 {
+        self.calm_ns.len() as f64 * 100.0 / self.latencies_ns.len() as f64
     }
 
     /// Returns how late, in ms, this part (0–1) of the requests were sent at most.
@@ -88,7 +96,8 @@ pub(crate) fn run(door: &Door, per_s: u32, warm_up: Duration, length: Duration) 
     let begin = Instant::now();
     let (counted_from, end) = (begin + warm_up, begin + warm_up + length);
     let mut seen = Seen::default();
-    let mut windows = Windows::default();
+    let mut answered = Vec::new();
+    let watch = Watch::start();
     let mut due = begin;
     let mut outstanding = 0usize;
     let mut buffer = vec![0; 64 * 1024];
@@ -120,7 +129,6 @@ pub(crate) fn run(door: &Door, per_s: u32, warm_up: Duration, length: Duration) 
             };
             ensure!(written == request.len(), "the socket took half a request");
             if due >= counted_from {
-                windows.look(due - counted_from, || Machine::now().stolen());
                 // Cannot truncate: a measure does not last 500 years.
                 seen.late_ns.push((now - due).as_nanos() as u64);
             }
@@ -159,9 +167,7 @@ pub(crate) fn run(door: &Door, per_s: u32, warm_up: Duration, length: Duration) 
             check_status(&caller.reader, &buffer[..n])?;
             if due >= counted_from {
                 // Cannot truncate: see above.
-                let latency = due.elapsed().as_nanos() as u64;
-                seen.latencies_ns.push(latency);
-                windows.add(due - counted_from, latency);
+                answered.push((due, due.elapsed().as_nanos() as u64));
             }
             caller.reader.reset();
             caller.due = None;
@@ -169,54 +175,69 @@ pub(crate) fn run(door: &Door, per_s: u32, warm_up: Duration, length: Duration) 
             outstanding -= 1;
         }
     }
-    ensure!(!seen.latencies_ns.is_empty(), "not one answer in {length:?}");
+    thread::sleep(Watch::GAP * 3);
+    let looks = watch.finish();
+    ensure!(!answered.is_empty(), "not one answer in {length:?}");
+    answered.sort_unstable();
+    let calm = calm(&looks, answered.iter().map(|(due, _)| *due));
+    seen.calm_ns = answered.iter().zip(calm).filter(|(_, calm)| *calm).map(|((_, ns), _)| *ns).collect();
+    seen.latencies_ns = answered.into_iter().map(|(_, ns)| ns).collect();
     seen.latencies_ns.sort_unstable();
     seen.late_ns.sort_unstable();
-    seen.calm_ns = windows.calm();
     seen.calm_ns.sort_unstable();
     Ok(seen)
 }
 
-/// Latencies by when their requests were due, and what the machine had lost to others by then.
-#[derive(Debug, Default)]
-struct Windows {
-    latencies_ns: Vec<Vec<u64>>,
-    /// At the beginning of each.
-    stolen: Vec<u64>,
+/// Watches from a thread of its own what the machine loses to others.
+#[derive(Debug)]
+struct Watch {
+    stop: Arc<AtomicBool>,
+    looking: JoinHandle<Vec<Look>>,
 }
 
-impl Windows {
-    /// Long enough for what is stolen to be counted: that is done in hundredths of a second.
-    const LENGTH: Duration = Duration::from_millis(100);
+/// What had been stolen by a moment, in hundredths of a second.
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    at: Instant,
+    stolen: u64,
+}
 
-    fn number(at: Duration) -> usize {
-        // Cannot truncate: a measure does not last years.
-        (at.as_millis() / Self::LENGTH.as_millis()) as usize
+impl Watch {
+    /// Between two looks. What is stolen is counted in hundredths of a second.
+    const GAP: Duration = Duration::from_millis(50);
+
+    fn start() -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let looking = thread::spawn(move || {
+            let mut looks = Vec::new();
+            while !stopped.load(Ordering::Relaxed) {
+                looks.push(Look { at: Instant::now(), stolen: Machine::now().stolen() });
+                thread::sleep(Self::GAP);
+            }
+            looks
+        });
+        Self { stop, looking }
     }
 
-    /// Takes note of what has been stolen if `at` is in a window that has just begun.
-    fn look(&mut self, at: Duration, stolen: impl FnOnce() -> u64) {
-        let missing = (Self::number(at) + 1).saturating_sub(self.stolen.len());
-        if missing > 0 {
-            self.stolen.extend(std::iter::repeat_n(stolen(), missing));
+    fn finish(self) -> Vec<Look> {
+        self.stop.store(true, Ordering::Relaxed);
+        // A thread that panicked has seen nothing: then no time counts as undisturbed.
+        self.looking.join().unwrap_or_default()
+    }
+}
+
+/// Tells for moments in their order whether nothing was stolen around them: from the last look before to the second
+/// look after, for what is stolen is counted late.
+fn calm(looks: &[Look], moments: impl IntoIterator<Item = Instant>) -> impl Iterator<Item = bool> {
+    let mut next = 0;
+    moments.into_iter().map(move |moment| {
+        while looks.get(next).is_some_and(|look| look.at <= moment) {
+            next += 1;
         }
-    }
-
-    fn add(&mut self, at: Duration, latency_ns: u64) {
-        let number = Self::number(at);
-        if self.latencies_ns.len() <= number {
-            self.latencies_ns.resize_with(number + 1, Vec::new);
-        }
-        self.latencies_ns[number].push(latency_ns);
-    }
-
-    /// Returns the latencies of the windows in which nothing was stolen, nor in the one that followed: what is stolen
-    /// is counted late.
-    fn calm(self) -> Vec<u64> {
-        let calm = |number: usize| self.stolen.get(number + 2) == Some(&self.stolen[number]);
-        let windows = self.latencies_ns.into_iter().enumerate();
-        windows.filter(|(number, _)| calm(*number)).flat_map(|(_, latencies)| latencies).collect()
-    }
+        let before = next.checked_sub(1).and_then(|last| looks.get(last));
+        matches!((before, looks.get(next + 1)), (Some(a), Some(b)) if a.stolen == b.stolen)
+    })
 }
 
 /// A clock that ticks each `gap`: epoll's own time-out is in whole milliseconds, which is the gap at 1,000 a second.
@@ -242,7 +263,7 @@ mod tests {
     fn server(slow: u32, by: Duration) -> std::net::SocketAddr {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let addr = listener.local_addr().unwrap();
-        std::thread::spawn(move || {
+        thread::spawn(move || {
             let mut n = 0;
             // One thread for all connections: a slow answer holds up the others, as a stall does.
             let mut streams = Vec::new();
@@ -261,11 +282,11 @@ mod tests {
                     stream.consume(len);
                     n += 1;
                     if n == slow {
-                        std::thread::sleep(by);
+                        thread::sleep(by);
                     }
                     drop(stream.get_mut().write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"));
                 }
-                std::thread::sleep(Duration::from_micros(100));
+                thread::sleep(Duration::from_micros(100));
             }
         });
         addr
@@ -282,23 +303,15 @@ mod tests {
     }
 
     #[test]
-    fn windows_from_which_something_was_stolen_do_not_count() {
-        let mut windows = Windows::default();
-        for (tenth, stolen) in [(0, 5), (1, 5), (2, 5), (3, 6), (4, 6), (5, 6)] {
-            let at = Windows::LENGTH * tenth;
-            windows.look(at, || stolen);
-            windows.look(at, || unreachable!("it has looked"));
-            windows.add(at, u64::from(tenth));
-        }
-        assert_eq!(windows.calm(), [0, 3]);
-    }
-
-    #[test]
-    fn windows_in_which_no_request_was_sent_are_disturbed() {
-        let mut windows = Windows::default();
-        windows.look(Duration::ZERO, || 5);
-        windows.add(Duration::ZERO, 1);
-        windows.look(Windows::LENGTH * 4, || 6);
-        assert!(windows.calm().is_empty());
+    fn moments_around_which_something_was_stolen_do_not_count() {
+        let start = Instant::now();
+        let at = |tenths: u32| start + Duration::from_millis(100) * tenths;
+        let looks = [(1, 5), (2, 5), (3, 5), (4, 6), (5, 6), (6, 6), (7, 6)];
+        let looks = looks.map(|(tenths, stolen)| Look { at: at(tenths), stolen });
+        let half = Duration::from_millis(50);
+        let moments = (0..8).map(|tenths| at(tenths) + half);
+        let seen: Vec<bool> = calm(&looks, moments).collect();
+        // Before the first look and after the last but one nobody knows.
+        assert_eq!(seen, [false, true, false, false, true, true, false, false]);
     }
 }

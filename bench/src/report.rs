@@ -153,9 +153,12 @@ impl Table {
             }
         }
         for (column, bar, added) in self.bars() {
-            let held = if added <= bar { "held" } else { "missed" };
-            writeln!(text, "\n- {}: ours adds {added:.3}, the bar is {bar}: {held}", column.title)
-                .expect("a String takes all");
+            let judged = match added {
+                Some(added) if added <= bar => format!("ours adds {added:.3}, the bar is {bar}: held"),
+                Some(added) => format!("ours adds {added:.3}, the bar is {bar}: missed"),
+                None => format!("not measured, the bar is {bar}"),
+            };
+            writeln!(text, "\n- {}: {judged}", column.title).expect("a String takes all");
         }
         for failure in &self.failures {
             writeln!(text, "\n- {failure}").expect("a String takes all");
@@ -163,10 +166,10 @@ impl Table {
         text
     }
 
-    /// Returns the columns that have a bar, it, and what ours adds.
-    fn bars(&self) -> impl Iterator<Item = (Column, f64, f64)> {
+    /// Returns the columns that have a bar, it, and what ours adds if that was measured.
+    fn bars(&self) -> impl Iterator<Item = (Column, f64, Option<f64>)> {
         self.columns.iter().filter_map(|column| match column.against {
-            Against::Added { bar } => Some((*column, bar, self.added(Peer::Ours, *column)?)),
+            Against::Added { bar } => Some((*column, bar, self.added(Peer::Ours, *column))),
             Against::Nothing | Against::Ratio => None,
         })
     }

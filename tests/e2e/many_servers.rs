@@ -30,12 +30,6 @@ fn slack() -> Duration {
     Duration::from_secs(if soak() { 1 } else { 5 })
 }
 
-/// How long the first request may be in coming to a server that is back: it gets a tenth of its part at first, and of the few
-/// requests that are sent without a soak a slow server's part is two or three a second.
-fn rare() -> Duration {
-    Duration::from_secs(if soak() { 0 } else { 15 })
-}
-
 /// What happens to a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trial {
@@ -247,7 +241,7 @@ fn judge(interruptions: &[Interruption], outcomes: &[Outcome]) -> Result<()> {
     }
     for one in interruptions {
         ensure!(
-            one.back <= PROBE_INTERVAL + slack() + rare(),
+            one.back <= PROBE_INTERVAL + slack(),
             "{} was back in rotation only {:.1} s after it could serve ({:?})",
             one.id,
             one.back.as_secs_f64(),

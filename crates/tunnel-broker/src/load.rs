@@ -1,7 +1,7 @@
 //! How long a backend takes to begin an answer: the peak-EWMA of the times to its response's headers.
 
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -15,6 +15,8 @@ use tokio::time::Instant;
 pub(crate) struct Load {
     /// A [`Latency`]: its microseconds in the upper half.
     packed: AtomicU64,
+    /// What its answers usually take, in microseconds: an `f32`, zero while nothing is known.
+    usual: AtomicU32,
 }
 
 /// What [`Load`] knew at one moment.
@@ -37,6 +39,12 @@ const TICK: Duration = Duration::from_millis(10);
 /// What a backend is taken for that has requests and has not answered one yet: slow enough not to get the next ones
 /// before those that are known, as prompts of a few thousand tokens take this long on a good machine.
 const UNPROVEN_MICROS: f32 = 1e6;
+/// By how much of the difference an answer moves what is usual: four times as much down as up, so that it is what the
+/// quicker fifth takes, and a bad quarter of an hour does not become usual within a minute.
+const DOWN: f32 = 1.0 / 8.0;
+const UP: f32 = 1.0 / 32.0;
+/// A backend that has answered within this time is known as it is now.
+const LATELY: Duration = Duration::from_secs(1);
 /// Below it nothing is compared: the noise of a machine.
 const LEAST_MICROS: f32 = 1.0;
 
@@ -56,11 +64,35 @@ impl Load {
         };
         // Cannot fail: `noted` always returns something.
         _ = self.packed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, noted);
+        let moved = |bits| {
+            let usual = f32::from_bits(bits);
+            let step = if sample < usual { DOWN } else { UP };
+            let moved = if usual > 0.0 { usual + (sample - usual) * step } else { sample };
+            Some(moved.to_bits())
+        };
+        // Nor can this.
+        _ = self.usual.fetch_update(Ordering::Relaxed, Ordering::Relaxed, moved);
+    }
+
+    /// Notes that a backend without requests has answered its probe: what is held against it beyond the usual goes.
+    ///
+    /// A server that was slow for a while gets no requests that could show that it is no longer. So one tries it after
+    /// each probe, and if it still is slow its time counts at once.
+    pub(crate) fn idle_and_well(&self, now: Instant) {
+        let (usual, now) = (f32::from_bits(self.usual.load(Ordering::Relaxed)), Tick::of(now));
+        let settled = |packed| {
+            let before = Latency::unpack(packed);
+            let peak = before.is_known() && before.micros > usual && now.since(before.at) >= LATELY;
+            peak.then(|| Latency { micros: usual, ..before }.pack())
+        };
+        // Failing that, there was no peak.
+        self.packed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, settled).ok();
     }
 
     /// Forgets all: the next request tries the backend, and only one does.
     pub(crate) fn forget(&self) {
         self.packed.store(0, Ordering::Relaxed);
+        self.usual.store(0, Ordering::Relaxed);
     }
 
     /// Returns what is known.
@@ -179,6 +211,33 @@ mod tests {
         assert!(slow.expected(1, then.after(60 * S)) > 1.9e6, "until that is known it gets no second one");
         assert_eq!(Latency::UNKNOWN.expected(0, then), LEAST_MICROS);
         assert_eq!(Latency::UNKNOWN.expected(1, then), UNPROVEN_MICROS);
+    }
+
+    #[test]
+    fn a_peak_goes_with_the_next_good_probe_and_what_is_usual_stays() {
+        let (load, start) = (Load::default(), Instant::now());
+        for n in 0..100 {
+            load.answered(10 * MS, start + n * MS);
+        }
+        load.answered(3000 * MS, start + S);
+        load.idle_and_well(start + S + LATELY / 2);
+        assert!(known(&load) > 2900.0, "it has only just been seen to be slow");
+        load.idle_and_well(start + S + LATELY);
+        // One answer of three seconds has moved what is usual by a thirtieth of that.
+        assert!((100.0..110.0).contains(&known(&load)), "{}", known(&load));
+        let slow = Load::default();
+        for n in 0..100 {
+            slow.answered(3000 * MS, start + n * 5 * S);
+        }
+        slow.idle_and_well(start + 1000 * S);
+        assert!(known(&slow) > 2900.0, "it always takes this long");
+    }
+
+    #[test]
+    fn nothing_is_known_of_one_that_was_only_probed() {
+        let load = Load::default();
+        load.idle_and_well(Instant::now());
+        assert_eq!(load.latency(), Latency { micros: 0.0, at: Tick::ZERO });
     }
 
     #[test]

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
@@ -96,6 +97,8 @@ impl Prober {
                 if self.upstream.outcomes.probed_well() || health.phase() != before.phase {
                     // It has been started anew, or was in trouble: what its answers took then says nothing of now.
                     self.upstream.load.forget();
+                } else if self.upstream.in_flight.load(Ordering::SeqCst) == 0 {
+                    self.upstream.load.idle_and_well(Instant::now());
                 }
                 report.hangs = false;
                 report.heard = Some(Instant::now());
