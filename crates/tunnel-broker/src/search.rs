@@ -167,7 +167,7 @@ impl Search {
             return self.put_aside(asked, Told::Refused(failure), again);
         };
         let loading = lookable && whole && says_loading(&body);
-        let kept = Kept { route: route.clone(), head, body };
+        let kept = Kept { route: route.clone(), head, body, whole };
         let told = Told::Answered(Box::new(kept));
         if loading {
             backend.upstream.note_loading();
