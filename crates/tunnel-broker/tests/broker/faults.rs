@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tunnel_broker::{
     BackendConfig, BackendKind, BackendState, BreakerState, Credential, FailureCode, Health, Ingress,
-    RoutingPolicy,
+    Outcome, RoutingPolicy,
 };
 
 use crate::support::*;
@@ -193,27 +193,75 @@ async fn no_answer_of_a_local_server_sends_a_request_to_the_cloud() {
 
 #[tokio::test]
 async fn a_refused_credential_is_no_matter_of_the_callers() {
-    let refusing = || {
-        Fake::start(&["m"], |mut exchange| async move {
-            exchange.body().await;
-            exchange.answer(401, "application/json", r#"{"error":"bad key sk-…abcd"}"#).await;
+    for status in [401, 403] {
+        // A gateway that gives the key one model and refuses the other.
+        let a = Fake::start(&["m", "n"], move |mut exchange| async move {
+            if exchange.body().await.ends_with(br#""n"}"#) {
+                exchange.json(r#"{"by":"a"}"#).await;
+            } else {
+                exchange.answer(status, "application/json", r#"{"error":"bad key sk-…abcd"}"#).await;
+            }
             Some(exchange)
         })
-    };
-    let (a, b) = (refusing().await, Fake::echo("b", &["m"]).await);
+        .await;
+        let b = Fake::echo("b", &["m"]).await;
+        let credential = Credential::new("account");
+        credential.set("sk-wrong-abcd").unwrap();
+        let refusing = BackendConfig { credential: Some(credential), ..ollama(&a, "a") };
+        let bench = start(settings(preferred(refusing.clone(), ollama(&b, "b"))));
+        both_up(&bench).await;
+        for _ in 0..8 {
+            assert_eq!(bench.by(chat("m")).await, "b");
+        }
+        assert_eq!((a.requests(), breaker(&bench, "a")), (8, BreakerState::Closed));
+        assert_eq!(bench.by(chat("n")).await, "a", "it is there for what it takes");
+        let bench = start(settings(vec![refusing]));
+        bench.state("a", BackendState::Connected).await;
+        let mut records = bench.broker.records(8).unwrap();
+        let response = bench.send(chat("m")).await;
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.extensions().get(), Some(&FailureCode("backend_unauthorised")));
+        let text = text(response).await;
+        assert!(!text.contains("abcd") && text.contains("credential"), "{text}");
+        assert_eq!(records.recv().await.unwrap().outcome, Outcome::Failed, "it was asked");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_credential_moves_on_within_the_budget() {
+    let refusing = Fake::start(&["m"], |mut exchange| async move {
+        exchange.body().await;
+        exchange.answer(401, "application/json", "{}").await;
+        Some(exchange)
+    })
+    .await;
+    let b = Fake::echo("b", &["m"]).await;
     let credential = Credential::new("account");
-    credential.set("sk-wrong-abcd").unwrap();
-    let a = BackendConfig { credential: Some(credential), ..ollama(&a, "a") };
-    let bench = start(settings(preferred(a.clone(), ollama(&b, "b"))));
+    credential.set("sk-wrong").unwrap();
+    let a = BackendConfig { credential: Some(credential), ..ollama(&refusing, "a") };
+    let bench = start(settings(preferred(a, ollama(&b, "b"))));
     both_up(&bench).await;
-    assert_eq!(bench.by(chat("m")).await, "b");
-    let bench = start(settings(vec![a]));
+    for _ in 0..100 {
+        bench.text(chat("m")).await;
+    }
+    assert!((1..100).contains(&b.requests()), "{} of 100", b.requests());
+}
+
+#[tokio::test]
+async fn a_server_without_another_beside_it_is_not_asked_while_it_works() {
+    let (a, mut rx) = Fake::manual(&["m"]).await;
+    let mut config = settings(vec![ollama(&a, "a")]);
+    config.first_byte_timeout = Duration::from_secs(2);
+    let bench = start(config);
     bench.state("a", BackendState::Connected).await;
-    let response = bench.send(chat("m")).await;
-    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(response.extensions().get(), Some(&FailureCode("backend_unauthorised")));
-    let text = text(response).await;
-    assert!(!text.contains("abcd") && text.contains("credential"), "{text}");
+    let before = a.shared.probes.load(Ordering::SeqCst);
+    let task = spawn_send(&bench, Ingress::Local, chat("m"));
+    let mut exchange = arrival(&mut rx).await;
+    exchange.body().await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(a.shared.probes.load(Ordering::SeqCst), before);
+    exchange.json("{}").await;
+    assert_eq!(task.await.unwrap().status(), StatusCode::OK);
 }
 
 #[tokio::test]
