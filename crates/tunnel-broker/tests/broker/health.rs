@@ -98,6 +98,12 @@ async fn a_model_that_loads_sends_nothing_out_of_the_house_and_keeps_no_other_wa
                 assert_eq!(bench.by(post("/v1/completions", r#"{"model":"n"}"#)).await, "a");
             }
         }
+        // Nor to an account that a reload brings.
+        let other = cloud.config("other", tunnel_broker::BackendKind::Cloud);
+        bench.broker.reconfigure(settings(vec![openai(&a, "a"), other]));
+        is(&bench, "other", Health::Up).await;
+        let before = a.requests();
+        eventually("it has asked again", || a.requests() > before).await;
         assert!(!told.is_finished());
         loads.store(false, Ordering::SeqCst);
         assert_eq!(told.await.unwrap().headers()["x-tunnel-connection"], "a");
