@@ -145,11 +145,13 @@ impl Admission {
         Some((ticket, key))
     }
 
-    /// A request that got its slot from the line gives it back, after it has `held` it.
-    pub(crate) fn finish(&mut self, line: LineId, key: &Key, held: Duration) {
+    /// A request that got its slot from the line gives it back, after it has `held` it. None: it did not use it.
+    pub(crate) fn finish(&mut self, line: LineId, key: &Key, held: Option<Duration>) {
         let Some(at) = self.lines.get_mut(&line) else { return };
-        // The recent past counts most: models of very different speed take turns on one server.
-        at.service = Some(at.service.map_or(held, |mean| (mean * 7 + held) / 8));
+        if let Some(held) = held {
+            // The recent past counts most: models of very different speed take turns on one server.
+            at.service = Some(at.service.map_or(held, |mean| (mean * 7 + held) / 8));
+        }
         if let Some(share) = at.shares.get_mut(key) {
             share.running = share.running.saturating_sub(1);
             if share.is_void() {

@@ -92,7 +92,7 @@ async fn send(
     let (request, watch) = call.request(payload, upstream).ok_or(ExchangeError::UploadFailed)?;
     call.meter.connected();
     let can_move = can_be_sent_again(call, payload);
-    let doubt = can_move.then(|| Doubt::new(upstream, terms.may_move, terms.first_byte));
+    let doubt = can_move.then(|| Doubt::new(upstream, *terms));
     exchange(conn, request, watch.as_deref(), terms.first_byte, doubt).await
 }
 
@@ -143,9 +143,7 @@ impl AttemptError {
                 ExchangeError::Lost => Failure::Lost(id),
                 ExchangeError::NotHttp => Failure::NotHttp(id),
                 ExchangeError::Silent => Failure::FirstByteTimeout { id, after: terms.first_byte },
-                ExchangeError::Hangs => {
-                    Failure::Down { id, why: Some("it has stopped answering".to_owned()) }
-                }
+                ExchangeError::Hangs => Failure::Hangs(id),
                 ExchangeError::UploadStalled => Failure::UploadStalled,
                 ExchangeError::UploadFailed => Failure::UploadFailed,
             },

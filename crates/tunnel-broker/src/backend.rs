@@ -105,6 +105,13 @@ impl Backend {
         self.config.models.iter().map(find).collect()
     }
 
+    /// Tells whether it has one model at most: what is said of that is said of the server.
+    pub(crate) fn has_one_model(&self) -> bool {
+        let listed = self.report.listing.as_ref().map_or(0, |listing| listing.models.len());
+        let n_models = if self.config.models.is_empty() { listed } else { self.config.models.len() };
+        n_models <= 1
+    }
+
     /// Tells whether the configuration lets a listed model be offered.
     pub(crate) fn offers(&self, listed: &str) -> bool {
         let tagless = listed.strip_suffix(":latest");

@@ -63,6 +63,13 @@ impl Body {
         Self(Kind::Full(bytes))
     }
 
+    /// Makes the body of a response that has not come to its end: what there is of it, and an error.
+    pub(crate) fn part(bytes: Bytes, error: BodyError, mut meter: Meter) -> Self {
+        meter.passed(&bytes);
+        meter.broke(error);
+        Self(Kind::Failing(Failing { error, step: Step::Say(bytes), _meter: meter }))
+    }
+
     pub(crate) fn empty() -> Self {
         Self(Kind::Done)
     }

@@ -1,7 +1,5 @@
 //! Which backend a request goes to, as things stand at this moment.
 
-use std::sync::Arc;
-
 use http::StatusCode;
 use tokio::time::Instant;
 
@@ -12,7 +10,7 @@ use crate::load::Tick;
 use crate::path::Dialect;
 use crate::route::{NoRoute, Spread};
 use crate::shared::Shared;
-use crate::table::{Route, Table, Wanted};
+use crate::table::{Route, Table, Tried, Wanted};
 use crate::upstream::Upstream;
 
 /// Finds a backend; waits for a first probe, or asks anew what there is, where that may help.
@@ -20,10 +18,10 @@ pub(crate) async fn decide(
     shared: &Shared,
     call: &Call,
     spread: Spread,
-    tried: &[Arc<Upstream>],
+    tried: &Tried,
 ) -> Result<Route, Failure> {
     let mut waited = false;
-    let mut refreshed = !tried.is_empty();
+    let mut refreshed = !tried.servers.is_empty();
     let pin = call.pin.as_deref();
     let concerns = |id: &str| pin.is_none_or(|pin| pin == id);
     loop {
@@ -59,7 +57,7 @@ pub(crate) async fn decide(
     }
 }
 
-pub(crate) fn wanted<'a>(call: &'a Call, spread: Spread, tried: &'a [Arc<Upstream>]) -> Wanted<'a> {
+pub(crate) fn wanted<'a>(call: &'a Call, spread: Spread, tried: &'a Tried) -> Wanted<'a> {
     let model = call.model.as_deref();
     let recall = match (spread, model) {
         (Spread::Load(draw), Some(model)) => {

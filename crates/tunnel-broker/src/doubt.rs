@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::attempt::Terms;
 use crate::budget::ASK_AGAIN;
 use crate::conn::Conn;
 use crate::upstream::Upstream;
@@ -18,21 +19,16 @@ const DOUBT: Duration = Duration::from_secs(3);
 /// Watches over a request that could be sent to another backend.
 pub(crate) struct Doubt<'a> {
     upstream: &'a Upstream,
-    /// Tells whether there is another backend, and an attempt left; takes the attempt then.
-    may_move: &'a (dyn Fn() -> bool + Sync),
+    terms: Terms<'a>,
     /// Age of the exchange at which the next question is asked.
     next: Duration,
     asking: Option<Pin<Box<dyn Future<Output = bool> + Send + 'a>>>,
 }
 
 impl<'a> Doubt<'a> {
-    /// `first_byte`: the longest wait of all, of which a part must be left for the other backend.
-    pub(crate) fn new(
-        upstream: &'a Upstream,
-        may_move: &'a (dyn Fn() -> bool + Sync),
-        first_byte: Duration,
-    ) -> Self {
-        Self { upstream, may_move, next: DOUBT.min(first_byte / 4), asking: None }
+    pub(crate) fn new(upstream: &'a Upstream, terms: Terms<'a>) -> Self {
+        // Of the longest wait of all a part must be left for the other backend.
+        Self { upstream, terms, next: DOUBT.min(terms.first_byte / 4), asking: None }
     }
 
     /// Tells whether nothing need be looked at before the next question, given a limit of `first_byte`.
@@ -48,7 +44,7 @@ impl<'a> Doubt<'a> {
             if let Some(asking) = &mut self.asking {
                 let Poll::Ready(hangs) = asking.as_mut().poll(cx) else { return Poll::Pending };
                 self.asking = None;
-                if hangs && (self.may_move)() {
+                if hangs && (self.terms.may_move)() {
                     return Poll::Ready(());
                 }
                 let age = since.elapsed();
@@ -58,7 +54,13 @@ impl<'a> Doubt<'a> {
             if !conn.poll_past(since + self.next) {
                 return Poll::Pending;
             }
-            self.asking = Some(Box::pin(self.upstream.hangs()));
+            // Where nothing could come of it nobody is asked: what works at this request may be able to do one thing at a
+            // time, and what is paid for may charge for the question.
+            if (self.terms.has_other)() && self.upstream.may_be_asked() {
+                self.asking = Some(Box::pin(self.upstream.hangs()));
+            } else {
+                self.next = since.elapsed().saturating_mul(2);
+            }
         }
     }
 }

@@ -66,10 +66,12 @@ pub(crate) enum Failure {
     #[error("connection '{id}' could not be reached{}", because(.why))]
     Unreachable { id: String, why: Option<String> },
     #[error(
-        "connection '{0}' does not accept the credential that is stored for it; on the machine that serves it, \
-         'tunnelctl connections' shows what to do"
+        "connection '{0}' does not accept this request with the credential that is stored for it: the credential is \
+         wrong, or not for this model or path; on the machine that serves it, 'tunnelctl connections' shows which"
     )]
     Unauthorised(String),
+    #[error("connection '{0}' is down: it has stopped answering")]
+    Hangs(String),
     #[error("connection '{0}' broke before the response began")]
     Lost(String),
     #[error("connection '{0}' answered something that is not HTTP")]
@@ -98,6 +100,7 @@ impl Failure {
             Self::NoBackend
             | Self::Down { .. }
             | Self::Unauthorised(_)
+            | Self::Hangs(_)
             | Self::Warming(_)
             | Self::StillLoading { .. }
             | Self::Cancelled => StatusCode::SERVICE_UNAVAILABLE,
@@ -146,7 +149,7 @@ impl Failure {
             Self::PathNotAllowed | Self::PathNotInScope => "path_not_allowed",
             Self::ModelNotInScope | Self::BodyNotInScope(_) => "model_not_allowed",
             Self::NoBackend => "no_backend",
-            Self::Down { .. } => "backend_down",
+            Self::Down { .. } | Self::Hangs(_) => "backend_down",
             Self::Unauthorised(_) => "backend_unauthorised",
             Self::Full(_) | Self::QueueFull { .. } => "queue_full",
             Self::QueueTimeout { .. } => "queue_timeout",
@@ -164,7 +167,7 @@ impl Failure {
     /// When the same request may do better.
     fn retry_after(&self) -> Option<HeaderValue> {
         match self {
-            Self::NoBackend | Self::Down { .. } => Some(HeaderValue::from_static("2")),
+            Self::NoBackend | Self::Down { .. } | Self::Hangs(_) => Some(HeaderValue::from_static("2")),
             Self::QueueFull { crowd, .. } | Self::QueueTimeout { crowd, .. } => Some(seconds(crowd).into()),
             Self::Warming(_) | Self::StillLoading { .. } => Some(HeaderValue::from_static("5")),
             Self::Full(_) => Some(HeaderValue::from_static("1")),

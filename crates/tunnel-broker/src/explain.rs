@@ -22,7 +22,7 @@ use crate::load::Tick;
 use crate::path::{Dialect, Endpoint, is_about_a_model};
 use crate::profile::Side;
 use crate::route::{Candidate, Choice, Draw, NoRoute, Spread, Standing, obstacle, pick};
-use crate::table::{Table, Wanted};
+use crate::table::{Table, Tried, Wanted};
 
 /// A request that might be sent.
 #[derive(Clone, Debug, Default)]
@@ -46,9 +46,11 @@ pub struct Explanation {
     pub model: Option<String>,
     /// How the model's name was understood. None for a request that names none.
     pub resolved_by: Option<ResolvedBy>,
-    /// The backends in whose lines it would wait, for a slot or for the model; empty when it would not wait.
+    /// The backends that it would wait for: for a slot, for the model, or for the end of a first probe; empty when it
+    /// would not wait.
     pub waits_for: Vec<String>,
-    /// What its caller would be told at once.
+    /// What its caller would be told, unless the servers say other than now: where nobody has the model, or who has it
+    /// is down, they are asked anew before.
     pub refusal: Option<Refusal>,
     /// How many requests would be answered before it, where it would wait for a free slot. None where it would not.
     pub queue_position: Option<usize>,
@@ -189,7 +191,7 @@ pub(crate) fn explain(table: &Table, query: &Query, chance: &Chance<'_>) -> Expl
         spread,
         takes_slot: asked.takes_slot,
         recall,
-        tried: &[],
+        tried: Tried::NONE,
     };
     // Counts change while this is read: all that follows looks at the same candidates.
     let served = table.served(&wanted);
@@ -199,7 +201,7 @@ pub(crate) fn explain(table: &Table, query: &Query, chance: &Chance<'_>) -> Expl
     let no_route = decision.as_ref().err().map(|no_route| table.reason(&wanted, *no_route));
     let lines = no_route.map_or_else(Vec::new, |no_route| lines(table, &wanted, no_route));
     let is_full = matches!(no_route, Some(NoRoute::Full(_)));
-    let queue_position = lines.iter().map(|line| line.upstream.slots.n_queued()).min().filter(|_| is_full);
+    let queue_position = lines.iter().map(|line| line.upstream.slots.n_waiting()).min().filter(|_| is_full);
     let waits_for: Vec<String> = lines.iter().map(|line| line.config.id.clone()).collect();
     let chosen = decision.ok().map(|choice| choice.winner.backend);
     let refusal = no_route.filter(|_| lines.is_empty()).map(|no_route| refusal(table, &asked, no_route));
@@ -253,17 +255,17 @@ pub(crate) fn explain(table: &Table, query: &Query, chance: &Chance<'_>) -> Expl
     }
 }
 
-/// Returns the backends in whose lines the request would wait; none when none has room.
+/// Returns the backends that the request would wait for; none when none has room.
 fn lines(table: &Table, wanted: &Wanted<'_>, no_route: NoRoute) -> Vec<Arc<Backend>> {
-    let has_room =
-        |backend: &Arc<Backend>| backend.upstream.slots.n_queued() < table.settings.queue.max_waiting;
+    // Who waits for a slot and who waits for the model do not take each other's room.
+    let room = table.settings.queue.max_waiting;
     match no_route {
         NoRoute::Full(_) => {
             let mut all: Vec<_> = table
                 .waiting_candidates(wanted)
                 .into_iter()
                 .map(|route| route.backend)
-                .filter(has_room)
+                .filter(|backend| backend.upstream.slots.n_waiting() < room)
                 .collect();
             // On one side: on the first that has room.
             let side = all.first().map(|backend| backend.profile().side);
@@ -271,12 +273,17 @@ fn lines(table: &Table, wanted: &Wanted<'_>, no_route: NoRoute) -> Vec<Arc<Backe
             all
         }
         NoRoute::Warming(index) => {
-            table.backends.get(index).filter(|b| has_room(b)).cloned().into_iter().collect()
+            let loads = table.backends.get(index).filter(|b| b.upstream.slots.n_warming() < room);
+            loads.cloned().into_iter().collect()
+        }
+        // Whoever says first what it has: the request waits for that, no longer than for a connection.
+        NoRoute::Pending => {
+            let could = |b: &&Arc<Backend>| b.is_new() && b.speaks(wanted.dialect) && wanted.accepts(b);
+            table.backends.iter().filter(could).cloned().collect()
         }
         NoRoute::Nobody
         | NoRoute::WrongDialect(_)
         | NoRoute::LocalOnly(_)
-        | NoRoute::Pending
         | NoRoute::Unauthorised(_)
         | NoRoute::Down(_) => Vec::new(),
     }

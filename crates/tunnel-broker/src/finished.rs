@@ -13,7 +13,8 @@ pub enum Outcome {
     Ok,
     /// A complete answer with which the backend rejects the request: status 4xx.
     Rejected,
-    /// The backend's fault: unreachable, silent, broken off, status 5xx, or an error inside of the stream.
+    /// The backend's fault: unreachable, silent, broken off, status 5xx, an error inside of the stream, or it refuses the
+    /// credential that is stored for it.
     Failed,
     /// The caller went away, or somebody cancelled the request.
     Cancelled,

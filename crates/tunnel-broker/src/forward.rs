@@ -86,6 +86,7 @@ fn needs_weighing(status: StatusCode) -> bool {
     matches!(
         status,
         StatusCode::UNAUTHORIZED
+            | StatusCode::FORBIDDEN
             | StatusCode::NOT_FOUND
             | StatusCode::METHOD_NOT_ALLOWED
             | StatusCode::INTERNAL_SERVER_ERROR

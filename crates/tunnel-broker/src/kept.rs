@@ -13,11 +13,13 @@ use tokio::time::Instant;
 use crate::conn::Conn;
 use crate::table::Route;
 
-/// A backend's refusal as a whole: if no other does better the caller gets it as it is.
+/// A backend's refusal: if no other does better the caller gets it as it is.
 pub(crate) struct Kept {
     pub(crate) route: Route,
     pub(crate) head: Parts,
     pub(crate) body: Bytes,
+    /// Whether that is all of the body. If not it is never passed on as if it were.
+    pub(crate) whole: bool,
 }
 
 /// Longest body of an answer that is put aside. Errors of model servers have a few hundred bytes, pages of a

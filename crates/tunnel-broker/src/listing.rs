@@ -20,7 +20,7 @@ use crate::path::Endpoint;
 use crate::profile::Api;
 use crate::route::{NoRoute, Spread};
 use crate::shared::{Shared, is_stale};
-use crate::table::{Table, Wanted};
+use crate::table::{Table, Tried, Wanted};
 
 /// Answers one of the endpoints that are not forwarded.
 pub(crate) async fn list(shared: &Shared, mut call: Box<Call>, endpoint: Endpoint<'_>) -> Response<Body> {
@@ -69,7 +69,7 @@ async fn content(shared: &Shared, call: &Call, endpoint: &Endpoint<'_>) -> Resul
             spread: Spread::First,
             takes_slot: false,
             recall: None,
-            tried: &[],
+            tried: Tried::NONE,
         };
         let no_route = table.route(&wanted).err().unwrap_or(NoRoute::Nobody);
         return Err(explain(&table, call, no_route));

@@ -1,6 +1,6 @@
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
@@ -30,6 +30,8 @@ pub(crate) struct Meter {
     /// What the caller got.
     status: Option<StatusCode>,
     ending: Ending,
+    /// Whether the last attempt failed, and is not in the books.
+    has_failed: AtomicBool,
     /// Boxed, and only there for an answer of which something can be read: what holds it is moved a lot.
     reading: Option<Box<Reading>>,
 }
@@ -60,7 +62,8 @@ impl Meter {
         let track = Arc::new(track);
         let place = books.begin(&track);
         let (books, status, ending) = (Arc::clone(books), None, Ending::Open);
-        Self { books, track, place, caller, tally, status, ending, reading: None }
+        let has_failed = AtomicBool::new(false);
+        Self { books, track, place, caller, tally, status, ending, has_failed, reading: None }
     }
 
     pub(crate) fn track(&self) -> &Arc<Track> {
@@ -82,7 +85,7 @@ impl Meter {
         self.track.placed().model.get_or_insert_with(|| Arc::clone(model));
     }
 
-    /// Notes that a backend is about to be asked. If one was asked before, that attempt failed.
+    /// Notes that a backend is about to be asked.
     pub(crate) fn attempt(&self, route: &Route) {
         let before = {
             let mut placed = self.track.placed();
@@ -91,10 +94,17 @@ impl Meter {
         };
         self.track.enter(RequestState::Connecting);
         if let Some(failed) = before
+            && self.has_failed.swap(false, Ordering::Relaxed)
             && self.is_measured()
         {
             self.books.attempt_failed(&failed);
         }
+    }
+
+    /// Notes that the backend that was asked last has failed: should another be asked, that counts as an attempt that
+    /// failed. That it has not what was asked for, or still loads it, is no failure.
+    pub(crate) fn attempt_failed(&self) {
+        self.has_failed.store(true, Ordering::Relaxed);
     }
 
     /// Tells whether this is the backend that was asked last.
@@ -172,6 +182,8 @@ impl Meter {
             Failure::Unreachable { .. }
             | Failure::Lost(_)
             | Failure::NotHttp(_)
+            | Failure::Hangs(_)
+            | Failure::Unauthorised(_)
             | Failure::FirstByteTimeout { .. } => Ending::Failed(code),
             Failure::UploadFailed | Failure::UploadStalled | Failure::Cancelled => Ending::CallerLeft(code),
             Failure::UnknownModel(_)
@@ -190,7 +202,6 @@ impl Meter {
             | Failure::Full(_)
             | Failure::QueueFull { .. }
             | Failure::QueueTimeout { .. }
-            | Failure::Unauthorised(_)
             | Failure::StillLoading { .. } => Ending::Refused(code),
         };
     }

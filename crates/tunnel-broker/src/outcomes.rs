@@ -81,11 +81,6 @@ impl Outcomes {
         if self.is_calm() { Position::Closed } else { self.breaker().position(now) }
     }
 
-    /// Tells whether requests go elsewhere if they can.
-    pub(crate) fn is_ejected(&self, now: Instant) -> bool {
-        matches!(self.position(now), Position::Open | Position::Trying)
-    }
-
     /// Returns when the next request may be tried on an ejected backend; none when it is not ejected.
     pub(crate) fn next_trial(&self, now: Instant) -> Option<Instant> {
         if self.is_calm() { None } else { self.breaker().next_trial(now) }
@@ -178,7 +173,8 @@ mod tests {
         let start = Instant::now();
         let outcomes = Outcomes::new(LONGEST);
         assert!(outcomes.tell(Event::Unreachable, start));
-        assert!(outcomes.is_ejected(start) && !outcomes.is_ejected(start + LONGEST));
+        let position = |now| outcomes.position(now);
+        assert_eq!([position(start), position(start + LONGEST)], [Position::Open, Position::HalfOpen]);
         assert_eq!(outcomes.next_trial(start), Some(start + LONGEST));
         assert_eq!(outcomes.next_trial(start + LONGEST), None);
         assert_eq!(outcomes.position(start), Position::Open);

@@ -1,11 +1,12 @@
 //! What the caller gets: a backend's response, or an error of our own.
 
+use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderValue, Response, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tracing::debug;
 
-use crate::body::{Body, Streamed};
+use crate::body::{Body, BodyError, Streamed};
 use crate::broker::Ingress;
 use crate::call::Call;
 use crate::conn::Conn;
@@ -66,7 +67,7 @@ pub(crate) fn pass(
 
 /// Passes on an answer that was put aside.
 pub(crate) fn pass_kept(mut call: Box<Call>, kept: Kept) -> Response<Body> {
-    let Kept { route, mut head, body } = kept;
+    let Kept { route, mut head, body, whole } = kept;
     if !call.meter.is_at(&route) {
         // Others were asked since, and failed.
         call.meter.attempt(&route);
@@ -74,6 +75,12 @@ pub(crate) fn pass_kept(mut call: Box<Call>, kept: Kept) -> Response<Body> {
     head.version = Version::HTTP_11;
     headers::clean_response(&mut head.headers);
     sign(&mut head.headers, &call, Some(&route));
+    if !whole {
+        // What the server meant to send is not what is sent here: a caller would wait for the rest.
+        head.headers.remove(CONTENT_LENGTH);
+        call.meter.answered(head.status, Media::of(&head.headers), None);
+        return Response::from_parts(head, Body::part(body, BodyError::BackendLost, call.meter));
+    }
     call.meter.answered(head.status, Media::of(&head.headers), Some(body.len() as u64));
     call.meter.passed(&body);
     call.meter.complete();

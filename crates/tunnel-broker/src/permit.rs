@@ -56,12 +56,22 @@ impl Permit {
         &self.upstream
     }
 
-    /// Says how many idle connections the pool keeps.
+    /// Takes up a slot that was granted: says how many idle connections the pool keeps.
     pub(crate) fn keeping(self, keep: usize) -> Self {
         // A new one cannot be made out of the old one's parts: it gives its slot back when it is dropped.
         let mut permit = self;
         permit.keep = keep;
+        if let Some(granted) = &mut permit.granted {
+            granted.used = true;
+        }
         permit
+    }
+
+    /// Gives the slot back as one that nothing was done with: how long it was held tells nothing.
+    pub(crate) fn unused(mut self) {
+        if let Some(granted) = &mut self.granted {
+            granted.used = false;
+        }
     }
 
     /// Asks for a probe once the request is over.

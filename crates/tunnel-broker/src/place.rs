@@ -15,7 +15,7 @@ use crate::queue::{Crowd, Queued};
 use crate::route::{NoRoute, Spread};
 use crate::shared::Shared;
 use crate::status::BackendStatus;
-use crate::table::{Route, Table};
+use crate::table::{Route, Table, Tried};
 use crate::upstream::Upstream;
 use crate::wait::Wait;
 
@@ -30,7 +30,7 @@ pub(crate) async fn place(
     shared: &Shared,
     call: &Call,
     spread: Spread,
-    tried: &[Arc<Upstream>],
+    tried: &Tried,
 ) -> Result<Place, Failure> {
     match look(shared, call, spread, tried).await? {
         Found::Place(place) => Ok(place),
@@ -49,12 +49,7 @@ enum Found {
     Warming(Arc<Upstream>),
 }
 
-async fn look(
-    shared: &Shared,
-    call: &Call,
-    spread: Spread,
-    tried: &[Arc<Upstream>],
-) -> Result<Found, Failure> {
+async fn look(shared: &Shared, call: &Call, spread: Spread, tried: &Tried) -> Result<Found, Failure> {
     let failure = match decide(shared, call, spread, tried).await {
         Ok(route) => {
             let keep = shared.settings().pool_size;
@@ -91,7 +86,7 @@ struct Waiter<'a> {
     shared: &'a Shared,
     call: &'a Call,
     spread: Spread,
-    tried: &'a [Arc<Upstream>],
+    tried: &'a Tried,
     queued: Option<Queued>,
     /// Its ticket, kept while it waits for a model and when it has lost its place: it stays as old as it is.
     ticket: Option<Ticket>,
@@ -103,7 +98,7 @@ struct Waiter<'a> {
 }
 
 impl<'a> Waiter<'a> {
-    fn new(shared: &'a Shared, call: &'a Call, spread: Spread, tried: &'a [Arc<Upstream>]) -> Self {
+    fn new(shared: &'a Shared, call: &'a Call, spread: Spread, tried: &'a Tried) -> Self {
         let wait = Wait::begin(call.meter.track());
         Self { shared, call, spread, tried, queued: None, ticket: None, slot_by: None, model_by: None, wait }
     }

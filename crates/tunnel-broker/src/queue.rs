@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::admission::{Admission, Entered, Key, LineId, NoRoom, Ticket};
 use crate::permit::Permit;
+use crate::route::Standing;
 use crate::upstream::Upstream;
 
 /// Hands out the slots of backends whose slots are all taken. Locked for a moment when a request comes to wait,
@@ -99,7 +100,7 @@ impl Queue {
     }
 
     /// Notes that a request gave back a slot that this had granted.
-    pub(crate) fn finished(&self, line: LineId, key: &Key, held: Duration) {
+    pub(crate) fn finished(&self, line: LineId, key: &Key, held: Option<Duration>) {
         self.inner().admission.finish(line, key, held);
     }
 
@@ -137,18 +138,21 @@ impl Queue {
 impl Inner {
     /// Says who gets a free slot.
     ///
-    /// While a backend is ejected its slots are for those that have nobody else to wait for: all others would look,
-    /// turn it down, and be out of all their lines for it.
+    /// Nobody, while the backend takes no requests, and while it is ejected only who has nobody else to wait for: all
+    /// others would look, turn it down, and be out of all their lines for it. Those that wait look anew when that changes.
     fn grant(&mut self, upstream: &Arc<Upstream>) -> Option<(Ticket, Key)> {
         let Self { admission, calls } = self;
         let now = Instant::now();
-        if !upstream.outcomes.is_ejected(now) {
-            return admission.grant(upstream.line(), |_| true);
+        let standing = |upstream: &Arc<Upstream>| upstream.standing(&upstream.report(), now);
+        let is_good =
+            |upstream: &Arc<Upstream>| matches!(standing(upstream), Standing::Healthy | Standing::Doubtful);
+        match standing(upstream) {
+            Standing::Healthy | Standing::Doubtful => admission.grant(upstream.line(), |_| true),
+            Standing::Ejected => admission.grant(upstream.line(), |ticket| {
+                calls.get(&ticket).is_some_and(|call| !call.upstreams.iter().any(is_good))
+            }),
+            Standing::Warming | Standing::Unknown | Standing::Unauthorised | Standing::Down => None,
         }
-        admission.grant(upstream.line(), |ticket| {
-            let call = calls.get(&ticket);
-            call.is_some_and(|call| call.upstreams.iter().all(|upstream| upstream.outcomes.is_ejected(now)))
-        })
     }
 
     /// Returns what the owner of a ticket waits for; dropping it tells the owner that it has lost its place.
@@ -241,15 +245,18 @@ fn ids(upstreams: &[Arc<Upstream>]) -> Vec<LineId> {
 pub(crate) struct Granted {
     key: Key,
     since: Instant,
+    /// Whether the one that got it has taken it up.
+    pub(crate) used: bool,
 }
 
 impl Granted {
     pub(crate) fn new(key: Key) -> Self {
-        Self { key, since: Instant::now() }
+        Self { key, since: Instant::now(), used: false }
     }
 
     pub(crate) fn give_back(self, upstream: &Upstream) {
-        upstream.queue.finished(upstream.line(), &self.key, self.since.elapsed());
+        let held = self.used.then(|| self.since.elapsed());
+        upstream.queue.finished(upstream.line(), &self.key, held);
     }
 }
 

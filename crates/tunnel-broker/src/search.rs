@@ -25,7 +25,7 @@ use crate::permit::Permit;
 use crate::profile::Side;
 use crate::route::{NoRoute, Spread, Standing};
 use crate::shared::Shared;
-use crate::table::Route;
+use crate::table::{Route, Tried};
 use crate::track::RequestState;
 use crate::upstream::Upstream;
 use crate::wait::Wait;
@@ -33,10 +33,11 @@ use crate::wait::Wait;
 /// The search of one request for a backend that answers it.
 #[derive(Default)]
 pub(crate) struct Search {
-    /// Backends that are not asked again.
-    pub(crate) tried: Vec<Arc<Upstream>>,
-    /// Those of them that were slow to accept, and get all the time there is when nobody else is left.
-    slow: Vec<Arc<Upstream>>,
+    /// What is passed over.
+    pub(crate) tried: Tried,
+    /// Those of it that get another chance when nobody else is left: they were slow to accept, and get all the time
+    /// there is then, or load the model.
+    later: Vec<Arc<Upstream>>,
     patient: bool,
     /// What the caller gets if nothing better is found.
     told: Option<Told>,
@@ -80,12 +81,12 @@ impl Search {
         !self.patient
     }
 
-    /// Looks for a way on when there is no backend to ask: gives those a second chance that were slow to accept.
+    /// Looks for a way on when there is no backend to ask: gives those another chance that may only need time.
     /// Failing that, returns what to tell the caller.
     pub(crate) fn go_on(&mut self, failure: Failure) -> Result<(), Told> {
-        if !self.slow.is_empty() {
-            let slow = std::mem::take(&mut self.slow);
-            self.tried.retain(|tried| !slow.iter().any(|slow| Arc::ptr_eq(slow, tried)));
+        if !self.later.is_empty() {
+            let later = std::mem::take(&mut self.later);
+            self.tried.servers.retain(|tried| !later.iter().any(|later| Arc::ptr_eq(later, tried)));
             self.patient = true;
             return Ok(());
         }
@@ -110,14 +111,18 @@ impl Search {
                 upstream.order_check();
             }
             Blame::Away => {
-                drop(permit);
+                // First: its slot is handed to the next one that waits, and there is nothing to be had.
                 upstream.outcomes.unreachable();
+                permit.unused();
                 upstream.order_probe();
             }
         }
-        self.tried.push(Arc::clone(upstream));
+        if error.blame() != Blame::Nobody {
+            asked.call.meter.attempt_failed();
+        }
+        self.tried.servers.push(Arc::clone(upstream));
         if let AttemptError::Connect { error: ConnectError::Timeout { .. }, hasty: true } = error {
-            self.slow.push(Arc::clone(upstream));
+            self.later.push(Arc::clone(upstream));
         }
         let again = match error.another() {
             Another::Never => false,
@@ -145,12 +150,17 @@ impl Search {
         let (head, body) = response.into_parts();
         let length = body.size_hint().exact();
         let status = head.status;
-        if status == StatusCode::UNAUTHORIZED {
+        let has_credential = backend.upstream.credential().is_some();
+        match status {
             // No caller's credential goes to a backend, so it is ours that is refused: its prober will see.
-            backend.upstream.order_check();
-            if backend.upstream.credential().is_some() {
-                return self.unauthorised(asked, permit);
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if has_credential => {
+                drop(permit);
+                return self.unauthorised(asked, status);
             }
+            StatusCode::UNAUTHORIZED => {
+                backend.upstream.order_check();
+            }
+            _ => {}
         }
         let lookable = may_say_loading(&backend.config.profile, &head, length);
         let keepable = length.is_none_or(|length| length <= kept::LONGEST as u64);
@@ -162,25 +172,37 @@ impl Search {
         }
         let Some((body, whole)) = kept::read(&mut conn, body).await else {
             permit.failed();
+            call.meter.attempt_failed();
             let failure = Failure::Lost(backend.config.id.clone());
             let again = decided.unwrap_or_else(|| self.moves_on(asked, status));
             return self.put_aside(asked, Told::Refused(failure), again);
         };
         let loading = lookable && whole && says_loading(&body);
-        let kept = Kept { route: route.clone(), head, body };
+        let kept = Kept { route: route.clone(), head, body, whole };
         let told = Told::Answered(Box::new(kept));
         if loading {
-            backend.upstream.note_loading();
+            // Of one model among others its probes say nothing, and all that ask for the others are served meanwhile.
+            let noted = backend.has_one_model();
+            if noted {
+                backend.upstream.note_loading();
+            }
             backend.upstream.pool.put(conn, shared.settings().pool_size);
-            drop(permit);
+            permit.unused();
+            self.keep_side(asked);
             let now = Instant::now();
             let asked_before = self.loads_until.is_some();
             let until = *self.loads_until.get_or_insert(now + shared.settings().first_byte_timeout);
             if !asked.again || now >= until {
                 return Weighed::Tell(told);
             }
-            // Not among those that were tried: it is asked again when it is ready.
-            if asked_before || !self.has_other_but(asked) {
+            let has_other = self.has_other_but(asked) && !self.patient;
+            if has_other && (asked_before || !noted) {
+                // Its probes do not tell when it is ready. To come back to it again and again would cost the place in
+                // the others' queues.
+                self.tried.servers.push(Arc::clone(&backend.upstream));
+                self.later.push(Arc::clone(&backend.upstream));
+            } else if !has_other {
+                // It is asked again when it is ready.
                 let wait = Wait::begin(call.meter.track());
                 wait.show(None, vec![Arc::clone(&backend.label)]);
                 tokio::time::sleep(WARMING_PAUSE).await;
@@ -193,6 +215,9 @@ impl Search {
             request_id = ?call.request_id, backend = %backend.config.id, status = status.as_u16(), again,
             "backend refuses"
         );
+        if !whole || status.is_server_error() {
+            call.meter.attempt_failed();
+        }
         if !whole {
             permit.failed();
         } else if status.is_server_error() {
@@ -205,29 +230,31 @@ impl Search {
 
     /// Takes in that a backend refuses our credential. No caller can do anything about that, and some servers' words
     /// repeat a part of it: they end here.
-    fn unauthorised(&mut self, asked: &Asked<'_>, permit: Permit) -> Weighed {
-        let id = &asked.route.backend.config.id;
-        debug!(request_id = ?asked.call.request_id, backend = %id, "backend refuses our credential");
-        // The lists of some are open to all, so that no probe would see it.
-        permit.failed();
+    ///
+    /// It is no failure of the server, which would close it to all: a gateway refuses one model of many so. If the
+    /// credential is good for nothing its prober sees that.
+    fn unauthorised(&mut self, asked: &Asked<'_>, status: StatusCode) -> Weighed {
+        let backend = &asked.route.backend;
+        let id = &backend.config.id;
+        debug!(
+            request_id = ?asked.call.request_id, backend = %id, status = status.as_u16(),
+            "backend refuses our credential"
+        );
+        backend.upstream.order_check();
+        asked.call.meter.attempt_failed();
         self.keep_side(asked);
-        let again = asked.again && self.has_other_but(asked);
+        let again = asked.again && self.has_other_but(asked) && asked.takes_attempt();
         self.put_aside(asked, Told::Refused(Failure::Unauthorised(id.clone())), again)
     }
 
     /// Passes over the cloud from now on if the backend that has answered is local. It is up, after all; were each
     /// error of a server at home enough, one bad request would send its prompt out of the house.
     fn keep_side(&mut self, asked: &Asked<'_>) {
-        if asked.route.backend.profile().side != Side::Local {
-            return;
-        }
-        let table = asked.shared.table.load();
-        let cloud = table.backends.iter().filter(|backend| backend.profile().side == Side::Cloud);
-        self.tried.extend(cloud.map(|backend| Arc::clone(&backend.upstream)));
+        self.tried.stays_home |= asked.route.backend.profile().side == Side::Local;
     }
 
     fn put_aside(&mut self, asked: &Asked<'_>, told: Told, again: bool) -> Weighed {
-        self.tried.push(Arc::clone(&asked.route.backend.upstream));
+        self.tried.servers.push(Arc::clone(&asked.route.backend.upstream));
         self.note(told);
         match self.told.take() {
             Some(told) if !again => Weighed::Tell(told),
@@ -329,7 +356,7 @@ pub(crate) fn has_healthy_other(
     shared: &Shared,
     call: &Call,
     spread: Spread,
-    tried: &[Arc<Upstream>],
+    tried: &Tried,
     upstream: &Arc<Upstream>,
 ) -> bool {
     let tried = with(tried, upstream);
@@ -340,6 +367,8 @@ pub(crate) fn has_healthy_other(
     })
 }
 
-fn with(tried: &[Arc<Upstream>], upstream: &Arc<Upstream>) -> Vec<Arc<Upstream>> {
-    tried.iter().chain([upstream]).map(Arc::clone).collect()
+fn with(tried: &Tried, upstream: &Arc<Upstream>) -> Tried {
+    let mut tried = tried.clone();
+    tried.servers.push(Arc::clone(upstream));
+    tried
 }

@@ -35,8 +35,30 @@ pub(crate) struct Wanted<'a> {
     pub(crate) takes_slot: bool,
     /// Knows who served the conversation last; none where that does not matter.
     pub(crate) recall: Option<Recall<'a>>,
-    /// Backends that have been tried for this request.
-    pub(crate) tried: &'a [Arc<Upstream>],
+    /// What is passed over.
+    pub(crate) tried: &'a Tried,
+}
+
+/// What a request passes over for what has become of its attempts.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tried {
+    /// Backends that are not asked again.
+    pub(crate) servers: Vec<Arc<Upstream>>,
+    /// Whether the cloud is passed over, with whatever a change of the configuration adds to it.
+    pub(crate) stays_home: bool,
+}
+
+impl Tried {
+    /// Nothing: what the first attempt passes over.
+    pub(crate) const NONE: &Self = &Self { servers: Vec::new(), stays_home: false };
+
+    pub(crate) fn has(&self, upstream: &Arc<Upstream>) -> bool {
+        self.servers.iter().any(|tried| Arc::ptr_eq(tried, upstream))
+    }
+
+    fn bars(&self, backend: &Backend) -> bool {
+        (self.stays_home && backend.profile().side == Side::Cloud) || self.has(&backend.upstream)
+    }
 }
 
 /// Where a request goes.
@@ -173,6 +195,6 @@ impl Wanted<'_> {
     pub(crate) fn accepts(&self, backend: &Backend) -> bool {
         self.pin.is_none_or(|id| backend.config.id == id)
             && backend.takes_from(self.ingress)
-            && !self.tried.iter().any(|tried| Arc::ptr_eq(tried, &backend.upstream))
+            && !self.tried.bars(backend)
     }
 }

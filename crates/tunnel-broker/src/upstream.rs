@@ -55,7 +55,7 @@ pub(crate) struct Upstream {
     orders: watch::Sender<u64>,
     /// Counts the orders that have been carried out.
     done: watch::Sender<u64>,
-    /// The order of the probe that a request asked for which was told that the model is being loaded; 0 when a
+    /// The order of the probe that a request asked for which was told that the only model is being loaded; 0 when a
     /// probe has looked since.
     loading: AtomicU64,
     /// Ends the prober.
@@ -224,13 +224,23 @@ impl Upstream {
         self.report().hangs
     }
 
+    /// Tells whether a request may have it probed: not so soon again where a question may cost.
+    pub(crate) fn may_be_asked(&self) -> bool {
+        let age = self.report().last_check.map(|at| at.elapsed().unwrap_or_default());
+        age.is_none_or(|age| age >= self.profile.least_interval)
+    }
+
     fn was_heard_lately(&self) -> bool {
         self.report().heard.is_some_and(|heard| heard.elapsed() < FRESH)
     }
 
-    /// Notes that a request was told that the model is being loaded, and has a probe look at it.
+    /// Notes that a request was told that the only model is being loaded, and has a probe look at it.
     pub(crate) fn note_loading(&self) {
-        self.loading.store(self.order_probe(), Ordering::Relaxed);
+        // Within the order: the probe must not have looked before this is noted.
+        self.orders.send_modify(|n| {
+            *n += 1;
+            self.loading.store(*n, Ordering::Relaxed);
+        });
     }
 
     /// Notes that a probe has looked that was ordered as `order` or later.

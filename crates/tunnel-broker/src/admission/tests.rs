@@ -37,7 +37,7 @@ fn the_key_that_runs_least_is_next() {
     // It has two: the newcomer is to have as many before it gets a third.
     assert_eq!(order(&mut admission), [b[0], b[1], a[2], a[3]]);
     for _ in 0..3 {
-        admission.finish(LINE, &key("a"), Duration::from_secs(1));
+        admission.finish(LINE, &key("a"), Some(Duration::from_secs(1)));
     }
     let (a, b) = (enter(&mut admission, "a"), enter(&mut admission, "b"));
     assert_eq!(order(&mut admission), [a, b]);
@@ -52,7 +52,7 @@ fn idling_earns_nothing() {
     for _ in 0..4 {
         enter(&mut admission, "restless");
         let (ticket, key) = admission.grant(LINE, |_| true).unwrap();
-        admission.finish(LINE, &key, Duration::from_secs(1));
+        admission.finish(LINE, &key, Some(Duration::from_secs(1)));
         served.push(ticket);
     }
     patient.retain(|ticket| !served.contains(ticket));
@@ -167,7 +167,11 @@ fn the_estimate_is_turns_times_what_a_request_takes() {
     enter(&mut admission, "a");
     assert_eq!(admission.estimate(LINE, 2), None);
     admission.grant(LINE, |_| true);
-    admission.finish(LINE, &key("a"), Duration::from_secs(4));
+    admission.finish(LINE, &key("a"), Some(Duration::from_secs(4)));
+    enter(&mut admission, "a");
+    admission.grant(LINE, |_| true);
+    // Turned down: that says nothing of how long one takes.
+    admission.finish(LINE, &key("a"), None);
     for _ in 0..4 {
         enter(&mut admission, "a");
     }
@@ -183,7 +187,7 @@ fn nothing_is_kept_of_what_is_over() {
     admission.forget(|_| false);
     assert_eq!(admission.lines.len(), 1, "somebody waits there");
     let (_, key) = admission.grant(LINE, |_| true).unwrap();
-    admission.finish(LINE, &key, Duration::ZERO);
+    admission.finish(LINE, &key, None);
     assert!(admission.lines[&LINE].shares.is_empty());
     admission.forget(|_| false);
     assert!(admission.lines.is_empty() && admission.waiting.is_empty());

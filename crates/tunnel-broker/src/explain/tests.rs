@@ -165,8 +165,26 @@ fn each_backend_is_told_its_reason() {
     assert_eq!((refused.refusal.map(|r| r.code), refused.waits_for), (Some("queue_full"), Vec::new()));
     let nobody = world.explain(&Query { connection: Some("nobody".to_owned()), ..chat("m") }, 1);
     assert_eq!(nobody.refusal.map(|r| r.code), Some("unknown_connection"));
+    // A request waits for those that have not said what they have.
+    let unknown = world.explain(&chat("x"), 1);
+    assert_eq!((unknown.refusal, unknown.waits_for), (None, vec!["new".to_owned()]));
     let management = Query { path: "/api/pull".to_owned(), ..chat("new") };
     assert_eq!(world.explain(&management, 1).resolved_by, None);
+}
+
+#[test]
+fn who_waits_for_a_slot_takes_no_room_from_who_waits_for_the_model() {
+    let mut world = World::new(
+        BrokerConfig { backends: vec![backend("a", BackendKind::Ollama)], ..BrokerConfig::default() },
+        &[has(&["m"])],
+    );
+    world.config.queue.max_waiting = 1;
+    let upstream = &world.upstreams[0];
+    upstream.set_report(Report { phase: Phase::Warming, ..Report::clone(&upstream.report()) });
+    upstream.slots.set_waiting(1);
+    assert_eq!(world.explain(&chat("m"), 1).waits_for, ["a"]);
+    let _waits = upstream.slots.await_model(1).unwrap();
+    assert_eq!(world.explain(&chat("m"), 1).refusal.map(|refusal| refusal.code), Some("backend_loading"));
 }
 
 #[test]
@@ -253,7 +271,7 @@ proptest! {
             spread: if model.is_some() { Spread::Load(draw) } else { Spread::First },
             takes_slot: true,
             recall: None,
-            tried: &[],
+            tried: Tried::NONE,
         };
         let route = table.route(&wanted);
         let chosen = route.as_ref().ok().map(|route| route.backend.config.id.as_str());
@@ -265,7 +283,8 @@ proptest! {
             prop_assert_eq!(ids[0], chosen);
             prop_assert_eq!(explanation.candidates[0].verdict, Verdict::Chosen);
             // Should it fail, the next one is the one that is tried.
-            let tried = [Arc::clone(&table.backend(chosen).unwrap().upstream)];
+            let servers = vec![Arc::clone(&table.backend(chosen).unwrap().upstream)];
+            let tried = Tried { servers, stays_home: false };
             let next = table.route(&Wanted { tried: &tried, ..wanted });
             let told = explanation.candidates.iter().find(|c| c.verdict == Verdict::Next);
             let next = next.as_ref().ok().map(|route| route.backend.config.id.as_str());

@@ -5,6 +5,8 @@ use super::*;
 use crate::backend::Backend;
 use crate::broker::Ingress;
 use crate::config::{BackendConfig, BackendKind};
+use crate::health::{Fault, Phase};
+use crate::upstream::Report;
 
 const N_KEYS: usize = 4;
 const N_BACKENDS: usize = 3;
@@ -63,6 +65,7 @@ impl Model {
             let upstream =
                 Arc::new(Upstream::new(&config, None, Arc::clone(&queue), CancellationToken::new()));
             upstream.slots.set_limit(Some(slots));
+            upstream.set_report(Report { phase: Phase::Up, ..Report::clone(&upstream.report()) });
             Backend::new(config, upstream)
         };
         Self {
@@ -245,6 +248,27 @@ fn the_crowd_is_told_as_it_is() {
     assert_eq!(crowd, Crowd { waiting: 1, slots: 2, wait: None });
     drop((permits, queued));
     assert_eq!(model.queue.crowd(&model.upstreams(3)).slots, 4);
+}
+
+#[test]
+fn a_line_keeps_its_order_while_its_backend_takes_no_requests() {
+    let mut model = Model::new(1, 8);
+    let upstream = Arc::clone(&model.backends[0].upstream);
+    let is = |phase| upstream.set_report(Report { phase, ..Report::clone(&upstream.report()) });
+    model.running.push(Permit::acquire(&model.backends[0], 0).unwrap());
+    let mut first = model.queue.enter(None, &Model::key(0), model.upstreams(1), 8).unwrap();
+    upstream.note_loading();
+    model.running.clear();
+    assert!(first.permit.try_recv().is_err(), "it would turn it down");
+    upstream.looked_at(u64::MAX);
+    for phase in [Phase::Warming, Phase::Down(Fault::Unreachable), Phase::Unauthorised] {
+        is(phase);
+        first.change(model.upstreams(1), 8).unwrap();
+        assert!(first.permit.try_recv().is_err(), "{phase:?}");
+    }
+    is(Phase::Up);
+    first.change(model.upstreams(1), 8).unwrap();
+    assert!(first.permit.try_recv().is_ok(), "it has kept its place");
 }
 
 #[test]

@@ -6,10 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode};
+use http_body_util::BodyExt as _;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tunnel_broker::{
     BackendConfig, BackendKind, BackendState, BreakerState, Credential, FailureCode, Health, Ingress,
-    RoutingPolicy,
+    Outcome, RoutingPolicy,
 };
 
 use crate::support::*;
@@ -189,27 +193,75 @@ async fn no_answer_of_a_local_server_sends_a_request_to_the_cloud() {
 
 #[tokio::test]
 async fn a_refused_credential_is_no_matter_of_the_callers() {
-    let refusing = || {
-        Fake::start(&["m"], |mut exchange| async move {
-            exchange.body().await;
-            exchange.answer(401, "application/json", r#"{"error":"bad key sk-…abcd"}"#).await;
+    for status in [401, 403] {
+        // A gateway that gives the key one model and refuses the other.
+        let a = Fake::start(&["m", "n"], move |mut exchange| async move {
+            if exchange.body().await.ends_with(br#""n"}"#) {
+                exchange.json(r#"{"by":"a"}"#).await;
+            } else {
+                exchange.answer(status, "application/json", r#"{"error":"bad key sk-…abcd"}"#).await;
+            }
             Some(exchange)
         })
-    };
-    let (a, b) = (refusing().await, Fake::echo("b", &["m"]).await);
+        .await;
+        let b = Fake::echo("b", &["m"]).await;
+        let credential = Credential::new("account");
+        credential.set("sk-wrong-abcd").unwrap();
+        let refusing = BackendConfig { credential: Some(credential), ..ollama(&a, "a") };
+        let bench = start(settings(preferred(refusing.clone(), ollama(&b, "b"))));
+        both_up(&bench).await;
+        for _ in 0..8 {
+            assert_eq!(bench.by(chat("m")).await, "b");
+        }
+        assert_eq!((a.requests(), breaker(&bench, "a")), (8, BreakerState::Closed));
+        assert_eq!(bench.by(chat("n")).await, "a", "it is there for what it takes");
+        let bench = start(settings(vec![refusing]));
+        bench.state("a", BackendState::Connected).await;
+        let mut records = bench.broker.records(8).unwrap();
+        let response = bench.send(chat("m")).await;
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.extensions().get(), Some(&FailureCode("backend_unauthorised")));
+        let text = text(response).await;
+        assert!(!text.contains("abcd") && text.contains("credential"), "{text}");
+        assert_eq!(records.recv().await.unwrap().outcome, Outcome::Failed, "it was asked");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_credential_moves_on_within_the_budget() {
+    let refusing = Fake::start(&["m"], |mut exchange| async move {
+        exchange.body().await;
+        exchange.answer(401, "application/json", "{}").await;
+        Some(exchange)
+    })
+    .await;
+    let b = Fake::echo("b", &["m"]).await;
     let credential = Credential::new("account");
-    credential.set("sk-wrong-abcd").unwrap();
-    let a = BackendConfig { credential: Some(credential), ..ollama(&a, "a") };
-    let bench = start(settings(preferred(a.clone(), ollama(&b, "b"))));
+    credential.set("sk-wrong").unwrap();
+    let a = BackendConfig { credential: Some(credential), ..ollama(&refusing, "a") };
+    let bench = start(settings(preferred(a, ollama(&b, "b"))));
     both_up(&bench).await;
-    assert_eq!(bench.by(chat("m")).await, "b");
-    let bench = start(settings(vec![a]));
+    for _ in 0..100 {
+        bench.text(chat("m")).await;
+    }
+    assert!((1..100).contains(&b.requests()), "{} of 100", b.requests());
+}
+
+#[tokio::test]
+async fn a_server_without_another_beside_it_is_not_asked_while_it_works() {
+    let (a, mut rx) = Fake::manual(&["m"]).await;
+    let mut config = settings(vec![ollama(&a, "a")]);
+    config.first_byte_timeout = Duration::from_secs(2);
+    let bench = start(config);
     bench.state("a", BackendState::Connected).await;
-    let response = bench.send(chat("m")).await;
-    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(response.extensions().get(), Some(&FailureCode("backend_unauthorised")));
-    let text = text(response).await;
-    assert!(!text.contains("abcd") && text.contains("credential"), "{text}");
+    let before = a.shared.probes.load(Ordering::SeqCst);
+    let task = spawn_send(&bench, Ingress::Local, chat("m"));
+    let mut exchange = arrival(&mut rx).await;
+    exchange.body().await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(a.shared.probes.load(Ordering::SeqCst), before);
+    exchange.json("{}").await;
+    assert_eq!(task.await.unwrap().status(), StatusCode::OK);
 }
 
 #[tokio::test]
@@ -229,7 +281,7 @@ async fn strangers_are_not_told_where_a_server_is() {
 }
 
 #[tokio::test]
-async fn a_long_error_of_unknown_length_is_passed_on_as_far_as_it_is_held() {
+async fn a_long_error_of_unknown_length_is_passed_on_as_far_as_it_is_held_and_does_not_look_whole() {
     let a = Fake::start(&["m"], |mut exchange| async move {
         exchange.body().await;
         exchange
@@ -245,8 +297,55 @@ async fn a_long_error_of_unknown_length_is_passed_on_as_far_as_it_is_held() {
     let b = faulty(Fault::Closes).await;
     let bench = start(settings(preferred(ollama(&a, "a"), ollama(&b, "b"))));
     both_up(&bench).await;
-    let (status, text) = bench.text(chat("m")).await;
-    assert_eq!((status.as_u16(), text.len()), (500, 64 << 10));
+    let response = bench.send(chat("m")).await;
+    assert_eq!(response.status().as_u16(), 500);
+    let (text, cut) = to_the_end(response.into_body()).await;
+    assert_eq!((text.len(), cut), (64 << 10, true));
+}
+
+/// The broker behind a socket, as its callers see it.
+async fn door(bench: &Bench) -> (SocketAddr, AbortOnDropHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (addr, broker) = (listener.local_addr().unwrap(), bench.broker.clone());
+    let serving = async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let answer = service_fn(|request| async {
+            Ok::<_, std::convert::Infallible>(broker.handle(Ingress::Local, request).await)
+        });
+        // A caller that is told by the end of its connection is what this is for.
+        drop(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await);
+    };
+    (addr, AbortOnDropHandle::new(TaskTracker::new().spawn(serving)))
+}
+
+#[tokio::test]
+async fn an_error_that_stalls_never_looks_whole_to_a_caller() {
+    for framing in [
+        "content-length: 1000\r\n\r\n{\"begun\":1",
+        "transfer-encoding: chunked\r\n\r\na\r\n{\"begun\":1\r\n",
+    ] {
+        let a = Fake::start(&["m"], move |mut exchange| async move {
+            exchange.body().await;
+            exchange.write("HTTP/1.1 503 X\r\ncontent-type: application/json\r\n").await;
+            exchange.write(framing).await;
+            std::future::pending().await
+        })
+        .await;
+        let closes = faulty(Fault::Closes).await;
+        let bench = start(settings(preferred(openai(&a, "a"), ollama(&closes, "b"))));
+        both_up(&bench).await;
+        let (addr, _serving) = door(&bench).await;
+        let stream = TokioIo::new(TcpStream::connect(addr).await.unwrap());
+        let (mut sender, conn) = hyper::client::conn::http1::handshake(stream).await.unwrap();
+        let _conn = AbortOnDropHandle::new(TaskTracker::new().spawn(async move { drop(conn.await) }));
+        let mut request = post("/v1/chat/completions", r#"{"model":"m"}"#);
+        request.headers_mut().insert("host", "x".parse().unwrap());
+        let response = tokio::time::timeout(SOON, sender.send_request(request)).await.unwrap().unwrap();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE, "{framing}");
+        assert_eq!(response.headers().get("content-length"), None, "{framing}");
+        let body = tokio::time::timeout(SOON, response.into_body().collect()).await.expect("an end");
+        assert!(body.is_err(), "{framing}: {body:?}");
+    }
 }
 
 /// Keeps connecting to a port at which nobody accepts any more, until its queue is full.

@@ -1,6 +1,7 @@
 //! Backends that load their model, or do not accept our credential.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -64,6 +65,50 @@ async fn a_request_that_finds_its_model_being_loaded_waits_or_goes_elsewhere() {
     assert_eq!(bench.by(completion()).await, "b");
     assert_eq!(bench.by(completion()).await, "b");
     assert_eq!(a.requests(), 3, "one of them has asked it");
+}
+
+#[tokio::test]
+async fn a_model_that_loads_sends_nothing_out_of_the_house_and_keeps_no_other_waiting() {
+    for models in [&["m", "n"][..], &["m"]] {
+        let loads = Arc::new(AtomicBool::new(true));
+        let a = Fake::start(models, {
+            let loads = Arc::clone(&loads);
+            move |mut exchange| {
+                let loads = loads.load(Ordering::SeqCst);
+                async move {
+                    if loads && exchange.body().await.ends_with(br#""m"}"#) {
+                        exchange.answer(503, "application/json", LOADING).await;
+                    } else {
+                        exchange.json(r#"{"by":"a"}"#).await;
+                    }
+                    Some(exchange)
+                }
+            }
+        })
+        .await;
+        let cloud = Fake::echo("cloud", &["m", "n"]).await;
+        let account = cloud.config("cloud", tunnel_broker::BackendKind::Cloud);
+        let bench = start(settings(vec![openai(&a, "a"), account]));
+        is(&bench, "a", Health::Up).await;
+        is(&bench, "cloud", Health::Up).await;
+        let told = spawn_send(&bench, Ingress::Local, completion());
+        eventually("it is told", || a.requests() > 0).await;
+        if models.len() > 1 {
+            for _ in 0..50 {
+                assert_eq!(bench.by(post("/v1/completions", r#"{"model":"n"}"#)).await, "a");
+            }
+        }
+        // Nor to an account that a reload brings.
+        let other = cloud.config("other", tunnel_broker::BackendKind::Cloud);
+        bench.broker.reconfigure(settings(vec![openai(&a, "a"), other]));
+        is(&bench, "other", Health::Up).await;
+        let before = a.requests();
+        eventually("it has asked again", || a.requests() > before).await;
+        assert!(!told.is_finished());
+        loads.store(false, Ordering::SeqCst);
+        assert_eq!(told.await.unwrap().headers()["x-tunnel-connection"], "a");
+        assert_eq!(cloud.requests(), 0, "{models:?}");
+    }
 }
 
 #[tokio::test]

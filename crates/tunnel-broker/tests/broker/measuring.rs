@@ -169,6 +169,29 @@ async fn a_failover_is_one_request_and_a_failure_of_the_first_backend() {
 }
 
 #[tokio::test]
+async fn to_load_a_model_or_to_have_no_such_path_is_no_failure() {
+    let a = Fake::start(&["m", "n"], |mut exchange| async move {
+        let is_named = !exchange.body().await.is_empty();
+        let (status, body) = if is_named { (503, LOADING) } else { (404, "{}") };
+        exchange.answer(status, "application/json", body).await;
+        Some(exchange)
+    })
+    .await;
+    let b = Fake::echo("b", &["m"]).await;
+    let mut second = openai(&b, "b");
+    second.priority = 1;
+    let (bench, _records) = measured(settings(vec![openai(&a, "a"), second]));
+    bench.state("a", BackendState::Connected).await;
+    bench.state("b", BackendState::Connected).await;
+    for request in [post("/v1/completions", r#"{"model":"m"}"#), post("/v1/embeddings", "")] {
+        assert_eq!(bench.by(request).await, "b");
+    }
+    let failures: u32 = bench.broker.metrics().connections.iter().map(|c| c.consecutive_failures).sum();
+    assert_eq!(failures, 0);
+    assert_eq!(a.requests(), 2, "it was asked");
+}
+
+#[tokio::test]
 async fn outcomes_tell_whose_fault_it_was() {
     let fake = Fake::start(&["m"], |mut exchange| async move {
         let body = exchange.body().await;

@@ -1,6 +1,8 @@
 //! Where routing, health and queues meet: a limit beside a server that loads, is ejected, or is not known yet.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,7 +29,18 @@ fn completion(id: &str) -> Request<Full<Bytes>> {
 
 /// Sends a request and reads its answer to the end: until then its slot is taken.
 fn send(bench: &Bench, id: &str) -> AbortOnDropHandle<Response<Bytes>> {
-    let (broker, request) = (bench.broker.clone(), completion(id));
+    send_it(bench, completion(id))
+}
+
+/// The same with a pin.
+fn send_to(bench: &Bench, connection: &str, id: &str) -> AbortOnDropHandle<Response<Bytes>> {
+    let mut request = completion(id);
+    request.headers_mut().insert("x-tunnel-connection", connection.parse().unwrap());
+    send_it(bench, request)
+}
+
+fn send_it(bench: &Bench, request: Request<Full<Bytes>>) -> AbortOnDropHandle<Response<Bytes>> {
+    let broker = bench.broker.clone();
     let sending = async move {
         let (head, body) = broker.handle(Ingress::Tunnel, request).await.into_parts();
         Response::from_parts(head, body.collect().await.unwrap().to_bytes())
@@ -209,4 +222,75 @@ async fn one_that_says_again_and_again_that_it_loads_is_asked_now_and_then() {
     serve(running).await;
     assert_eq!(serve(arrival(&mut at_b).await).await, "waits");
     assert_eq!(waits.await.unwrap().status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn one_that_keeps_saying_that_it_loads_costs_nobody_the_place_in_anothers_queue() {
+    for models in [&["m"][..], &["m", "n"]] {
+        let a = Fake::start(models, |mut exchange| async move {
+            exchange.body().await;
+            exchange.answer(503, "application/json", LOADING).await;
+            Some(exchange)
+        })
+        .await;
+        let (b, mut at_b) = Fake::manual(&["m"]).await;
+        let mut second = one_slot(openai(&b, "b"));
+        second.priority = 1;
+        let bench = start(settings(vec![openai(&a, "a"), second]));
+        bench.state("a", BackendState::Connected).await;
+        bench.state("b", BackendState::Connected).await;
+        let _first = send_to(&bench, "b", "first");
+        let mut running = arrival(&mut at_b).await;
+        let mut waiting = Vec::new();
+        for id in ["1", "2", "3"] {
+            waiting.push(send(&bench, id));
+            eventually("it has asked twice where its probes may tell", || {
+                a.requests() == waiting.len() * (3 - models.len())
+            })
+            .await;
+            waits_for(&bench, id, &["b"]).await;
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        for id in ["1", "2", "3"] {
+            serve(running).await;
+            running = arrival(&mut at_b).await;
+            assert_eq!(running.header("x-request-id"), Some(id));
+        }
+        serve(running).await;
+        for answer in waiting {
+            assert_eq!(answer.await.unwrap().status(), StatusCode::OK);
+        }
+        assert_eq!(a.requests(), 3 * (3 - models.len()));
+    }
+}
+
+#[tokio::test]
+async fn one_whose_turn_does_not_come_goes_back_to_the_one_that_loaded() {
+    let loads = Arc::new(AtomicBool::new(true));
+    let a = Fake::start(&["m", "n"], {
+        let loads = Arc::clone(&loads);
+        move |mut exchange| {
+            let loads = loads.load(Ordering::SeqCst);
+            async move {
+                exchange.body().await;
+                exchange.answer(if loads { 503 } else { 200 }, "application/json", LOADING).await;
+                Some(exchange)
+            }
+        }
+    })
+    .await;
+    let (b, mut at_b) = Fake::manual(&["m"]).await;
+    let mut second = one_slot(openai(&b, "b"));
+    second.priority = 1;
+    let mut config = settings(vec![openai(&a, "a"), second]);
+    config.queue.max_wait = Duration::from_millis(300);
+    let bench = start(config);
+    bench.state("a", BackendState::Connected).await;
+    bench.state("b", BackendState::Connected).await;
+    let _first = send_to(&bench, "b", "first");
+    let _running = arrival(&mut at_b).await;
+    let waits = queued(&bench, "waits", &["b"]).await;
+    loads.store(false, Ordering::SeqCst);
+    assert_eq!(waits.await.unwrap().headers()["x-tunnel-connection"], "a");
+    assert_eq!(a.requests(), 2);
 }

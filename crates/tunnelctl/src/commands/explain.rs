@@ -47,7 +47,7 @@ fn decision(explanation: &Explanation, request: &ExplainRequest) -> String {
                 Some(0) => format!("{what} waits for a slot of {lines}, and is the next{understood}"),
                 Some(1) => format!("{what} waits for a slot of {lines}, behind 1 other{understood}"),
                 Some(n) => format!("{what} waits for a slot of {lines}, behind {n} others{understood}"),
-                None => format!("{what} waits until {lines} has loaded its model{understood}"),
+                None => format!("{what} waits until {lines} is ready{understood}"),
             }
         }
     }
@@ -141,7 +141,7 @@ mod tests {
         assert_eq!(told(&[], None, None, None), "m is refused with 429: busy");
         assert_eq!(told(&["a", "b"], Some(0), None, None), "m waits for a slot of a or b, and is the next");
         assert_eq!(told(&["a"], Some(3), None, None), "m waits for a slot of a, behind 3 others");
-        assert_eq!(told(&["a"], None, None, None), "m waits until a has loaded its model");
+        assert_eq!(told(&["a"], None, None, None), "m waits until a is ready");
         assert_eq!(
             told(&[], None, Some(ResolvedBy::Pinned), Some("a")),
             "m goes to a (the request names the connection)"

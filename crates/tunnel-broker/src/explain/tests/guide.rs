@@ -143,7 +143,7 @@ impl Example {
                 spread: Spread::Load(draw),
                 takes_slot: true,
                 recall: None,
-                tried: &[],
+                tried: Tried::NONE,
             };
             let upstream = Arc::clone(&table.route(&wanted).unwrap().backend.upstream);
             upstream.in_flight.fetch_add(1, Ordering::Relaxed);
