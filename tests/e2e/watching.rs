@@ -9,7 +9,9 @@ use e2e::{
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
-use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
+use tokio_tungstenite::{
+    WebSocketStream, client_async, tungstenite::Message, tungstenite::client::IntoClientRequest as _,
+};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -21,6 +23,15 @@ impl Watcher {
     async fn connect(daemon: &Daemon) -> Result<Self> {
         let stream = TcpStream::connect(daemon.api()).await?;
         let (socket, _) = client_async(format!("ws://{}/ws", daemon.api()), stream).await?;
+        Ok(Self { socket })
+    }
+
+    /// As a page of the daemon's own origin, which may do all that any page may.
+    async fn page(daemon: &Daemon) -> Result<Self> {
+        let stream = TcpStream::connect(daemon.api()).await?;
+        let mut request = format!("ws://{}/ws", daemon.api()).into_client_request()?;
+        request.headers_mut().insert("origin", format!("http://{}", daemon.api()).parse()?);
+        let (socket, _) = client_async(request, stream).await?;
         Ok(Self { socket })
     }
 
@@ -189,7 +200,11 @@ fn a_token_that_comes_over_the_socket_is_dialled_with_and_forgotten_again() -> R
         daemon.wait_for_tunnel("connected", LIMIT).await?;
         let auth = watcher.ask(json!({ "command": "AUTH_STATUS", "id": 3 })).await?;
         ensure!(auth["authenticated"] == true && auth["subject"] == "alice", "{auth}");
-        let removed = watcher.ask(json!({ "command": "UPDATE_AUTH_TOKEN", "id": 4, "token": "" })).await?;
+        let mut page = Watcher::page(&daemon).await?;
+        let token = relay.token(&TokenRequest::new("mallory", Scope::Tunnel))?;
+        let refused = page.ask(json!({ "command": "UPDATE_AUTH_TOKEN", "id": 9, "token": token })).await?;
+        ensure!(refused["code"] == "page_change_refused", "{refused}");
+        let removed = page.ask(json!({ "command": "UPDATE_AUTH_TOKEN", "id": 4, "token": "" })).await?;
         ensure!(removed == json!({ "id": 4, "status": "success" }), "{removed}");
         daemon.wait_for_tunnel("disconnected", LIMIT).await?;
         Ok(())

@@ -1,6 +1,7 @@
 //! The control API: the same router behind the control socket and the control port.
 
 mod auth;
+mod author;
 mod body;
 mod config;
 mod connections;
@@ -60,6 +61,7 @@ use crate::resources::SharedReading;
 use crate::secrets::{TokenHandle, Vault};
 use crate::store::{ApiOutcome, RecorderHandle, Store};
 use crate::tunnel::{Settings, TunnelHandle};
+use author::programs_only;
 use error::ApiError;
 use metrics::LastAnswer;
 use ws::Clients;
@@ -135,7 +137,7 @@ fn routes() -> Vec<(&'static str, MethodRouter<Api>)> {
         ("/api/connections/detect", post(connections::detect)),
         ("/api/connections/{id}/test", post(connections::test)),
         ("/api/credentials", get(credentials::list)),
-        ("/api/credentials/{name}", put(credentials::store).delete(credentials::remove)),
+        ("/api/credentials/{name}", programs_only(put(credentials::store).delete(credentials::remove))),
         ("/api/diagnosis", post(diagnosis::examine)),
         ("/api/warnings", get(warnings::warnings)),
         ("/api/devices", get(devices::devices)),
@@ -159,13 +161,16 @@ fn routes() -> Vec<(&'static str, MethodRouter<Api>)> {
         ("/api/config/reload", post(config::reload)),
         ("/api/config/backup", post(config::back_up)),
         ("/api/config/restore", post(config::restore)),
-        ("/api/config/import", post(config::import)),
+        ("/api/config/import", programs_only(post(config::import))),
         ("/api/auth", get(auth::status)),
-        ("/api/auth/token", put(auth::store).delete(auth::remove)),
-        ("/api/auth/login", get(auth::login_status).post(auth::begin_login).delete(auth::cancel_login)),
+        ("/api/auth/token", programs_only(put(auth::store)).delete(auth::remove)),
+        (
+            "/api/auth/login",
+            programs_only(post(auth::begin_login)).get(auth::login_status).delete(auth::cancel_login),
+        ),
         ("/api/auth/logout", post(auth::logout)),
-        ("/api/keys", get(keys::list).post(keys::create)),
-        ("/api/keys/{id}", delete(keys::revoke)),
+        ("/api/keys", programs_only(post(keys::create)).get(keys::list)),
+        ("/api/keys/{id}", programs_only(delete(keys::revoke))),
         ("/api/tunnel/start", post(tunnel::start)),
         ("/api/tunnel/stop", post(tunnel::stop)),
         ("/api/tunnel/restart", post(tunnel::restart)),

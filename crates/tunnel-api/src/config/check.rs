@@ -169,6 +169,14 @@ impl Config {
                     &format!("Ollama port must differ from the {door}'s port on this machine"),
                 );
             }
+            // What is forwarded comes from this user's own process: whoever may ask models could configure us.
+            for (index, connection) in self.connections.iter().enumerate() {
+                let Some(url) = &connection.url else { continue };
+                if open && url.port_or_known_default() == Some(own.get()) && rule::is_loopback(url) {
+                    let rule = format!("Connection URL must not lead to the {door} of this daemon");
+                    top.fault(&format!("connections[{index}].url"), &rule);
+                }
+            }
         }
         for (index, connection) in self.connections.iter().enumerate() {
             let path = format!("connections[{index}].id");

@@ -37,7 +37,7 @@ pub struct ConnectionConfig {
     /// Default empty: the daemon starts none.
     ///
     /// The daemon starts it, watches it and starts it again; `docs/plugins.md` says what it has to answer. A web page
-    /// cannot change it.
+    /// cannot change it. The arguments are no place for secrets: this file is shown by the API.
     #[cfg_attr(feature = "schema", schemars(schema_with = "schema::command", default))]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub command: Vec<String>,

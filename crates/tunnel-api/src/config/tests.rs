@@ -353,6 +353,14 @@ fn gateway_is_not_its_own_backend() {
     );
     assert!(check(json!({ "ollamaPort": 11435, "ollamaHost": "gpu.lan" })).is_ok());
     assert!(check(json!({ "ollamaPort": 11435, "enableGateway": false })).is_ok());
+    let to = |url: &str| json!({ "connections": [{ "id": "a", "type": "openai", "url": url }] });
+    for url in ["http://127.0.0.1:8765", "http://localhost:11435/v1", "http://[::1]:8765"] {
+        let faults = faults(to(url));
+        assert!(
+            faults.len() == 1 && faults[0].starts_with("connections[0].url: Connection URL must not lead")
+        );
+    }
+    assert!(check(to("http://gpu.lan:8765")).is_ok());
 }
 
 #[test]

@@ -156,7 +156,9 @@ pub(super) fn status_of(error: &ChangeError) -> StatusCode {
     match error {
         ChangeError::TokenFile(_) | ChangeError::Credential | ChangeError::Given(_) => StatusCode::CONFLICT,
         ChangeError::NotAToken => StatusCode::BAD_REQUEST,
-        ChangeError::Stores { .. } | ChangeError::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+        ChangeError::Stores { .. } | ChangeError::Unseen { .. } | ChangeError::ShuttingDown => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
     }
 }
 

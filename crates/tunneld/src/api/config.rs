@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_MATCH, ORIGIN};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_MATCH};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
@@ -16,9 +16,10 @@ use tunnel_api::config_api::{
 use tunnel_runtime::layers::Origin;
 
 use super::Api;
+use super::author::author;
 use super::body::RawBody;
 use super::error::ApiError;
-use crate::config::{Applied, Author, Change, ChangeError, Edit};
+use crate::config::{Applied, Change, ChangeError, Edit};
 
 /// The schema as the repository has it; a test compares it with the types.
 const SCHEMA: &str = include_str!("../../../../dist/tunnel_config.schema.json");
@@ -132,8 +133,7 @@ pub(super) async fn import(State(api): State<Api>, body: RawBody) -> Result<Json
 
 async fn change(api: &Api, edit: Edit, headers: &HeaderMap, message: &str) -> Result<Response, ApiError> {
     let if_match = headers.get(IF_MATCH).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-    // Whatever its origin: a browser names it with each request that changes something.
-    let author = if headers.contains_key(ORIGIN) { Author::Page } else { Author::Program };
+    let author = author(headers);
     let applied = api.config.make(Change { edit, if_match, author }).await?;
     let message = if applied.changed { message } else { "the file says that already" };
     Ok(answered(answer(api, &applied, message).await, &applied))

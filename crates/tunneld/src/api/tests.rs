@@ -277,6 +277,86 @@ async fn wildcard_origin_reads_and_changes_nothing() {
     assert_eq!((status, &body["code"]), (StatusCode::FORBIDDEN, &"origin_not_allowed".into()));
 }
 
+/// What a page with an exact origin cannot order, and what it can: a new route is added to one of them. Ask yourself
+/// what it could leave behind for somebody who has taken over the page.
+const FOR_PROGRAMS: [&str; 7] = [
+    "DELETE /api/credentials/{name}",
+    "DELETE /api/keys/{id}",
+    "POST /api/auth/login",
+    "POST /api/config/import",
+    "POST /api/keys",
+    "PUT /api/auth/token",
+    "PUT /api/credentials/{name}",
+];
+const FOR_PAGES_TOO: [&str; 24] = [
+    "DELETE /api/auth/login",
+    "DELETE /api/auth/token",
+    "DELETE /api/models/aliases/{name}",
+    "DELETE /api/models/warm/{model}",
+    "DELETE /api/requests/{id}",
+    // Within what the configuration says of pages.
+    "PATCH /api/config",
+    "POST /api/auth/logout",
+    "POST /api/config/backup",
+    "POST /api/config/reload",
+    "POST /api/config/restore",
+    "POST /api/config/validate",
+    "POST /api/connections/detect",
+    "POST /api/connections/{id}/test",
+    "POST /api/diagnosis",
+    "POST /api/explain",
+    "POST /api/models/load",
+    "POST /api/models/unload",
+    "POST /api/tunnel/restart",
+    "POST /api/tunnel/start",
+    "POST /api/tunnel/stop",
+    "PUT /api/config",
+    "PUT /api/log-level",
+    "PUT /api/models/aliases/{name}",
+    "PUT /api/models/warm/{model}",
+];
+
+/// Paused: some orders wait for what this daemon does not have.
+#[tokio::test(start_paused = true)]
+async fn each_order_is_one_for_web_pages_too_or_for_programs_only() {
+    let fixture = fixture_of(Options::default(), TokenSink::none());
+    let send = async |method: &str, path: &str, headers: &[(&'static str, &'static str)]| {
+        let mut request = request(method, path);
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, HeaderValue::from_static(value));
+        }
+        fixture.send(request).await
+    };
+    let is_refused = |(status, _, body): &(StatusCode, http::HeaderMap, Value)| {
+        *status == StatusCode::FORBIDDEN && body["code"] == "page_change_refused"
+    };
+    let (mut refused, mut served) = (BTreeSet::new(), BTreeSet::new());
+    for (path, _) in routes() {
+        for method in ["POST", "PUT", "PATCH", "DELETE"] {
+            let answer = send(method, path, &[("origin", "https://app.cloudtolocalllm.online")]).await;
+            if answer.0 == StatusCode::METHOD_NOT_ALLOWED {
+                continue;
+            }
+            let order = format!("{method} {path}");
+            if is_refused(&answer) {
+                assert!(answer.2["error"].as_str().unwrap().contains("tunnelctl"));
+                assert!(answer.1.contains_key("access-control-allow-origin"), "the page is told why");
+                let own = send(method, path, &[("origin", "http://localhost:8765")]).await;
+                let silent = send(method, path, &[("sec-fetch-site", "same-origin")]).await;
+                assert!(is_refused(&own) && is_refused(&silent), "{order}");
+                assert!(!is_refused(&send(method, path, &[]).await), "{order} by a program");
+                refused.insert(order);
+            } else {
+                served.insert(order);
+            }
+        }
+    }
+    let list =
+        |orders: &[&str]| -> BTreeSet<String> { orders.iter().map(|&order| order.to_owned()).collect() };
+    assert_eq!(refused, list(&FOR_PROGRAMS));
+    assert_eq!(served, list(&FOR_PAGES_TOO));
+}
+
 #[tokio::test]
 async fn every_answer_carries_version_and_request_id() {
     let fixture = fixture(|_| {});

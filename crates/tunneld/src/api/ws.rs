@@ -31,8 +31,10 @@ use tracing::debug;
 use tunnel_api::ws::{Message, MessageType, ModelUpdate};
 use tunnel_api::{Status, Warning};
 
+use super::author::author;
 use super::error::ApiError;
 use super::{Api, MayChange};
+use crate::config::Author;
 use crate::notify::{LeftToClients, Taken};
 use crate::view;
 
@@ -75,6 +77,7 @@ pub(super) async fn upgrade(
 ) -> Result<Response<Body>, ApiError> {
     let accept = accept_key(request.method(), request.headers())?;
     let may_change = request.extensions().get::<MayChange>().is_some_and(|may| may.0);
+    let author = author(request.headers());
     let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>() else {
         return Err(ApiError::new(
             StatusCode::UPGRADE_REQUIRED,
@@ -86,7 +89,7 @@ pub(super) async fn upgrade(
         let sentence = format!("{MAX_CLIENTS} clients are connected, which is all that there is room for");
         return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_clients", sentence));
     };
-    api.tracker.clone().spawn(serve(api, upgrade, may_change, permit));
+    api.tracker.clone().spawn(serve(api, upgrade, (author, may_change), permit));
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
@@ -114,7 +117,7 @@ fn accept_key(method: &Method, headers: &HeaderMap) -> Result<HeaderValue, ApiEr
     }
 }
 
-async fn serve(api: Api, upgrade: OnUpgrade, may_change: bool, _room: OwnedSemaphorePermit) {
+async fn serve(api: Api, upgrade: OnUpgrade, right: (Author, bool), _room: OwnedSemaphorePermit) {
     // A client may go away before it has read the answer.
     let Ok(Ok(upgraded)) = tokio::time::timeout(WRITE_LIMIT, upgrade).await else { return };
     let config = WebSocketConfig::default()
@@ -124,7 +127,7 @@ async fn serve(api: Api, upgrade: OnUpgrade, may_change: bool, _room: OwnedSemap
         .write_buffer_size(0)
         .read_buffer_size(8 * 1024);
     let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
-    let mut client = Client::new(api, socket, may_change);
+    let mut client = Client::new(api, socket, right);
     if let Err(error) = client.run().await {
         debug!(%error, "client of /ws ended");
     }
@@ -137,6 +140,7 @@ struct Client {
     /// Tells it from the others in [`Call`]s.
     id: u64,
     seq: u64,
+    author: Author,
     may_change: bool,
     /// The daemon shuts down: what runs may finish, nothing new is begun.
     leaving: bool,
@@ -161,13 +165,18 @@ enum Ended {
 }
 
 impl Client {
-    fn new(api: Api, socket: WebSocketStream<TokioIo<Upgraded>>, may_change: bool) -> Self {
+    fn new(
+        api: Api,
+        socket: WebSocketStream<TokioIo<Upgraded>>,
+        (author, may_change): (Author, bool),
+    ) -> Self {
         Self {
             proxies: proxy::Proxies::new(api.broker.clone()),
             api,
             socket,
             id: rand::random(),
             seq: 0,
+            author,
             may_change,
             leaving: false,
             legacy: None,

@@ -188,7 +188,10 @@ impl Change {
             page::may(&loaded.config, &[&in_force.config]).map_err(ChangeError::ByPage)?;
             // The file alone as well: what a variable hides today is in force once it is gone.
             let own = Config::check(&keys).map_err(ChangeError::Invalid)?;
-            let before = source.text().and_then(|text| Config::check(&parse(text).ok()?).ok());
+            // Without a file the defaults are what a variable hides.
+            let before = source
+                .text()
+                .map_or_else(|| Some(Config::default()), |text| Config::check(&parse(text).ok()?).ok());
             let known: Vec<&Config> = std::iter::once(&*in_force.config).chain(&before).collect();
             page::may(&own, &known).map_err(ChangeError::ByPage)?;
         }

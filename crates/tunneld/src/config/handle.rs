@@ -93,7 +93,7 @@ impl ConfigHandle {
         self.order(Task::Reload).await
     }
 
-    /// Changes the file and takes it over.
+    /// Changes the file and takes it over, on behalf of a program, or for keys that web pages may change.
     pub(crate) async fn change(&self, edit: Edit, if_match: Option<String>) -> Result<Applied, ChangeError> {
         self.make(Change { edit, if_match, author: Author::Program }).await
     }
@@ -131,7 +131,7 @@ impl ConfigHandle {
 
     /// Takes over an original's connection file: first the token is stored, then the keys are written.
     ///
-    /// The token is the relay's that the keys name, and is shown to no other. Nothing is changed when the keys do
+    /// For programs only: it says where the daemon dials, and as whom. The token is the relay's that the keys name, and is shown to no other. Nothing is changed when the keys do
     /// not fit or the token cannot be stored. Returns whether there was one.
     pub(crate) async fn import(&self, import: Import) -> Result<(Applied, bool), ChangeError> {
         if !import.faults.is_empty() {

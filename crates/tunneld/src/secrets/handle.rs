@@ -69,6 +69,11 @@ pub(crate) enum ChangeError {
     Given(String),
     #[error("the token could not be {done}: {reasons}")]
     Stores { done: &'static str, reasons: String },
+    #[error(
+        "no secret of this name is in the places that can be looked at, and one cannot be: {reasons}; nothing was \
+         removed, so repeat it when that place is there"
+    )]
+    Unseen { reasons: String },
     #[error("it is not one token as it was issued: no spaces, no line ends, at most 32 KiB")]
     NotAToken,
     #[error("tunneld is shutting down")]
@@ -81,7 +86,7 @@ impl ChangeError {
         match self {
             Self::TokenFile(_) => "token_file_in_use",
             Self::Credential | Self::Given(_) => "credential_in_use",
-            Self::Stores { .. } => "secret_store_unavailable",
+            Self::Stores { .. } | Self::Unseen { .. } => "secret_store_unavailable",
             Self::NotAToken => "bad_request",
             Self::ShuttingDown => "shutting_down",
         }

@@ -29,6 +29,8 @@ pub(super) enum Which {
     All,
     /// Those that failed when they were looked at last.
     Failed,
+    /// All but those that did not answer the last time, whatever they were asked for.
+    Answering,
 }
 
 impl Stores {
@@ -39,7 +41,13 @@ impl Stores {
     /// Reads the login of `account` from the places. Loses nothing when dropped.
     pub(super) async fn look(&mut self, account: &Account, which: Which) {
         for slot in &mut self.slots {
-            if which == Which::All || slot.held.is_err() {
+            let silent = matches!(&slot.held, Err(error) if matches!(**error, StoreError::Timeout));
+            let is_meant = match which {
+                Which::All => true,
+                Which::Failed => slot.held.is_err(),
+                Which::Answering => !silent,
+            };
+            if is_meant {
                 slot.held = slot.store.load(account).await.map_err(Arc::new);
             }
         }
@@ -161,6 +169,17 @@ impl Stores {
     /// The failures that leave it open whether there is a login.
     pub(super) fn troubles(&self) -> impl Iterator<Item = &StoreError> {
         self.failures().map(|error| &**error).filter(|error| !error.is_absence())
+    }
+
+    /// Why it is not known of each place whether it has a login; `None` where it is.
+    ///
+    /// Unlike [`Stores::troubles`] it counts a keyring that is not there: it may be there the next time.
+    pub(super) fn doubt(&self) -> Option<String> {
+        let holds_nothing =
+            |error: &StoreError| matches!(error, StoreError::NoDirectory | StoreError::ReadOnly);
+        let open = self.failures().filter(|error| !holds_nothing(error));
+        let reasons: Vec<String> = open.map(|error| crate::daemon::chain(&**error)).collect();
+        (!reasons.is_empty()).then(|| reasons.join("; "))
     }
 
     /// Lists the secrets of connections, by name, each with the best place that has it.

@@ -3,7 +3,7 @@
 //! One task, the vault keeper, owns them. Nobody waits for it: a connection whose secret has not been looked for yet is
 //! not asked anything until it has been.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -66,6 +66,7 @@ impl Vault {
             slots: Arc::clone(&slots),
             arriving,
             uncertain: BTreeSet::new(),
+            round: VecDeque::new(),
         };
         tasks.spawn("vault keeper", soft.clone(), async move {
             soft.run_until_cancelled(keeper.run()).await;
@@ -138,25 +139,37 @@ struct Keeper {
     arriving: mpsc::Receiver<Order>,
     /// Names that were not found, where a place may have them that could not be read or was not there yet.
     uncertain: BTreeSet<String>,
+    /// What is still to be looked for.
+    round: VecDeque<Credential>,
 }
 
 impl Keeper {
     async fn run(mut self) {
         let mut again: Option<Instant> = None;
+        // A place that was silent is not asked for each name of a round.
+        let mut which = Which::All;
         loop {
             let due = again.unwrap_or_else(|| Instant::now() + LOOK_AGAIN);
             tokio::select! {
+                // Between two names, so that whoever orders something waits for one look at the most.
+                biased;
                 order = self.arriving.recv() => match order {
                     Some(order) => {
                         self.obey(order).await;
                         // A full queue takes no `Look`; what is in it does as well.
-                        self.look(false).await;
+                        self.begin_round(false);
                     }
                     None => return,
                 },
+                () = std::future::ready(()), if !self.round.is_empty() => {
+                    if let Some(credential) = self.round.pop_front() {
+                        self.find(&credential, which).await;
+                    }
+                    which = if self.round.is_empty() { Which::All } else { Which::Answering };
+                }
                 () = tokio::time::sleep_until(due), if again.is_some() => {
                     again = None;
-                    self.look(true).await;
+                    self.begin_round(true);
                 }
             }
             // Orders do not put it off.
@@ -185,22 +198,20 @@ impl Keeper {
         }
     }
 
-    /// Looks for the secrets that nobody has looked for yet; `all`: also for those that may
-    /// have come up since.
-    async fn look(&mut self, all: bool) {
-        let wanted: Vec<Credential> = {
-            let slots = lock(&self.slots);
-            let may_be_there = |slot: &Credential| !slot.is_known() && self.uncertain.contains(slot.name());
-            slots.values().filter(|slot| slot.is_awaited() || (all && may_be_there(slot))).cloned().collect()
-        };
-        for credential in wanted {
-            self.find(&credential).await;
+    /// Lines up the secrets that nobody has looked for yet; `all`: also those that may have come up since.
+    fn begin_round(&mut self, all: bool) {
+        let slots = lock(&self.slots);
+        for slot in slots.values() {
+            let may_be_there = all && !slot.is_known() && self.uncertain.contains(slot.name());
+            if (slot.is_awaited() || may_be_there) && !self.round.contains(slot) {
+                self.round.push_back(slot.clone());
+            }
         }
     }
 
-    async fn find(&mut self, credential: &Credential) {
+    async fn find(&mut self, credential: &Credential, which: Which) {
         let name = credential.name();
-        self.stores.look(&Account::connection(name), Which::All).await;
+        self.stores.look(&Account::connection(name), which).await;
         self.uncertain.remove(name);
         match self.stores.found() {
             Some((place, login)) => {
@@ -244,6 +255,10 @@ impl Keeper {
         self.stores.look(&account, Which::All).await;
         let there = self.stores.found().is_some();
         self.stores.remove(&account).await.map_err(|error| named(error, name))?;
+        if !there && let Some(reasons) = self.stores.doubt() {
+            // Not "there is none": it would be sent again once its place is back.
+            return Err(ChangeError::Unseen { reasons });
+        }
         if let Some(credential) = lock(&self.slots).get(name) {
             credential.missing(format!("no secret named {name}"));
         }
@@ -280,6 +295,7 @@ mod tests {
 
     use super::*;
     use crate::secrets::SessionBus;
+    use crate::secrets::secret_service::LIMIT;
     use crate::secrets::store::{SecretStore, StoreError};
     use crate::secrets::testing::eventually;
 
@@ -331,7 +347,10 @@ mod tests {
         eventually("found", async || again.is_known()).await;
         assert!(vault.remove("lab").await.unwrap());
         assert!(!credential.is_known());
-        assert!(!vault.remove("lab").await.unwrap());
+        assert!(
+            matches!(vault.remove("lab").await, Err(ChangeError::Unseen { .. })),
+            "a keyring may have it"
+        );
         assert!(vault.list().await.unwrap().is_empty());
     }
 
@@ -361,7 +380,7 @@ mod tests {
         }
     }
 
-    /// A keyring that is not there until it comes up, and then has every secret.
+    /// A keyring that is not there until it comes up, and then has every secret that was not removed.
     #[derive(Debug, Clone, Default)]
     struct Late(Arc<Mutex<bool>>);
 
@@ -386,15 +405,50 @@ mod tests {
     }
 
     fn absent() -> StoreError {
-        StoreError::NoDirectory
+        StoreError::Absent("it is late")
+    }
+
+    /// A keyring that never answers.
+    struct Silent;
+
+    impl SecretStore for Silent {
+        fn place(&self) -> StoredIn {
+            StoredIn::Keyring
+        }
+
+        fn load<'a>(&'a self, _: &'a Account) -> BoxFuture<'a, Result<Option<Credentials>, StoreError>> {
+            Box::pin(silence())
+        }
+
+        fn save<'a>(&'a self, _: &'a Account, _: &'a Credentials) -> BoxFuture<'a, Result<(), StoreError>> {
+            Box::pin(silence())
+        }
+
+        fn remove<'a>(&'a self, _: &'a Account) -> BoxFuture<'a, Result<(), StoreError>> {
+            Box::pin(silence())
+        }
+    }
+
+    async fn silence<T>() -> Result<T, StoreError> {
+        tokio::time::sleep(LIMIT).await;
+        Err(StoreError::Timeout)
     }
 
     /// A vault over one place, whose keeper runs.
     fn over(store: impl SecretStore + 'static) -> (tokio::task::JoinSet<()>, Vault) {
+        over_all(vec![Box::new(store)])
+    }
+
+    fn over_all(stores: Vec<Box<dyn SecretStore>>) -> (tokio::task::JoinSet<()>, Vault) {
         let (orders, arriving) = mpsc::channel(1);
         let slots = Slots::default();
-        let stores = Stores::new(vec![Box::new(store)]);
-        let keeper = Keeper { stores, slots: Arc::clone(&slots), arriving, uncertain: BTreeSet::new() };
+        let keeper = Keeper {
+            stores: Stores::new(stores),
+            slots: Arc::clone(&slots),
+            arriving,
+            uncertain: BTreeSet::new(),
+            round: VecDeque::new(),
+        };
         (tokio::task::JoinSet::from_iter([keeper.run()]), Vault { orders, slots })
     }
 
@@ -411,6 +465,31 @@ mod tests {
             vault.list().await.unwrap();
             tokio::time::sleep(LOOK_AGAIN / 3).await;
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_secret_whose_place_is_not_there_is_not_said_to_be_none_nor_forgotten() {
+        let late = Late::default();
+        let (_keeper, vault) = over(late.clone());
+        let credential = equipped(&vault, "lab");
+        let refused = vault.remove("lab").await.unwrap_err();
+        assert!(refused.to_string().contains("it is late"), "{refused}");
+        *late.0.lock().unwrap() = true;
+        tokio::time::sleep(LOOK_AGAIN * 2).await;
+        assert!(credential.is_known(), "it is still looked for");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_keyring_costs_one_wait_however_many_secrets_and_orders_there_are() {
+        let up = Late(Arc::new(Mutex::new(true)));
+        let (_keeper, vault) = over_all(vec![Box::new(Silent), Box::new(up)]);
+        let started = Instant::now();
+        let credentials: Vec<_> = (0..10).map(|n| equipped(&vault, &format!("lab-{n}"))).collect();
+        tokio::task::yield_now().await;
+        vault.list().await.unwrap();
+        assert!(started.elapsed() <= LIMIT, "an order waits for one look: {:?}", started.elapsed());
+        eventually("found", async || credentials.iter().all(Credential::is_known)).await;
+        assert!(started.elapsed() < LIMIT * 2, "{:?}", started.elapsed());
     }
 
     #[tokio::test(start_paused = true)]

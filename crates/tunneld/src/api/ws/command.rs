@@ -6,6 +6,8 @@ use serde_json::{Map, Value, json};
 use tunnel_api::ws::Command;
 
 use super::{Call, Client, legacy};
+use crate::api::author::{PAGE_REFUSED, PAGE_REFUSED_SENTENCE};
+use crate::config::Author;
 use crate::daemon::chain;
 use crate::secrets::{self, Credentials, TokenHandle};
 use crate::view;
@@ -48,6 +50,10 @@ impl Client {
                 Some(json!({ "status": "success" }))
             }
             "AUTH_STATUS" => Some(self.auth_status()),
+            // The same as `PUT` and `DELETE /api/auth/token`: a page may take the token away, and bring none.
+            "UPDATE_AUTH_TOKEN" if self.author == Author::Page && !is_empty(payload.get("token")) => {
+                Some(json!({ "error": PAGE_REFUSED_SENTENCE, "code": PAGE_REFUSED }))
+            }
             "UPDATE_AUTH_TOKEN" => Some(update_token(self.api.token.clone(), &payload).await),
             "PROXY_REQUEST" if self.leaving => {
                 Some(json!({ "error": "tunneld is shutting down", "code": "shutting_down" }))
@@ -110,6 +116,10 @@ async fn update_token(handle: TokenHandle, payload: &Map<String, Value>) -> Valu
         Ok(()) => json!({ "status": "success" }),
         Err(error) => failed(chain(&error), error.code()),
     }
+}
+
+fn is_empty(text: Option<&Value>) -> bool {
+    text.is_some_and(|text| text == "")
 }
 
 /// Longest text that is passed on to other clients.

@@ -1,8 +1,8 @@
 //! What a web page cannot bring into the configuration, even one that may change it: what would start programs, hand out
-//! secrets or open a door. Taking such things away is not refused. Pure.
+//! secrets, open a door, or have the daemon dial somebody else. Taking such things away is not refused. Pure.
 
 use tunnel_api::Config;
-use tunnel_api::config::{ConnectionConfig, ConnectionType, LanGateway};
+use tunnel_api::config::{ConnectionConfig, ConnectionType, LanGateway, RemotePaths};
 
 /// Why a change by a web page is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -19,6 +19,15 @@ pub(crate) enum PageRefusal {
     LanGateway,
     #[error("a web page cannot set caFile, which says whom the daemon believes to be its relay")]
     CaFile,
+    #[error(
+        "a web page cannot change {key}, which says where the daemon dials and whom it shows its token: whoever is \
+         there is let in by the tunnel"
+    )]
+    Relay { key: &'static str },
+    #[error("a web page cannot widen remotePaths, which says what may be reached through the tunnel")]
+    RemotePaths,
+    #[error("a web page cannot add to allowedOrigins, which says what web pages may do here")]
+    AllowedOrigins,
 }
 
 impl PageRefusal {
@@ -26,7 +35,12 @@ impl PageRefusal {
     pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::Plugin { .. } => "program_change_refused",
-            Self::Credential { .. } | Self::LanGateway | Self::CaFile => "page_change_refused",
+            Self::Credential { .. }
+            | Self::LanGateway
+            | Self::CaFile
+            | Self::Relay { .. }
+            | Self::RemotePaths
+            | Self::AllowedOrigins => "page_change_refused",
         }
     }
 }
@@ -44,16 +58,46 @@ pub(super) fn may(config: &Config, known: &[&Config]) -> Result<(), PageRefusal>
         let id = entry.id.clone();
         return Err(if is_plugin { PageRefusal::Plugin { id } } else { PageRefusal::Credential { id } });
     }
+    let any = |fits: &dyn Fn(&Config) -> bool| known.iter().any(|before| fits(before));
     let lan = &config.lan_gateway;
     let closed =
         |before: &LanGateway| *before == *lan || LanGateway { enabled: false, ..before.clone() } == *lan;
-    if *lan != LanGateway::default() && !known.iter().any(|before| closed(&before.lan_gateway)) {
+    if *lan != LanGateway::default() && !any(&|before| closed(&before.lan_gateway)) {
         return Err(PageRefusal::LanGateway);
     }
-    if config.ca_file.is_some() && !known.iter().any(|before| before.ca_file == config.ca_file) {
+    if config.ca_file.is_some() && !any(&|before| before.ca_file == config.ca_file) {
         return Err(PageRefusal::CaFile);
     }
+    // Back to the default is somewhere else, too.
+    for (key, is_same) in [
+        ("cloudProxyUrl", any(&|before| before.cloud_proxy_url == config.cloud_proxy_url)),
+        ("cloudProxyAudience", any(&|before| before.cloud_proxy_audience == config.cloud_proxy_audience)),
+        ("proxyUrl", any(&|before| before.proxy_url == config.proxy_url)),
+    ] {
+        if !is_same {
+            return Err(PageRefusal::Relay { key });
+        }
+    }
+    if !any(&|before| is_within(&config.remote_paths, &before.remote_paths)) {
+        return Err(PageRefusal::RemotePaths);
+    }
+    let origins = &config.allowed_origins;
+    if !any(&|before| origins.iter().all(|origin| before.allowed_origins.contains(origin))) {
+        return Err(PageRefusal::AllowedOrigins);
+    }
     Ok(())
+}
+
+/// Tells whether paths are no more than these, as far as that is plain: a rule is compared as it is written.
+fn is_within(paths: &RemotePaths, before: &RemotePaths) -> bool {
+    match (paths, before) {
+        (_, RemotePaths::All) => true,
+        (RemotePaths::Rules(rules), RemotePaths::Rules(before)) => {
+            rules.iter().all(|rule| before.contains(rule))
+        }
+        (RemotePaths::Rules(rules), RemotePaths::Inference) => rules.is_empty(),
+        (paths, before) => paths == before,
+    }
 }
 
 /// Tells whether an entry is what it was, but for what is served of it. One that is switched off counts too: whoever

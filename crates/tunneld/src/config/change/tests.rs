@@ -310,3 +310,145 @@ fn web_page_plants_nothing_under_what_a_variable_hides() {
     let other = Edit::Patch(json!({ "logLevel": "WARN" }).as_object().unwrap().clone());
     assert!(home.make_as(Author::Page, other, &ConfigState::defaults()).is_ok(), "it stood there before");
 }
+
+/// Each key with another value than the default, and whether a web page may bring it in. A new key is added here: ask
+/// yourself what somebody could do with it who has taken over a page.
+fn keys_and_whether_a_page_may_change_them() -> Vec<(&'static str, Value, bool)> {
+    let entry = json!([{ "id": "o", "type": "openai", "url": "http://h" }]);
+    vec![
+        ("enableLocalOllama", json!(false), true),
+        ("ollamaHost", json!("gpu.lan"), true),
+        ("ollamaPort", json!(1), true),
+        ("connectionTimeout", json!(1), true),
+        ("enableCloudProxy", json!(false), true),
+        ("cloudProxyUrl", json!("https://evil.example"), false),
+        ("cloudProxyAudience", json!("https://evil.example"), false),
+        ("apiServerPort", json!(1), true),
+        ("enableApiServer", json!(false), true),
+        ("allowedOrigins", json!(["https://evil.example"]), false),
+        ("healthCheckInterval", json!(5), true),
+        ("maxRetries", json!(1), true),
+        ("retryDelay", json!(1), true),
+        ("connectionPoolSize", json!(1), true),
+        ("requestTimeout", json!(5), true),
+        ("enableMetrics", json!(false), true),
+        ("minimizeToTray", json!(false), true),
+        ("startMinimized", json!(true), true),
+        ("showNotifications", json!(false), true),
+        ("logLevel", json!("WARN"), true),
+        ("autoStartTunnel", json!(false), true),
+        ("autoStartOnBoot", json!(true), true),
+        ("gatewayPort", json!(1), true),
+        ("enableGateway", json!(false), true),
+        ("lanGateway", json!({ "enabled": true }), false),
+        ("firstByteTimeout", json!(5), true),
+        // Within limits, which have tests of their own.
+        ("connections", entry, true),
+        ("aliases", json!({ "a": "b" }), true),
+        ("keepWarm", json!(["a"]), true),
+        ("routingPolicy", json!("localOnly"), true),
+        ("queue", json!({ "maxWaiting": 1 }), true),
+        ("remotePaths", json!("all"), false),
+        ("deviceName", json!("other"), true),
+        ("preferredDevice", json!(true), true),
+        ("alerts", json!({ "latencyMs": 1 }), true),
+        ("metricsUpdateInterval", json!(1), true),
+        ("proxyUrl", json!("http://evil.example:3128"), false),
+        ("caFile", json!("/ca.pem"), false),
+    ]
+}
+
+#[test]
+fn each_key_is_one_that_a_web_page_may_change_or_not() {
+    let keys = keys_and_whether_a_page_may_change_them();
+    let classified: Vec<&str> = keys.iter().map(|(key, ..)| *key).collect();
+    let mut all: Vec<String> = Config::default().to_map().keys().cloned().collect();
+    all.retain(|key| !classified.contains(&key.as_str()));
+    assert!(all.is_empty(), "keys that nobody has classified: {all:?}");
+    for (key, value, allowed) in keys {
+        let patch = Map::from_iter([(key.to_owned(), value)]);
+        let whole = json!(patch).to_string();
+        for (way, edit) in [("patch", Edit::Patch(patch)), ("replace", Edit::Replace(whole))] {
+            let home = Home::new(Some("{}"), &[]);
+            match home.make_as(Author::Page, edit, &ConfigState::defaults()) {
+                Ok(written) => assert!(allowed && written.changed, "{key} by {way}"),
+                Err(ChangeError::ByPage(why)) => {
+                    assert!(!allowed && why.code() == "page_change_refused", "{key} by {way}: {why}");
+                    assert_eq!(home.text(), "{}");
+                }
+                Err(other) => panic!("{key} by {way}: {other}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn web_page_narrows_and_does_not_widen_nor_reset() {
+    let origins = ["https://a.example", "https://b.example", "http://localhost:*"];
+    let before = json!({
+        "remotePaths": ["POST /api/chat", "GET /api/tags"],
+        "allowedOrigins": origins,
+        "cloudProxyUrl": "https://relay.example",
+        "proxyUrl": "socks5://127.0.0.1:9050",
+    });
+    let made = |before: &Value, edit: Edit| {
+        let home = Home::new(Some(&before.to_string()), &[]);
+        let mut state = ConfigState::defaults();
+        state.config = Arc::new(Config::check(before.as_object().unwrap()).unwrap());
+        home.make_as(Author::Page, edit, &state)
+    };
+    let patch = |keys: Value| Edit::Patch(keys.as_object().unwrap().clone());
+    let (all, inference) = (json!({ "remotePaths": "all" }), json!({}));
+    for (before, keys) in [
+        (&before, json!({ "remotePaths": ["POST /api/chat"], "allowedOrigins": ["https://b.example"] })),
+        (&before, json!({ "remotePaths": [], "allowedOrigins": [] })),
+        (&all, json!({ "remotePaths": "inference" })),
+        (&all, json!({ "remotePaths": ["* /api/*"] })),
+        (&inference, json!({ "remotePaths": [] })),
+    ] {
+        assert!(made(before, patch(keys.clone())).is_ok(), "{keys}");
+    }
+    for (before, edit) in [
+        (&before, patch(json!({ "remotePaths": ["POST /api/chat", "POST /api/pull"] }))),
+        (&before, patch(json!({ "remotePaths": null }))),
+        (&before, patch(json!({ "allowedOrigins": ["https://a.example", "https://evil.example"] }))),
+        // From reading to everything.
+        (&before, patch(json!({ "allowedOrigins": ["http://localhost:3000"] }))),
+        (&before, patch(json!({ "allowedOrigins": null }))),
+        (&before, patch(json!({ "cloudProxyUrl": null }))),
+        (&before, patch(json!({ "proxyUrl": null }))),
+        (&before, Edit::Replace("{}".to_owned())),
+        (&inference, patch(json!({ "remotePaths": ["POST /api/pull"] }))),
+    ] {
+        let refused = made(before, edit);
+        assert!(matches!(&refused, Err(ChangeError::ByPage(_))), "{refused:?}");
+    }
+}
+
+#[test]
+fn web_page_may_change_the_rest_where_variables_move_the_relay() {
+    let env = [("TUNNELD_CLOUD_PROXY_URL", "https://relay.example"), ("TUNNELD_ALLOWED_ORIGINS", "[]")];
+    for text in [None, Some("{}")] {
+        let home = Home::new(text, &env);
+        let mut state = ConfigState::defaults();
+        let in_force = json!({ "cloudProxyUrl": "https://relay.example", "allowedOrigins": [] });
+        state.config = Arc::new(Config::check(in_force.as_object().unwrap()).unwrap());
+        let patch = |keys: Value| Edit::Patch(keys.as_object().unwrap().clone());
+        assert!(home.make_as(Author::Page, patch(json!({ "maxRetries": 2 })), &state).is_ok(), "{text:?}");
+        let planted = patch(json!({ "cloudProxyUrl": "https://evil.example" }));
+        let refused = home.make_as(Author::Page, planted, &state);
+        assert!(matches!(refused, Err(ChangeError::ByPage(PageRefusal::Relay { .. }))), "{refused:?}");
+    }
+}
+
+#[test]
+fn web_page_does_not_bring_back_a_copy_with_another_relay() {
+    let home = Home::new(Some(r#"{ "cloudProxyUrl": "https://old.example" }"#), &[]);
+    home.make(Edit::Replace("{}".to_owned())).unwrap();
+    let name = home.backups().list().unwrap().remove(0).name;
+    for force in [false, true] {
+        let restore = Edit::Restore { name: name.clone(), force };
+        let refused = home.make_as(Author::Page, restore, &ConfigState::defaults());
+        assert!(matches!(refused, Err(ChangeError::ByPage(PageRefusal::Relay { .. }))), "{refused:?}");
+    }
+}
