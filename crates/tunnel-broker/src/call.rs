@@ -63,13 +63,8 @@ impl Call {
         self.model = Some(model);
         self.alias = alias;
         let before = span.len();
-        let edit = |bytes: &Bytes| {
-            Bytes::from([&bytes[..span.start], quoted.as_bytes(), &bytes[span.end..]].concat())
-        };
-        match payload {
-            Payload::Whole { bytes, .. } => *bytes = edit(bytes),
-            Payload::Begun { prefix, .. } => *prefix = edit(prefix),
-        }
+        let (Payload::Whole { bytes: text, .. } | Payload::Begun { prefix: text, .. }) = payload;
+        *text = replaced(std::mem::take(text), &span, quoted.as_bytes());
         if let Some(length) = content_length(&self.headers) {
             // Cannot underflow: the body holds the name that is replaced.
             let length = length.saturating_sub(before as u64) + quoted.len() as u64;
@@ -108,7 +103,7 @@ impl Call {
         let authorization = upstream.authorization().ok()?;
         let mut headers = self.headers.clone();
         let (upload, watch) = match payload.take()? {
-            Payload::Whole { bytes, trailers } => {
+            Payload::Whole { bytes, trailers, held } => {
                 if trailers.is_some() {
                     // Trailers need the chunked form.
                     headers.remove(CONTENT_LENGTH);
@@ -118,13 +113,13 @@ impl Call {
                 } else {
                     Upload::Whole(bytes.clone(), trailers.clone().map(Box::new))
                 };
-                *payload = Some(Payload::Whole { bytes, trailers });
+                *payload = Some(Payload::Whole { bytes, trailers, held });
                 (upload, None)
             }
-            Payload::Begun { prefix, rest } => {
+            Payload::Begun { prefix, rest, held } => {
                 let (upload, watch) = {
                     let track = Arc::clone(self.meter.track());
-                    Upload::streamed(prefix, rest, content_length(&headers), track)
+                    Upload::streamed(prefix, rest, held, content_length(&headers), track)
                 };
                 (upload, Some(watch))
             }
@@ -143,6 +138,21 @@ impl Call {
 
 /// A request for a backend, and who is waited for while its body is streamed.
 pub(crate) type Built = (Request<Upload>, Option<Arc<UploadWatch>>);
+
+/// Puts something else in the place of a part. Of a long text that nobody else holds only the end is moved: where a
+/// model comes late it is short.
+fn replaced(text: Bytes, span: &Range<usize>, with: &[u8]) -> Bytes {
+    match text.try_into_mut() {
+        Ok(mut text) => {
+            let end = text[span.end..].to_vec();
+            text.truncate(span.start);
+            text.extend_from_slice(with);
+            text.extend_from_slice(&end);
+            text.freeze()
+        }
+        Err(text) => Bytes::from([&text[..span.start], with, &text[span.end..]].concat()),
+    }
+}
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()

@@ -7,6 +7,7 @@ use http::{HeaderValue, Response, StatusCode};
 use crate::body::Body;
 use crate::dialect::{ollama, openai};
 use crate::path::Dialect;
+use crate::prefix::LARGEST_SEARCHED;
 use crate::queue::Crowd;
 
 /// Why the broker itself answers with an error. The texts go to the caller.
@@ -76,6 +77,16 @@ pub(crate) enum Failure {
     NotHttp(String),
     #[error("connection '{id}' sent no response within {} s", .after.as_secs_f32())]
     FirstByteTimeout { id: String, after: Duration },
+    #[error(
+        "the first {} MiB of the request's body name no model, and which server it is for depends on it; send the member \
+         \"model\" before the others", LARGEST_SEARCHED >> 20
+    )]
+    ModelTooLate,
+    #[error(
+        "too many long requests are being read that name their model late; try again in a few seconds, or send the member \
+         \"model\" before the others"
+    )]
+    NoRoom,
     #[error("the request body stopped arriving")]
     UploadStalled,
     #[error("the request body could not be read")]
@@ -100,6 +111,7 @@ impl Failure {
             | Self::Unauthorised(_)
             | Self::Warming(_)
             | Self::StillLoading { .. }
+            | Self::NoRoom
             | Self::Cancelled => StatusCode::SERVICE_UNAVAILABLE,
             Self::Full(_) | Self::QueueFull { .. } | Self::QueueTimeout { .. } => {
                 StatusCode::TOO_MANY_REQUESTS
@@ -107,6 +119,7 @@ impl Failure {
             Self::Unreachable { .. } | Self::Lost(_) | Self::NotHttp(_) => StatusCode::BAD_GATEWAY,
             Self::FirstByteTimeout { .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::UploadStalled => StatusCode::REQUEST_TIMEOUT,
+            Self::ModelTooLate => StatusCode::PAYLOAD_TOO_LARGE,
         }
     }
 
@@ -155,6 +168,8 @@ impl Failure {
             Self::Lost(_) => "backend_lost",
             Self::NotHttp(_) => "backend_invalid",
             Self::FirstByteTimeout { .. } => "first_byte_timeout",
+            Self::ModelTooLate => "model_too_late",
+            Self::NoRoom => "no_room",
             Self::UploadStalled => "upload_stalled",
             Self::UploadFailed => "upload_failed",
             Self::Cancelled => "cancelled",
@@ -166,7 +181,9 @@ impl Failure {
         match self {
             Self::NoBackend | Self::Down { .. } => Some(HeaderValue::from_static("2")),
             Self::QueueFull { crowd, .. } | Self::QueueTimeout { crowd, .. } => Some(seconds(crowd).into()),
-            Self::Warming(_) | Self::StillLoading { .. } => Some(HeaderValue::from_static("5")),
+            Self::Warming(_) | Self::StillLoading { .. } | Self::NoRoom => {
+                Some(HeaderValue::from_static("5"))
+            }
             Self::Full(_) => Some(HeaderValue::from_static("1")),
             Self::UnknownModel(_)
             | Self::UnknownConnection(_)
@@ -183,6 +200,7 @@ impl Failure {
             | Self::Lost(_)
             | Self::NotHttp(_)
             | Self::FirstByteTimeout { .. }
+            | Self::ModelTooLate
             | Self::UploadStalled
             | Self::UploadFailed
             | Self::Cancelled => None,

@@ -78,6 +78,7 @@ mod prefix;
 mod prober;
 mod profile;
 mod queue;
+mod room;
 mod route;
 mod rule;
 mod scope;

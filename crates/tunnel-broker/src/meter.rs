@@ -184,6 +184,8 @@ impl Meter {
             | Failure::PathNotInScope
             | Failure::ModelNotInScope
             | Failure::BodyNotInScope(_)
+            | Failure::ModelTooLate
+            | Failure::NoRoom
             | Failure::NoBackend
             | Failure::Down { .. }
             | Failure::Warming(_)

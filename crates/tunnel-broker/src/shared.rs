@@ -18,6 +18,7 @@ use crate::config::BrokerConfig;
 use crate::memory::{self, KeptWarm};
 use crate::prober::Prober;
 use crate::queue::Queue;
+use crate::room::Room;
 use crate::status::BackendStatus;
 use crate::table::Table;
 use crate::upstream::Upstream;
@@ -36,6 +37,8 @@ pub(crate) struct Shared {
     /// What may be spent on asking another backend after one has failed.
     pub(crate) budget: Budget,
     pub(crate) queue: Arc<Queue>,
+    /// Memory for bodies whose model comes late.
+    pub(crate) room: Room,
     /// Who served which conversation.
     pub(crate) affinity: Arc<Affinity>,
     tracker: TaskTracker,
@@ -68,6 +71,7 @@ impl Shared {
             books: Arc::new(Books::new()),
             budget: Budget::new(Instant::now()),
             queue: Arc::default(),
+            room: Room::default(),
             affinity: Arc::new(Affinity::new()),
             tracker,
             shutdown,

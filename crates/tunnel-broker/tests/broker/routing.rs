@@ -1,5 +1,5 @@
 use http::{Method, StatusCode};
-use tunnel_broker::{BackendState, Ingress, RemotePaths};
+use tunnel_broker::{BackendState, BrokerConfig, Ingress, RemotePaths};
 
 use crate::support::*;
 
@@ -16,6 +16,31 @@ async fn the_model_decides_and_the_path_is_kept() {
     assert_eq!(echo["body"], r#"{"x":[1],"model":"large"}"#);
     assert_eq!(bench.by(post("/v1/embeddings", r#"{"model":"small:1b"}"#)).await, "a");
     assert_eq!(bench.by(chat("small:1b")).await, "a");
+}
+
+/// What official clients send for a question about an image: the model comes after it.
+fn question(model: &str) -> String {
+    let image = "iVBORw0KGgo+".repeat((5 << 20) / 12);
+    format!(r#"{{"messages":[{{"role":"user","content":"{image}"}}],"model":"{model}"}}"#)
+}
+
+#[tokio::test]
+async fn a_model_that_comes_after_an_image_decides() {
+    let (a, b) = (Fake::echo("a", &["m"]).await, Fake::echo("b", &["late"]).await);
+    let aliases = [("fast".to_owned(), "late".to_owned())].into_iter().collect();
+    let bench = start(BrokerConfig { aliases, ..settings(vec![ollama(&a, "a"), ollama(&b, "b")]) });
+    bench.state("a", BackendState::Connected).await;
+    bench.state("b", BackendState::Connected).await;
+    for (name, model) in [("late", "late"), ("b/late", "late"), ("fast", "late")] {
+        let body = question(name);
+        let mut request = post("/v1/chat/completions", body.clone());
+        request.headers_mut().insert("content-length", body.len().into());
+        let echo = bench.json(request).await;
+        assert_eq!(echo["by"], "b", "{name}");
+        assert!(echo["body"] == question(model), "{name} is not passed on byte for byte");
+    }
+    assert_eq!(bench.text(post("/v1/chat/completions", question("nope"))).await.0, StatusCode::NOT_FOUND);
+    assert_eq!(a.requests(), 0);
 }
 
 #[tokio::test]
