@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::affinity::Trail;
+use crate::alias::Meaning;
 use crate::body::{Body, BoxError};
 use crate::call::Call;
 use crate::class::EndpointClass;
@@ -118,10 +119,12 @@ impl Broker {
                 .headers
                 .get(CONNECTION_ID)
                 .map(|id| String::from_utf8_lossy(id.as_bytes()).into_owned()),
+            pinned_as: None,
             model: None,
             alias: None,
             trail: Trail::default(),
             manages: false,
+            manager_chosen: false,
             // Read before the headers are cleaned.
             admitted: self.admit(ingress, scope.as_deref(), &head.method, &target, &head.headers),
             scope,
@@ -157,7 +160,7 @@ impl Broker {
         match Endpoint::of(&call.method, target.path()) {
             Endpoint::Management => {
                 call.manages = !call.only_reads();
-                let (payload, model) = if is_about_a_model(target.path()) {
+                let (mut payload, model) = if is_about_a_model(target.path()) {
                     let stall = self.shared.settings().first_byte_timeout;
                     match Box::pin(prefix::read(body, stall, None)).await {
                         Ok(read) => read,
@@ -167,11 +170,20 @@ impl Broker {
                     (prefix::unread(body), None)
                 };
                 call.meter.sent(payload.len());
-                if call.pin.is_none() {
-                    let model = model.as_ref().map(|named| named.name.as_str());
-                    let table = self.shared.table.load();
-                    call.pin = table.manager(call.ingress, model).map(str::to_owned);
+                let table = self.shared.table.load();
+                if let Some(model) = model {
+                    if let Err(failure) = Meaning::managed(&table, &model.name, call.pin.as_deref()) {
+                        return refuse(&mut call, failure);
+                    }
+                    call.name(model, &mut payload, &table);
                 }
+                // It may go to one that is not known to have it: only the server can tell.
+                let model = call.model.take();
+                if call.pin.is_none() {
+                    call.pin = table.manager(call.ingress, model.as_deref()).map(str::to_owned);
+                    call.manager_chosen = call.manages;
+                }
+                drop(table);
                 forward(&self.shared, call, payload, Spread::First).await
             }
             Endpoint::Unnamed => forward(&self.shared, call, prefix::unread(body), Spread::First).await,

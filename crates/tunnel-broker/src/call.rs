@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderValue, Method, Request};
 use crate::affinity::Trail;
 use crate::alias::Meaning;
 use crate::broker::Ingress;
+use crate::class::EndpointClass;
 use crate::error::Failure;
 use crate::meter::Meter;
 use crate::path::Dialect;
@@ -29,6 +30,8 @@ pub(crate) struct Call {
     pub(crate) headers: HeaderMap,
     /// The only backend that will do.
     pub(crate) pin: Option<String>,
+    /// The name by which the request pins, where it is the model's name that does and not a header.
+    pub(crate) pinned_as: Option<String>,
     /// The model that is asked for, without a pin.
     pub(crate) model: Option<String>,
     /// The user's own name for that model, if the request has it by that; without a pin, too.
@@ -37,6 +40,8 @@ pub(crate) struct Call {
     pub(crate) trail: Trail,
     /// Whether the models may be others afterwards.
     pub(crate) manages: bool,
+    /// Whether the pin is our own: the connection that manages models where the request names none.
+    pub(crate) manager_chosen: bool,
     /// What head and door allow of it; told where it is answered.
     pub(crate) admitted: Result<(), Failure>,
     /// What its caller may reach. None: all that the door allows.
@@ -59,9 +64,12 @@ impl Call {
             (meaning.pin.map(str::to_owned), meaning.model.to_owned(), meaning.alias.map(str::to_owned))
         };
         let quoted = serde_json::Value::from(model.as_str()).to_string();
-        self.pin = pin;
+        let header = std::mem::replace(&mut self.pin, pin);
         self.model = Some(model);
         self.alias = alias;
+        if self.pin.is_some() && header.is_none() {
+            self.pinned_as = Some(name);
+        }
         let before = span.len();
         let (Payload::Whole { bytes: text, .. } | Payload::Begun { prefix: text, .. }) = payload;
         *text = replaced(std::mem::take(text), &span, quoted.as_bytes());
@@ -73,11 +81,9 @@ impl Call {
         span.start..span.start + quoted.len()
     }
 
-    /// Tells whether a model is asked. Only such requests count as load, take slots and wait for them: what is no
-    /// question to a model, such as a download, does not keep others from their answers, however long it takes.
+    /// Tells whether a model is asked, so that it takes a slot: see [`EndpointClass::takes_slot`].
     pub(crate) fn asks(&self) -> bool {
-        // A path that is not known here, whose body names a model, is a question as well.
-        self.meter.track().class.is_some() || (self.model.is_some() && self.target.path() != "/api/show")
+        EndpointClass::takes_slot(self.meter.track().class, self.target.path(), self.model.is_some())
     }
 
     /// Tells whether nothing is done twice when it is sent twice.

@@ -19,6 +19,11 @@ pub(crate) enum Failure {
     UnknownModel(String),
     #[error("no connection with the id '{0}'")]
     UnknownConnection(String),
+    #[error(
+        "'{alias}' is an alias of the configuration and no model; name the model itself, '{model}', or take the alias out of \
+         'aliases'"
+    )]
+    IsAlias { alias: String, model: String },
     #[error("not found")]
     NotFound,
     #[error("method not allowed")]
@@ -100,7 +105,7 @@ impl Failure {
         match self {
             Self::UnknownModel(_) | Self::UnknownConnection(_) | Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::WrongDialect { .. } | Self::UploadFailed => StatusCode::BAD_REQUEST,
+            Self::WrongDialect { .. } | Self::IsAlias { .. } | Self::UploadFailed => StatusCode::BAD_REQUEST,
             Self::PathNotAllowed
             | Self::LocalOnly { .. }
             | Self::PathNotInScope
@@ -152,6 +157,7 @@ impl Failure {
         match self {
             Self::UnknownModel(_) => "model_not_found",
             Self::UnknownConnection(_) => "unknown_connection",
+            Self::IsAlias { .. } => "is_alias",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::WrongDialect { .. } => "wrong_api",
@@ -187,6 +193,7 @@ impl Failure {
             Self::Full(_) => Some(HeaderValue::from_static("1")),
             Self::UnknownModel(_)
             | Self::UnknownConnection(_)
+            | Self::IsAlias { .. }
             | Self::NotFound
             | Self::MethodNotAllowed
             | Self::WrongDialect { .. }

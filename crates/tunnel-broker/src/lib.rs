@@ -90,6 +90,7 @@ mod table;
 mod tally;
 mod tls;
 mod track;
+mod unread;
 mod upload;
 mod upstream;
 mod usage;

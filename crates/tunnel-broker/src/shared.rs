@@ -21,6 +21,7 @@ use crate::queue::Queue;
 use crate::room::Room;
 use crate::status::BackendStatus;
 use crate::table::Table;
+use crate::unread;
 use crate::upstream::Upstream;
 
 /// What all clones of a broker have in common.
@@ -79,6 +80,7 @@ impl Shared {
         shared.reconfigure(config);
         let keeper = memory::keep(Arc::clone(&shared), shared.shutdown.clone());
         shared.tracker.spawn(keeper.instrument(tracing::debug_span!("keeper")));
+        shared.tracker.spawn(unread::watch(Arc::clone(&shared.books), shared.shutdown.clone()));
         shared
     }
 

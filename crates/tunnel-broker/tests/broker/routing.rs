@@ -170,6 +170,39 @@ async fn what_is_deleted_is_deleted_where_it_is() {
 }
 
 #[tokio::test]
+async fn who_asks_from_elsewhere_for_what_is_in_the_cloud_is_told_of_the_model() {
+    let (a, b) = (Fake::echo("a", &["m"]).await, Fake::echo("b", &["big"]).await);
+    let aliases = [("fast".to_owned(), "account/big".to_owned())].into_iter().collect();
+    let account = b.config("account", tunnel_broker::BackendKind::Cloud);
+    let bench = start(BrokerConfig { aliases, ..settings(vec![ollama(&a, "a"), account]) });
+    bench.state("account", BackendState::Connected).await;
+    for name in ["fast", "account/big", "nobody/big"] {
+        let response = bench.send_from(Ingress::Tunnel, chat(name)).await;
+        assert_eq!(response.status(), StatusCode::NOT_FOUND);
+        let code = *response.extensions().get::<tunnel_broker::FailureCode>().unwrap();
+        let told = text(response).await;
+        assert_eq!(code.0, "model_not_found", "{name}");
+        assert!(told.contains(&format!("model '{name}' not found")), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_deleted_may_be_named_with_its_connection_and_not_by_an_alias() {
+    let (a, b) = (Fake::echo("a", &["m"]).await, Fake::echo("b", &["m"]).await);
+    let aliases = [("fast".to_owned(), "m".to_owned())].into_iter().collect();
+    let bench = start(BrokerConfig { aliases, ..settings(vec![ollama(&a, "a"), ollama(&b, "b")]) });
+    bench.state("a", BackendState::Connected).await;
+    bench.state("b", BackendState::Connected).await;
+    let delete = |model: &str| request(Method::DELETE, "/api/delete", format!(r#"{{"model":"{model}"}}"#));
+    let echo = bench.json(delete("b/m")).await;
+    assert_eq!((&echo["by"], &echo["body"]), (&"b".into(), &r#"{"model":"m"}"#.into()));
+    let (status, text) = bench.text(delete("fast")).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(text.contains("'fast' is an alias") && text.contains("name the model itself, 'm'"), "{text}");
+    assert_eq!((a.requests(), b.requests()), (0, 1));
+}
+
+#[tokio::test]
 async fn what_asks_no_model_needs_no_slot_and_takes_none() {
     let (a, mut at_a) = Fake::manual(&["m"]).await;
     let mut one = ollama(&a, "a");
@@ -182,7 +215,8 @@ async fn what_asks_no_model_needs_no_slot_and_takes_none() {
     let chatting = arrival(&mut at_a).await;
     assert_eq!(chatting.target, "/api/chat");
     let mut held = Vec::new();
-    for request in [post("/api/show", r#"{"model":"m"}"#), get("/api/nope")] {
+    let show = post("/api/show", r#"{"model":"m"}"#);
+    for request in [show, get("/api/nope"), post("/tokenize", r#"{"model":"m"}"#)] {
         let target = request.uri().path().to_owned();
         let task = spawn_send(&bench, Ingress::Local, request);
         let exchange = arrival(&mut at_a).await;
