@@ -3,6 +3,8 @@
 use tunnel_sniff::compare_models;
 
 use crate::catalog::split_pin;
+use crate::decide::shorten;
+use crate::error::Failure;
 use crate::table::Table;
 
 /// The user's own names for models, each with what it stands for: `<model>` or `<connection>/<model>`.
@@ -69,6 +71,16 @@ impl<'a> Meaning<'a> {
         let Some(pinned) = Self::pinned(table, name, pin) else { return plain };
         let alias = aliases.find(pinned.model).filter(|_| !table.catalog.knows(pinned.model));
         alias.and_then(|alias| Self::of_alias(table, alias, pinned.pin)).unwrap_or(pinned)
+    }
+
+    /// Reads the name of a model that is to be deleted or sent elsewhere. The user's own names are none of its: it would
+    /// be another model that is gone.
+    pub(crate) fn managed(table: &'a Table, name: &'a str, pin: Option<&'a str>) -> Result<Self, Failure> {
+        let meaning = Self::of(table, name, pin);
+        match meaning.alias {
+            Some(alias) => Err(Failure::IsAlias { alias: shorten(alias), model: shorten(meaning.model) }),
+            None => Ok(meaning),
+        }
     }
 
     /// None when the alias is of another backend than the one that is wanted.

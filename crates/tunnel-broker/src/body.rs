@@ -86,6 +86,8 @@ pub(crate) struct Streamed {
     pub(crate) idle: Idle,
     /// How a failure is told to a local caller; none where the next hop tells it, or where nothing can.
     pub(crate) in_band: Option<InBand>,
+    /// Whether only its text tells if it has come to its end.
+    pub(crate) may_be_cut: bool,
     /// Follows the request until the body is gone.
     pub(crate) meter: Meter,
 }
@@ -211,12 +213,18 @@ impl Streamed {
             }
             // Another thread may have cut the connection: that ends the response too, and even like a proper end.
             _ if self.meter.is_cancelled() => cancelled,
+            Poll::Ready(None) if self.may_be_cut && self.meter.lacks_end() => {
+                Poll::Ready((None, Some(Err(BodyError::BackendLost))))
+            }
             Poll::Ready(None) => Poll::Ready((None, Some(Ok(())))),
             Poll::Ready(Some(Err(_))) => Poll::Ready((None, Some(Err(BodyError::BackendLost)))),
             Poll::Pending if self.conn.poll_past(self.idle.deadline()) => {
                 Poll::Ready((None, Some(Err(BodyError::IdleTimeout))))
             }
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => {
+                self.meter.waits_for_backend();
+                Poll::Pending
+            }
         }
     }
 

@@ -149,15 +149,21 @@ impl Books {
 
     /// Cancels the requests with an id; tells whether there were any.
     pub(crate) fn cancel(&self, request_id: &str) -> bool {
-        self.cancel_each(|track| track.request_id.as_bytes() == request_id.as_bytes())
+        self.cancel_each(|track| track.request_id.as_bytes() == request_id.as_bytes()) > 0
     }
 
     /// Cancels the requests of a caller; tells whether there were any.
     pub(crate) fn cancel_caller(&self, caller: &str) -> bool {
-        self.cancel_each(|track| track.caller.as_deref() == Some(caller))
+        self.cancel_each(|track| track.caller.as_deref() == Some(caller)) > 0
     }
 
-    fn cancel_each(&self, is_meant: impl Fn(&Track) -> bool) -> bool {
+    /// Cancels the requests whose callers have read nothing at so many looks in a row, of which this is one; returns how
+    /// many there were.
+    pub(crate) fn cancel_unread(&self, looks: u32) -> usize {
+        self.cancel_each(|track| track.looks_unread() >= looks)
+    }
+
+    fn cancel_each(&self, is_meant: impl Fn(&Track) -> bool) -> usize {
         let named: Vec<Arc<Track>> = {
             let inner = self.inner();
             let running = inner.tracks.iter().flatten().filter(|track| !track.is_cancelled());
@@ -167,7 +173,7 @@ impl Books {
         for track in &named {
             track.cancel();
         }
-        !named.is_empty()
+        named.len()
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {

@@ -110,8 +110,12 @@ impl Breaker {
             }
             Event::ProbedWell => match self.phase {
                 Phase::Open { cause: Cause::Unreachable, .. } => self.close(now),
-                // Half-open. Without requests nobody else would ever close it.
-                Phase::Open { until, .. } if until <= now => self.close(now),
+                // Without requests nobody else would ever close it.
+                // Where there are requests one of them is to be the trial, so they come first: callers can order probes,
+                // and lists work where no chat does.
+                Phase::Open { until, trial, .. } if trial.unwrap_or(until) + self.longest <= now => {
+                    self.close(now);
+                }
                 Phase::Open { .. } | Phase::Closed { .. } => {}
             },
         }
@@ -124,12 +128,12 @@ impl Breaker {
         }
         self.in_a_row = 0;
         self.window.at(now).good += n;
-        if let Phase::Open { until, cause, trial } = &mut self.phase {
+        if let Phase::Open { until, trial, .. } = &mut self.phase {
             if *until <= now {
                 self.close(now);
             } else {
                 // An answer that began before, or to a request that had nowhere else to go: worth a trial.
-                (*until, *cause, *trial) = (now, Cause::Failing, None);
+                (*until, *trial) = (now, None);
             }
         }
     }

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::affinity::Trail;
+use crate::alias::Meaning;
 use crate::body::{Body, BoxError};
 use crate::call::Call;
 use crate::class::EndpointClass;
@@ -118,10 +119,12 @@ impl Broker {
                 .headers
                 .get(CONNECTION_ID)
                 .map(|id| String::from_utf8_lossy(id.as_bytes()).into_owned()),
+            pinned_as: None,
             model: None,
             alias: None,
             trail: Trail::default(),
             manages: false,
+            manager_chosen: false,
             // Read before the headers are cleaned.
             admitted: self.admit(ingress, scope.as_deref(), &head.method, &target, &head.headers),
             scope,
@@ -157,9 +160,9 @@ impl Broker {
         match Endpoint::of(&call.method, target.path()) {
             Endpoint::Management => {
                 call.manages = !call.only_reads();
-                let (payload, model) = if is_about_a_model(target.path()) {
+                let (mut payload, model) = if is_about_a_model(target.path()) {
                     let stall = self.shared.settings().first_byte_timeout;
-                    match Box::pin(prefix::read(body, stall)).await {
+                    match Box::pin(prefix::read(body, stall, None)).await {
                         Ok(read) => read,
                         Err(failure) => return refuse(&mut call, failure),
                     }
@@ -167,22 +170,34 @@ impl Broker {
                     (prefix::unread(body), None)
                 };
                 call.meter.sent(payload.len());
-                if call.pin.is_none() {
-                    let model = model.as_ref().map(|named| named.name.as_str());
-                    let table = self.shared.table.load();
-                    call.pin = table.manager(call.ingress, model).map(str::to_owned);
+                let table = self.shared.table.load();
+                if let Some(model) = model {
+                    if let Err(failure) = Meaning::managed(&table, &model.name, call.pin.as_deref()) {
+                        return refuse(&mut call, failure);
+                    }
+                    call.name(model, &mut payload, &table);
                 }
+                // It may go to one that is not known to have it: only the server can tell.
+                let model = call.model.take();
+                if call.pin.is_none() {
+                    call.pin = table.manager(call.ingress, model.as_deref()).map(str::to_owned);
+                    call.manager_chosen = call.manages;
+                }
+                drop(table);
                 forward(&self.shared, call, payload, Spread::First).await
             }
             Endpoint::Unnamed => forward(&self.shared, call, prefix::unread(body), Spread::First).await,
             Endpoint::Named => {
                 let stall = self.shared.settings().first_byte_timeout;
+                let room = self.may_wait_for_model(&call).then_some(&self.shared.room);
                 let read = if call.scope.as_ref().is_some_and(|scope| scope.is_bounded()) {
                     // Boxed: what is rarer must not make the future of every request larger.
                     let (body, found) = Watched::new(Box::pin(body));
-                    Box::pin(prefix::read(body, stall)).await.map_err(|failure| found.instead_of(failure))
+                    Box::pin(prefix::read(body, stall, room))
+                        .await
+                        .map_err(|failure| found.instead_of(failure))
                 } else {
-                    prefix::read(body, stall).await
+                    prefix::read(body, stall, room).await
                 };
                 let (mut payload, model) = match read {
                     Ok(read) => read,
@@ -198,6 +213,10 @@ impl Broker {
                             call.trail = self.trail(&payload, span);
                         }
                         spread(has_choice)
+                    }
+                    // What is not known to ask a model may well name none.
+                    None if payload.is_too_long() && call.meter.track().class.is_some() => {
+                        return refuse(&mut call, Failure::ModelTooLate);
                     }
                     None => Spread::First,
                 };
@@ -376,6 +395,21 @@ impl Broker {
         }
         // `OPTIONS *` asks about a server, and there are several.
         if target.path().starts_with('/') { Ok(()) } else { Err(Failure::NotFound) }
+    }
+
+    /// Tells whether it matters which model a request names, so that the whole body may have to be read to find it: there
+    /// is a choice, or the name may stand for another, or it is what the caller's key is for.
+    fn may_wait_for_model(&self, call: &Call) -> bool {
+        let table = self.shared.table.load();
+        let pin = call.pin.as_deref();
+        let able = table.backends.iter().filter(|backend| {
+            pin.is_none_or(|pin| backend.config.id == pin)
+                && backend.takes_from(call.ingress)
+                && backend.speaks(call.dialect)
+        });
+        !table.settings.aliases.is_empty()
+            || call.scope.as_ref().is_some_and(|scope| scope.is_bounded())
+            || able.count() > 1
     }
 
     fn trail(&self, payload: &Payload, span: Range<usize>) -> Trail {

@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderValue, Method, Request};
 use crate::affinity::Trail;
 use crate::alias::Meaning;
 use crate::broker::Ingress;
+use crate::class::EndpointClass;
 use crate::error::Failure;
 use crate::meter::Meter;
 use crate::path::Dialect;
@@ -29,6 +30,8 @@ pub(crate) struct Call {
     pub(crate) headers: HeaderMap,
     /// The only backend that will do.
     pub(crate) pin: Option<String>,
+    /// The name by which the request pins, where it is the model's name that does and not a header.
+    pub(crate) pinned_as: Option<String>,
     /// The model that is asked for, without a pin.
     pub(crate) model: Option<String>,
     /// The user's own name for that model, if the request has it by that; without a pin, too.
@@ -37,6 +40,8 @@ pub(crate) struct Call {
     pub(crate) trail: Trail,
     /// Whether the models may be others afterwards.
     pub(crate) manages: bool,
+    /// Whether the pin is our own: the connection that manages models where the request names none.
+    pub(crate) manager_chosen: bool,
     /// What head and door allow of it; told where it is answered.
     pub(crate) admitted: Result<(), Failure>,
     /// What its caller may reach. None: all that the door allows.
@@ -59,17 +64,15 @@ impl Call {
             (meaning.pin.map(str::to_owned), meaning.model.to_owned(), meaning.alias.map(str::to_owned))
         };
         let quoted = serde_json::Value::from(model.as_str()).to_string();
-        self.pin = pin;
+        let header = std::mem::replace(&mut self.pin, pin);
         self.model = Some(model);
         self.alias = alias;
-        let before = span.len();
-        let edit = |bytes: &Bytes| {
-            Bytes::from([&bytes[..span.start], quoted.as_bytes(), &bytes[span.end..]].concat())
-        };
-        match payload {
-            Payload::Whole { bytes, .. } => *bytes = edit(bytes),
-            Payload::Begun { prefix, .. } => *prefix = edit(prefix),
+        if self.pin.is_some() && header.is_none() {
+            self.pinned_as = Some(name);
         }
+        let before = span.len();
+        let (Payload::Whole { bytes: text, .. } | Payload::Begun { prefix: text, .. }) = payload;
+        *text = replaced(std::mem::take(text), &span, quoted.as_bytes());
         if let Some(length) = content_length(&self.headers) {
             // Cannot underflow: the body holds the name that is replaced.
             let length = length.saturating_sub(before as u64) + quoted.len() as u64;
@@ -78,11 +81,9 @@ impl Call {
         span.start..span.start + quoted.len()
     }
 
-    /// Tells whether a model is asked. Only such requests count as load, take slots and wait for them: what is no
-    /// question to a model, such as a download, does not keep others from their answers, however long it takes.
+    /// Tells whether a model is asked, so that it takes a slot: see [`EndpointClass::takes_slot`].
     pub(crate) fn asks(&self) -> bool {
-        // A path that is not known here, whose body names a model, is a question as well.
-        self.meter.track().class.is_some() || (self.model.is_some() && self.target.path() != "/api/show")
+        EndpointClass::takes_slot(self.meter.track().class, self.target.path(), self.model.is_some())
     }
 
     /// Tells whether nothing is done twice when it is sent twice.
@@ -108,7 +109,7 @@ impl Call {
         let authorization = upstream.authorization().ok()?;
         let mut headers = self.headers.clone();
         let (upload, watch) = match payload.take()? {
-            Payload::Whole { bytes, trailers } => {
+            Payload::Whole { bytes, trailers, held } => {
                 if trailers.is_some() {
                     // Trailers need the chunked form.
                     headers.remove(CONTENT_LENGTH);
@@ -118,13 +119,13 @@ impl Call {
                 } else {
                     Upload::Whole(bytes.clone(), trailers.clone().map(Box::new))
                 };
-                *payload = Some(Payload::Whole { bytes, trailers });
+                *payload = Some(Payload::Whole { bytes, trailers, held });
                 (upload, None)
             }
-            Payload::Begun { prefix, rest } => {
+            Payload::Begun { prefix, rest, held } => {
                 let (upload, watch) = {
                     let track = Arc::clone(self.meter.track());
-                    Upload::streamed(prefix, rest, content_length(&headers), track)
+                    Upload::streamed(prefix, rest, held, content_length(&headers), track)
                 };
                 (upload, Some(watch))
             }
@@ -143,6 +144,21 @@ impl Call {
 
 /// A request for a backend, and who is waited for while its body is streamed.
 pub(crate) type Built = (Request<Upload>, Option<Arc<UploadWatch>>);
+
+/// Puts something else in the place of a part. Of a long text that nobody else holds only the end is moved: where a
+/// model comes late it is short.
+fn replaced(text: Bytes, span: &Range<usize>, with: &[u8]) -> Bytes {
+    match text.try_into_mut() {
+        Ok(mut text) => {
+            let end = text[span.end..].to_vec();
+            text.truncate(span.start);
+            text.extend_from_slice(with);
+            text.extend_from_slice(&end);
+            text.freeze()
+        }
+        Err(text) => Bytes::from([&text[..span.start], with, &text[span.end..]].concat()),
+    }
+}
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()

@@ -59,6 +59,32 @@ impl EndpointClass {
         }
     }
 
+    /// Tells whether a request counts as load, takes a slot and waits for one, and whether its outcome says how the server
+    /// answers. `class`: its own. What loads no model onto a GPU does not, and neither does what is no question to a
+    /// model, such as a download, however long it takes.
+    pub(crate) fn takes_slot(class: Option<Self>, path: &str, names_model: bool) -> bool {
+        match path {
+            "/api/show" | "/v1/messages/count_tokens" | "/tokenize" | "/detokenize" | "/apply-template" => {
+                false
+            }
+            // A path that is not known here, whose body names a model, is a question as well.
+            _ => class.is_some() || names_model,
+        }
+    }
+
+    /// Tells whether the streams of a path end with a mark, as the API has it: `[DONE]`, or `"done":true`.
+    pub(crate) fn marks_its_end(path: &str) -> bool {
+        matches!(
+            path,
+            "/api/chat"
+                | "/api/generate"
+                | "/v1/chat/completions"
+                | "/v1/completions"
+                | "/api/v0/chat/completions"
+                | "/api/v0/completions"
+        )
+    }
+
     /// The name in records: `chat`, `completion`, `responses`, `embedding`, `other`.
     pub fn as_str(self) -> &'static str {
         match self {

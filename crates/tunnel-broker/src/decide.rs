@@ -33,7 +33,11 @@ pub(crate) async fn decide(
         };
         // One that is closed to this door is none for it.
         if pin.is_some_and(|pin| table.backend(pin).is_none_or(|backend| !backend.takes_from(call.ingress))) {
-            return Err(Failure::UnknownConnection(shorten(pin.unwrap_or_default())));
+            // Whoever asked for a model is told of it, and not which connections there are.
+            return Err(match &call.pinned_as {
+                Some(name) => Failure::UnknownModel(shorten(name)),
+                None => Failure::UnknownConnection(shorten(pin.unwrap_or_default())),
+            });
         }
         if table.backends.is_empty() {
             return Err(Failure::NoBackend);
@@ -80,7 +84,7 @@ pub(crate) fn wanted<'a>(call: &'a Call, spread: Spread, tried: &'a Tried) -> Wa
 /// Notes that a backend has begun its answer: how long that took, and that it knows the conversation now.
 pub(crate) fn answered(call: &Call, upstream: &Upstream, status: StatusCode, asked: Instant) {
     // An error comes quickly, and so does what asks no model: neither says how long an answer takes.
-    if !status.is_success() || call.meter.track().class.is_none() {
+    if !status.is_success() || call.meter.track().class.is_none() || !call.asks() {
         return;
     }
     let now = Instant::now();

@@ -7,6 +7,7 @@ use http::{HeaderValue, Response, StatusCode};
 use crate::body::Body;
 use crate::dialect::{ollama, openai};
 use crate::path::Dialect;
+use crate::prefix::LARGEST_SEARCHED;
 use crate::queue::Crowd;
 
 /// Why the broker itself answers with an error. The texts go to the caller.
@@ -18,6 +19,11 @@ pub(crate) enum Failure {
     UnknownModel(String),
     #[error("no connection with the id '{0}'")]
     UnknownConnection(String),
+    #[error(
+        "'{alias}' is an alias of the configuration and no model; name the model itself, '{model}', or take the alias out of \
+         'aliases'"
+    )]
+    IsAlias { alias: String, model: String },
     #[error("not found")]
     NotFound,
     #[error("method not allowed")]
@@ -78,6 +84,16 @@ pub(crate) enum Failure {
     NotHttp(String),
     #[error("connection '{id}' sent no response within {} s", .after.as_secs_f32())]
     FirstByteTimeout { id: String, after: Duration },
+    #[error(
+        "the first {} MiB of the request's body name no model, and which server it is for depends on it; send the member \
+         \"model\" before the others", LARGEST_SEARCHED >> 20
+    )]
+    ModelTooLate,
+    #[error(
+        "too many long requests are being read that name their model late; try again in a few seconds, or send the member \
+         \"model\" before the others"
+    )]
+    NoRoom,
     #[error("the request body stopped arriving")]
     UploadStalled,
     #[error("the request body could not be read")]
@@ -91,7 +107,7 @@ impl Failure {
         match self {
             Self::UnknownModel(_) | Self::UnknownConnection(_) | Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::WrongDialect { .. } | Self::UploadFailed => StatusCode::BAD_REQUEST,
+            Self::WrongDialect { .. } | Self::IsAlias { .. } | Self::UploadFailed => StatusCode::BAD_REQUEST,
             Self::PathNotAllowed
             | Self::LocalOnly { .. }
             | Self::PathNotInScope
@@ -103,6 +119,7 @@ impl Failure {
             | Self::Hangs(_)
             | Self::Warming(_)
             | Self::StillLoading { .. }
+            | Self::NoRoom
             | Self::Cancelled => StatusCode::SERVICE_UNAVAILABLE,
             Self::Full(_) | Self::QueueFull { .. } | Self::QueueTimeout { .. } => {
                 StatusCode::TOO_MANY_REQUESTS
@@ -110,6 +127,7 @@ impl Failure {
             Self::Unreachable { .. } | Self::Lost(_) | Self::NotHttp(_) => StatusCode::BAD_GATEWAY,
             Self::FirstByteTimeout { .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::UploadStalled => StatusCode::REQUEST_TIMEOUT,
+            Self::ModelTooLate => StatusCode::PAYLOAD_TOO_LARGE,
         }
     }
 
@@ -142,6 +160,7 @@ impl Failure {
         match self {
             Self::UnknownModel(_) => "model_not_found",
             Self::UnknownConnection(_) => "unknown_connection",
+            Self::IsAlias { .. } => "is_alias",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::WrongDialect { .. } => "wrong_api",
@@ -158,6 +177,8 @@ impl Failure {
             Self::Lost(_) => "backend_lost",
             Self::NotHttp(_) => "backend_invalid",
             Self::FirstByteTimeout { .. } => "first_byte_timeout",
+            Self::ModelTooLate => "model_too_late",
+            Self::NoRoom => "no_room",
             Self::UploadStalled => "upload_stalled",
             Self::UploadFailed => "upload_failed",
             Self::Cancelled => "cancelled",
@@ -169,10 +190,13 @@ impl Failure {
         match self {
             Self::NoBackend | Self::Down { .. } | Self::Hangs(_) => Some(HeaderValue::from_static("2")),
             Self::QueueFull { crowd, .. } | Self::QueueTimeout { crowd, .. } => Some(seconds(crowd).into()),
-            Self::Warming(_) | Self::StillLoading { .. } => Some(HeaderValue::from_static("5")),
+            Self::Warming(_) | Self::StillLoading { .. } | Self::NoRoom => {
+                Some(HeaderValue::from_static("5"))
+            }
             Self::Full(_) => Some(HeaderValue::from_static("1")),
             Self::UnknownModel(_)
             | Self::UnknownConnection(_)
+            | Self::IsAlias { .. }
             | Self::NotFound
             | Self::MethodNotAllowed
             | Self::WrongDialect { .. }
@@ -186,6 +210,7 @@ impl Failure {
             | Self::Lost(_)
             | Self::NotHttp(_)
             | Self::FirstByteTimeout { .. }
+            | Self::ModelTooLate
             | Self::UploadStalled
             | Self::UploadFailed
             | Self::Cancelled => None,

@@ -203,8 +203,10 @@ pub(crate) fn explain(table: &Table, query: &Query, chance: &Chance<'_>) -> Expl
     let is_full = matches!(no_route, Some(NoRoute::Full(_)));
     let queue_position = lines.iter().map(|line| line.upstream.slots.n_waiting()).min().filter(|_| is_full);
     let waits_for: Vec<String> = lines.iter().map(|line| line.config.id.clone()).collect();
-    let chosen = decision.ok().map(|choice| choice.winner.backend);
-    let refusal = no_route.filter(|_| lines.is_empty()).map(|no_route| refusal(table, &asked, no_route));
+    let refused = asked.refused.as_ref();
+    let chosen = decision.ok().filter(|_| refused.is_none()).map(|choice| choice.winner.backend);
+    let no_way = || no_route.filter(|_| lines.is_empty()).map(|no_route| refusal(table, &asked, no_route));
+    let refusal = refused.map(shown).or_else(no_way);
     let name = served.iter().find(|served| chosen.is_none_or(|chosen| chosen == served.backend));
     let mut all: Vec<Considered> = Vec::with_capacity(table.settings.backends.len());
     let order = crate::route::order(candidates.iter().copied(), &rules);
@@ -297,6 +299,8 @@ struct Asked<'a> {
     is_alias: bool,
     manages: bool,
     takes_slot: bool,
+    /// What its caller is told whichever connection there is.
+    refused: Option<Failure>,
 }
 
 impl<'a> Asked<'a> {
@@ -308,11 +312,27 @@ impl<'a> Asked<'a> {
         if Endpoint::of(&Method::POST, &query.path) == Endpoint::Management {
             // It goes to one connection alone; the body may name a model that is not there yet.
             let name = name.filter(|_| is_about_a_model(&query.path));
-            let pin = pin.or_else(|| table.manager(Ingress::Local, name));
-            return Self { dialect, pin, model: None, is_alias: false, manages: true, takes_slot: false };
+            let meaning = name.map(|name| Meaning::managed(table, name, pin));
+            let (meaning, refused) = match meaning.transpose() {
+                Ok(meaning) => (meaning, None),
+                Err(failure) => (None, Some(failure)),
+            };
+            let pin = meaning.and_then(|meaning| meaning.pin).or(pin);
+            let model = meaning.map(|meaning| meaning.model);
+            let pin = pin.or_else(|| table.manager(Ingress::Local, model));
+            return Self {
+                dialect,
+                pin,
+                model: None,
+                is_alias: false,
+                manages: true,
+                takes_slot: false,
+                refused,
+            };
         }
-        let takes_slot = class.is_some() || (name.is_some() && query.path != "/api/show");
-        let unnamed = Self { dialect, pin, model: None, is_alias: false, manages: false, takes_slot };
+        let takes_slot = EndpointClass::takes_slot(class, &query.path, name.is_some());
+        let unnamed =
+            Self { dialect, pin, model: None, is_alias: false, manages: false, takes_slot, refused: None };
         match name.map(|name| Meaning::of(table, name, pin)) {
             Some(Meaning { pin, model, alias }) => {
                 Self { pin, model: Some(model), is_alias: alias.is_some(), ..unnamed }
@@ -335,6 +355,10 @@ fn refusal(table: &Table, asked: &Asked<'_>, no_route: NoRoute) -> Refusal {
         None if table.backends.is_empty() => Failure::NoBackend,
         None => failure(table, asked.dialect, asked.model, no_route),
     };
+    shown(&failure)
+}
+
+fn shown(failure: &Failure) -> Refusal {
     Refusal { status: failure.status().as_u16(), code: failure.code(), message: failure.to_string() }
 }
 

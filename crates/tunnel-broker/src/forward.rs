@@ -42,7 +42,9 @@ pub(crate) async fn forward(
             permit.probe_after();
         }
         call.meter.attempt(&route);
-        upstream.outcomes.tried();
+        if call.asks() {
+            upstream.outcomes.tried();
+        }
         let has_other = || has_healthy_other(shared, &call, spread, &search.tried, upstream);
         let may_move = || has_other() && shared.budget.take(Instant::now());
         let terms = Terms {

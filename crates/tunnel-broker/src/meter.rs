@@ -147,6 +147,7 @@ impl Meter {
         // Nobody else writes these: no read-modify-write.
         let before = self.track.bytes_out.load(Ordering::Relaxed);
         self.track.bytes_out.store(before + data.len() as u64, Ordering::Relaxed);
+        self.track.handed(true);
         let now = (before == 0 && !data.is_empty()).then(Instant::now);
         if let Some(now) = now {
             self.track.answered(now);
@@ -162,6 +163,16 @@ impl Meter {
                 reading.first_chunk = Some(now.unwrap_or_else(Instant::now));
             }
         }
+    }
+
+    /// Notes that the caller has taken what there was, and would take more.
+    pub(crate) fn waits_for_backend(&self) {
+        self.track.handed(false);
+    }
+
+    /// Tells whether the answer is a stream that has not said that it is complete; it is asked when nothing more comes.
+    pub(crate) fn lacks_end(&mut self) -> bool {
+        self.reading.as_mut().is_some_and(|reading| reading.scan.lacks_end())
     }
 
     /// Notes that the answer came to its end.
@@ -188,6 +199,7 @@ impl Meter {
             Failure::UploadFailed | Failure::UploadStalled | Failure::Cancelled => Ending::CallerLeft(code),
             Failure::UnknownModel(_)
             | Failure::UnknownConnection(_)
+            | Failure::IsAlias { .. }
             | Failure::NotFound
             | Failure::MethodNotAllowed
             | Failure::WrongDialect { .. }
@@ -196,6 +208,8 @@ impl Meter {
             | Failure::PathNotInScope
             | Failure::ModelNotInScope
             | Failure::BodyNotInScope(_)
+            | Failure::ModelTooLate
+            | Failure::NoRoom
             | Failure::NoBackend
             | Failure::Down { .. }
             | Failure::Warming(_)

@@ -1,6 +1,6 @@
 //! What the caller gets: a backend's response, or an error of our own.
 
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Response, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -9,6 +9,7 @@ use tracing::debug;
 use crate::body::{Body, BodyError, Streamed};
 use crate::broker::Ingress;
 use crate::call::Call;
+use crate::class::EndpointClass;
 use crate::conn::Conn;
 use crate::error::Failure;
 use crate::headers;
@@ -40,10 +41,13 @@ pub(crate) fn pass(
         model = route.model.as_ref().map(|model| &*model.text), "answered"
     );
     head.version = Version::HTTP_11;
+    // Its end is that of the connection then, which a server that dies closes as well.
+    let by_close = !head.headers.contains_key(TRANSFER_ENCODING) && incoming.size_hint().exact().is_none();
     headers::clean_response(&mut head.headers);
     sign(&mut head.headers, &call, Some(route));
     let Streaming { conn, permit, idle } = streaming;
     let media = Media::of(&head.headers);
+    let may_be_cut = by_close && EndpointClass::marks_its_end(call.target.path());
     call.meter.answered(head.status, media, incoming.size_hint().exact());
     let body = if incoming.is_end_stream() {
         call.meter.complete();
@@ -60,7 +64,7 @@ pub(crate) fn pass(
             Ingress::Tunnel => None,
         };
         call.meter.hold(Hold { cutter: conn.cutter(), permit });
-        Body::streamed(Streamed { incoming, conn, idle, in_band, meter: call.meter })
+        Body::streamed(Streamed { incoming, conn, idle, in_band, may_be_cut, meter: call.meter })
     };
     Response::from_parts(head, body)
 }
@@ -90,7 +94,7 @@ pub(crate) fn pass_kept(mut call: Box<Call>, kept: Kept) -> Response<Body> {
 /// Answers with an error of our own.
 pub(crate) fn refuse(call: &mut Call, failure: Failure) -> Response<Body> {
     let failure = if call.is_own() { failure } else { failure.for_strangers() };
-    let failure = if call.manages { failure.for_managers() } else { failure };
+    let failure = if call.manager_chosen { failure.for_managers() } else { failure };
     call.meter.refused(&failure);
     debug!(request_id = ?call.request_id, status = failure.status().as_u16(), error = failure.code(), "refused");
     let mut response = failure.response(call.dialect);

@@ -80,18 +80,21 @@ impl Permit {
     }
 
     /// Counts the response as complete and keeps its connection.
+    ///
+    /// What asks no model says nothing of how requests to models go, well or badly: lists work where no chat does, and a
+    /// failed download is no failed answer.
     pub(crate) fn succeeded(mut self, conn: Conn) {
-        self.probe_after |= self.upstream.outcomes.succeeded();
+        self.probe_after |= self.counts && self.upstream.outcomes.succeeded();
         self.upstream.pool.put(conn, self.keep);
     }
 
     /// Counts a complete response that says that the request failed; the connection is as good as before.
     pub(crate) fn answered_badly(mut self, conn: Conn) {
-        self.probe_after |= self.upstream.outcomes.failed();
+        self.probe_after |= self.counts && self.upstream.outcomes.failed();
         self.upstream.pool.put(conn, self.keep);
     }
 
-    /// Counts a failed request.
+    /// Counts a request that brought no answer, or a part of one; also one that asks no model: the server broke off.
     pub(crate) fn failed(mut self) {
         self.probe_after |= self.upstream.outcomes.failed();
     }

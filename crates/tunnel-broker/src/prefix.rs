@@ -10,10 +10,18 @@ use tunnel_sniff::{Gather, ModelScan, decode};
 
 use crate::body::BoxError;
 use crate::error::Failure;
+use crate::room::{Held, Room};
 use crate::upload::Rest;
 
-/// The most of a body that is held in order to find its model and to be able to send it again.
+/// The most of a body that is held in any case, to find its model and to be able to send it again.
 const LARGEST_PREFIX: usize = 1 << 20;
+/// The most that is held of a body whose model comes later, as that of a question about images or documents does
+/// whose client writes `messages` first. It takes [`Room`].
+pub(crate) const LARGEST_SEARCHED: usize = 64 << 20;
+/// How much is looked at before others have their turn: well under a millisecond.
+const STEP: usize = 1 << 20;
+/// How long that much may be in coming once it takes room that others wait for: some 140 kbit/s.
+const PACE: Duration = Duration::from_secs(60);
 /// How long the rest of a body is waited for once the model is known. A body that came in one piece can be
 /// sent again; one that a slow caller is still writing must not wait for its end.
 const PATIENCE: Duration = Duration::from_millis(20);
@@ -21,9 +29,9 @@ const PATIENCE: Duration = Duration::from_millis(20);
 /// A caller's body, as far as it has been read.
 pub(crate) enum Payload {
     /// All of it.
-    Whole { bytes: Bytes, trailers: Option<HeaderMap> },
+    Whole { bytes: Bytes, trailers: Option<HeaderMap>, held: Option<Held> },
     /// Its beginning, and the part that is still to come.
-    Begun { prefix: Bytes, rest: Rest },
+    Begun { prefix: Bytes, rest: Rest, held: Option<Held> },
 }
 
 impl Payload {
@@ -33,6 +41,11 @@ impl Payload {
             Self::Whole { bytes, .. } => bytes.len(),
             Self::Begun { prefix, .. } => prefix.len(),
         }
+    }
+
+    /// Tells whether its model was looked for as far as it may be, and more is to come.
+    pub(crate) fn is_too_long(&self) -> bool {
+        !self.is_whole() && self.len() >= LARGEST_SEARCHED
     }
 
     /// Tells whether it can be sent more than once.
@@ -55,45 +68,63 @@ where
     B::Error: Into<BoxError>,
 {
     if body.is_end_stream() {
-        return Payload::Whole { bytes: Bytes::new(), trailers: None };
+        return Payload::Whole { bytes: Bytes::new(), trailers: None, held: None };
     }
-    Payload::Begun { prefix: Bytes::new(), rest: boxed(body) }
+    Payload::Begun { prefix: Bytes::new(), rest: boxed(body), held: None }
 }
 
 /// Reads a body until its end, or until its model is known and the rest is long or slow in coming.
 ///
-/// `stall` is the longest wait for any one frame before the model is known.
+/// `stall` is the longest wait for any one frame before the model is known. `room` is there for a model that comes after
+/// the first 1 MiB; none where the model makes no difference: such a body flows on at once.
 ///
 /// # Errors
 ///
-/// The caller's fault: it has gone, has not kept to HTTP, or has stopped sending.
-pub(crate) async fn read<B>(body: B, stall: Duration) -> Result<(Payload, Option<NamedModel>), Failure>
+/// The caller's fault: it has gone, has not kept to HTTP, or has stopped sending. Or there is no room.
+pub(crate) async fn read<B>(
+    body: B,
+    stall: Duration,
+    room: Option<&Room>,
+) -> Result<(Payload, Option<NamedModel>), Failure>
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let mut reader = Reader { read: Gather::default(), scan: ModelScan::default(), trailers: None };
+    let mut reader = Reader::default();
     if body.is_end_stream() {
         return Ok(reader.whole());
     }
+    let length = body.size_hint();
     // It cannot be held as a whole: the sooner it flows the better.
-    let long = body.size_hint().lower() > LARGEST_PREFIX as u64;
+    let long = length.lower() > LARGEST_PREFIX as u64;
     let mut rest = boxed(body);
-    // One timer for both limits keeps the future small: the patience replaces the other limit.
+    // One timer for all limits keeps the future small: the patience replaces the other limit.
     let mut timer = std::pin::pin!(None::<tokio::time::Sleep>);
-    let mut hurried = false;
+    let (mut stall, mut hurried) = (stall, false);
+    // Up to where a limit on the time counts, once it takes room.
+    let mut mark = 0;
     loop {
         // What is not an object names no model, however much of it is read.
         let hopeless = reader.scan.is_done() && reader.scan.span().is_none();
         let found = reader.scan.span().is_some();
-        if hopeless || (long && found) || reader.read.len() >= LARGEST_PREFIX {
+        let n_read = reader.read.len();
+        // With room most of it is here, and to be able to send it again is worth a moment.
+        if hopeless || n_read >= LARGEST_SEARCHED || (long && found && reader.held.is_none()) {
             return Ok(reader.begun(rest));
         }
-        if !found {
-            timer.set(None);
-        } else if !hurried {
+        if n_read >= LARGEST_PREFIX && reader.held.is_none() {
+            let Some(room) = room.filter(|_| !found) else { return Ok(reader.begun(rest)) };
+            let most = length.exact().and_then(|length| usize::try_from(length).ok());
+            let held = Box::pin(room.take(most.unwrap_or(LARGEST_SEARCHED).min(LARGEST_SEARCHED)));
+            reader.held = Some(held.await?);
+            stall = stall.min(PACE);
+        }
+        if found && !hurried {
             hurried = true;
             timer.set(Some(tokio::time::sleep(PATIENCE)));
+        } else if !found && n_read >= mark {
+            timer.set(None);
+            mark = if reader.held.is_some() { n_read + STEP } else { 0 };
         }
         let next = poll_fn(|cx| {
             if let Poll::Ready(frame) = rest.as_mut().poll_frame(cx) {
@@ -114,39 +145,66 @@ where
             Some(None) => return Ok(reader.whole()),
             Some(Some(frame)) => reader.take(frame.map_err(|_| Failure::UploadFailed)?),
         }
+        while reader.looks_on() {
+            tokio::task::yield_now().await;
+        }
         if rest.is_end_stream() {
             return Ok(reader.whole());
         }
     }
 }
 
+#[derive(Default)]
 struct Reader {
     read: Gather,
     scan: ModelScan,
     trailers: Option<HeaderMap>,
+    /// Where others last had their turn.
+    rested_at: usize,
+    held: Option<Held>,
 }
 
 impl Reader {
     fn take(&mut self, frame: Frame<Bytes>) {
         match frame.into_data() {
-            Ok(data) => {
-                self.read.push(data);
-                self.scan.scan(self.read.bytes());
-            }
+            Ok(data) => self.read.push(data),
             Err(frame) => self.trailers = frame.into_trailers().ok(),
         }
     }
 
-    fn whole(self) -> (Payload, Option<NamedModel>) {
-        let bytes = self.read.freeze();
-        let model = named(&self.scan, &bytes);
-        (Payload::Whole { bytes, trailers: self.trailers }, model)
+    /// Looks at what has come; tells whether others are to have their turn, and this to be called again.
+    fn looks_on(&mut self) -> bool {
+        let text = self.read.bytes();
+        let end = text.len().min(self.rested_at + STEP);
+        self.scan.scan(&text[..end]);
+        let full = end == self.rested_at + STEP;
+        if full {
+            self.rested_at = end;
+        }
+        full
     }
 
-    fn begun(self, rest: Rest) -> (Payload, Option<NamedModel>) {
+    fn whole(mut self) -> (Payload, Option<NamedModel>) {
+        let held = self.held();
+        let bytes = self.read.freeze();
+        let model = named(&self.scan, &bytes);
+        (Payload::Whole { bytes, trailers: self.trailers, held }, model)
+    }
+
+    fn begun(mut self, rest: Rest) -> (Payload, Option<NamedModel>) {
+        let held = self.held();
         let prefix = self.read.freeze();
         let model = named(&self.scan, &prefix);
-        (Payload::Begun { prefix, rest }, model)
+        (Payload::Begun { prefix, rest, held }, model)
+    }
+
+    /// Takes the room that is needed from now on.
+    fn held(&mut self) -> Option<Held> {
+        let mut held = self.held.take();
+        if let Some(held) = &mut held {
+            held.shrink(self.read.len());
+        }
+        held
     }
 }
 
@@ -164,3 +222,6 @@ where
 {
     Box::pin(body.map_err(Into::into))
 }
+
+#[cfg(test)]
+mod tests;

@@ -95,8 +95,7 @@ impl CallerScope {
 
 const COMPRESSED: &str = "which model a compressed body names is not read here; send the body uncompressed";
 const OTHER_PATH: &str = "this path is not known to concern the models that it names alone";
-const NO_MODEL: &str =
-    "no model was found in the first 1048576 bytes of the body; put the member \"model\" first";
+const NO_MODEL: &str = "the body names no model; put the member \"model\" first";
 
 /// Says why a body was not taken.
 fn explain(fault: Fault) -> &'static str {

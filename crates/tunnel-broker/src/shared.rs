@@ -18,8 +18,10 @@ use crate::config::BrokerConfig;
 use crate::memory::{self, KeptWarm};
 use crate::prober::Prober;
 use crate::queue::Queue;
+use crate::room::Room;
 use crate::status::BackendStatus;
 use crate::table::Table;
+use crate::unread;
 use crate::upstream::Upstream;
 
 /// What all clones of a broker have in common.
@@ -36,6 +38,8 @@ pub(crate) struct Shared {
     /// What may be spent on asking another backend after one has failed.
     pub(crate) budget: Budget,
     pub(crate) queue: Arc<Queue>,
+    /// Memory for bodies whose model comes late.
+    pub(crate) room: Room,
     /// Who served which conversation.
     pub(crate) affinity: Arc<Affinity>,
     tracker: TaskTracker,
@@ -68,6 +72,7 @@ impl Shared {
             books: Arc::new(Books::new()),
             budget: Budget::new(Instant::now()),
             queue: Arc::default(),
+            room: Room::default(),
             affinity: Arc::new(Affinity::new()),
             tracker,
             shutdown,
@@ -75,6 +80,7 @@ impl Shared {
         shared.reconfigure(config);
         let keeper = memory::keep(Arc::clone(&shared), shared.shutdown.clone());
         shared.tracker.spawn(keeper.instrument(tracing::debug_span!("keeper")));
+        shared.tracker.spawn(unread::watch(Arc::clone(&shared.books), shared.shutdown.clone()));
         shared
     }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
@@ -101,6 +101,9 @@ pub(crate) struct Track {
     /// Microseconds from the arrival to the first bytes of the answer; 0 while there are none.
     answered_us: AtomicU64,
     pub(crate) queue: QueueMarks,
+    /// Whether it is the caller's turn: a part of the answer was handed out, and no more was asked for since.
+    handed: AtomicBool,
+    unread: Unread,
     cancelled: AtomicBool,
     /// The task that waits for the answer's headers.
     waiter: AtomicWaker,
@@ -118,6 +121,15 @@ pub(crate) struct QueueMarks {
     pub(crate) waited_us: AtomicU64,
     /// Those of them in which it waited for a slot, and not for a model.
     pub(crate) slot_us: AtomicU64,
+}
+
+/// What was seen of a caller that does not read. Written by who looks for them only.
+#[derive(Debug, Default)]
+struct Unread {
+    /// Bytes of the answer at the last look.
+    bytes_out: AtomicU64,
+    /// Looks in a row at which it was the caller's turn, with nothing taken since the one before.
+    looks: AtomicU32,
 }
 
 /// Where a request is. Changes a few times in its life, never with a chunk.
@@ -162,6 +174,8 @@ impl Track {
             tokens: AtomicU64::new(0),
             answered_us: AtomicU64::new(0),
             queue: QueueMarks::default(),
+            handed: AtomicBool::new(false),
+            unread: Unread::default(),
             cancelled: AtomicBool::new(false),
             waiter: AtomicWaker::new(),
             placed: Mutex::default(),
@@ -187,6 +201,24 @@ impl Track {
         self.enter(RequestState::Streaming);
         let us = now.saturating_duration_since(self.started).as_micros();
         self.answered_us.store(u64::try_from(us).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
+    }
+
+    /// Notes whose turn it is.
+    pub(crate) fn handed(&self, handed: bool) {
+        self.handed.store(handed, Ordering::Relaxed);
+    }
+
+    /// Looks whether the caller reads; returns at how many looks in a row it did not.
+    pub(crate) fn looks_unread(&self) -> u32 {
+        let bytes = self.bytes_out.load(Ordering::Relaxed);
+        let before = self.unread.bytes_out.swap(bytes, Ordering::Relaxed);
+        let looks = if self.handed.load(Ordering::Relaxed) && bytes == before {
+            self.unread.looks.load(Ordering::Relaxed).saturating_add(1)
+        } else {
+            0
+        };
+        self.unread.looks.store(looks, Ordering::Relaxed);
+        looks
     }
 
     pub(crate) fn placed(&self) -> MutexGuard<'_, Placed> {

@@ -9,6 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
 use crate::body::BoxError;
+use crate::room::Held;
 use crate::track::Track;
 
 /// The part of a caller's body that has not been read yet.
@@ -25,6 +26,8 @@ pub(crate) enum Upload {
 
 pub(crate) struct Streamed {
     prefix: Option<Bytes>,
+    /// The room that the prefix takes.
+    held: Option<Held>,
     rest: Rest,
     watch: Arc<UploadWatch>,
     /// Counts what is still read of the caller's body.
@@ -38,6 +41,7 @@ impl Upload {
     pub(crate) fn streamed(
         prefix: Bytes,
         rest: Rest,
+        held: Option<Held>,
         length: Option<u64>,
         track: Arc<Track>,
     ) -> (Self, Arc<UploadWatch>) {
@@ -45,7 +49,7 @@ impl Upload {
         let length = length.or_else(known);
         let watch = Arc::new(UploadWatch::new());
         let prefix = Some(prefix).filter(|prefix| !prefix.is_empty());
-        let streamed = Streamed { prefix, rest, watch: Arc::clone(&watch), track, length };
+        let streamed = Streamed { prefix, held, rest, watch: Arc::clone(&watch), track, length };
         (Self::Streamed(Box::new(streamed)), watch)
     }
 }
@@ -98,6 +102,8 @@ impl Streamed {
             Some(prefix) => Some(Ok(Frame::data(prefix))),
             None => match self.rest.as_mut().poll_frame(cx) {
                 Poll::Ready(frame) => {
+                    // The connection asks for more when it has written most of what it has.
+                    self.held = None;
                     let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
                     let n_bytes = data.map_or(0, Bytes::len) as u64;
                     self.track.bytes_in.fetch_add(n_bytes, Ordering::Relaxed);

@@ -43,6 +43,8 @@ pub(crate) struct UsageScan {
     over: bool,
     /// Whether the stream said that the server failed.
     failed: bool,
+    /// Whether a chunk said why the answer ended. As a rule figures and the end follow.
+    reasoned: bool,
 }
 
 #[derive(Debug)]
@@ -99,7 +101,7 @@ impl UsageScan {
                 Form::Document(Document { left: length, head: Head::default(), tail: Tail::default() })
             }
         };
-        Self { form, report: Report::default(), chunks: 0, over: false, failed: false }
+        Self { form, report: Report::default(), chunks: 0, over: false, failed: false, reasoned: false }
     }
 
     /// Looks at the next bytes of the answer.
@@ -118,6 +120,15 @@ impl UsageScan {
     /// Tells whether the stream said that the answer is complete; what is left are formalities.
     pub(crate) fn is_over(&self) -> bool {
         self.over
+    }
+
+    /// Tells whether a stream of which no more comes has said neither that it is complete nor that it failed.
+    pub(crate) fn lacks_end(&mut self) -> bool {
+        match &self.form {
+            Form::Stream(lines) if lines.rest.len() > 0 => self.end_line(b""),
+            Form::Stream(_) | Form::Document(_) => {}
+        }
+        matches!(self.form, Form::Stream(_)) && !self.over && !self.failed && !self.reasoned
     }
 
     /// Tells whether the server reported a failure inside of its answer.
@@ -198,7 +209,9 @@ impl UsageScan {
                 if has_figures(text) {
                     self.report.read(text);
                 }
-                if lines.counts && !only_ends(text) && !says_nothing(text) {
+                if only_ends(text) {
+                    self.reasoned = true;
+                } else if lines.counts && !says_nothing(text) {
                     self.chunks += 1;
                 }
             }
@@ -263,11 +276,18 @@ fn is_one_of_many(line: &[u8]) -> bool {
 }
 
 /// Tells whether a chunk carries no text: the first one of OpenAI's, which only names the role, the last one of its
-/// completions, and the one that only has the figures.
+/// completions, and the one that only has the figures. Some servers send empty text beside a thought or a call.
 fn says_nothing(line: &[u8]) -> bool {
-    memchr::memmem::find(line, b"\"content\":\"\"").is_some()
-        || memchr::memmem::find(line, b"\"text\":\"\"").is_some()
-        || memchr::memmem::find(line, b"\"choices\":[]").is_some()
+    let has = |text: &[u8]| memchr::memmem::find(line, text).is_some();
+    let says = |member: &[u8]| {
+        memchr::memmem::find(line, member).is_some_and(|at| !line[at + member.len()..].starts_with(b"\""))
+    };
+    (has(b"\"content\":\"\"")
+        && !says(b"\"reasoning_content\":\"")
+        && !says(b"\"reasoning\":\"")
+        && !has(b"\"tool_calls\":[{"))
+        || has(b"\"text\":\"\"")
+        || has(b"\"choices\":[]")
 }
 
 /// Tells whether a chunk ends with the reason why the answer ended, as those do that carry nothing else.

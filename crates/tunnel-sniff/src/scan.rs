@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use memchr::memchr2;
+
 /// An incremental scanner over a growing text.
 ///
 /// Each call of [`ModelScan::scan`] is given the whole text so far and goes on where the last one stopped. It
@@ -131,7 +133,8 @@ impl ModelScan {
             self.at += 1;
             return;
         }
-        let Some(n) = text[self.at..].iter().position(|b| matches!(b, b'"' | b'\\')) else {
+        // There may be megabytes of an image.
+        let Some(n) = memchr2(b'"', b'\\', &text[self.at..]) else {
             self.at = text.len();
             return;
         };

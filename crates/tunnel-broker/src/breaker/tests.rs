@@ -115,8 +115,31 @@ fn a_good_probe_does_not_overrule_requests_that_just_failed() {
     let mut breaker = opened(start);
     breaker.handle(Event::ProbedWell, at(start, 500), 0.5);
     assert_eq!(breaker.position(at(start, 500)), Position::Open);
-    breaker.handle(Event::ProbedWell, at(start, 1500), 0.5);
-    assert_eq!(breaker.position(at(start, 1500)), Position::Returning, "nobody asks: the probe must do");
+    for n in 1..30 {
+        let now = at(start, n * 1000);
+        breaker.handle(Event::ProbedWell, now, 0.5);
+        assert_eq!(breaker.position(now), Position::HalfOpen, "it waits for a request");
+    }
+    let later = at(start, 1000) + LONGEST;
+    breaker.handle(Event::ProbedWell, later, 0.5);
+    assert_eq!(breaker.position(later), Position::Returning, "nobody asks: the probe must do");
+}
+
+#[test]
+fn probes_do_not_close_it_while_each_trial_fails() {
+    let mut now = Instant::now();
+    let mut breaker = opened(now);
+    for _ in 0..10 {
+        while breaker.position(now) == Position::Open {
+            now += Duration::from_millis(200);
+            breaker.handle(Event::ProbedWell, now, 0.5);
+        }
+        assert_eq!(breaker.position(now), Position::HalfOpen);
+        breaker.handle(Event::Tried, now, 0.5);
+        breaker.handle(Event::ProbedWell, now, 0.5);
+        breaker.handle(Event::Failed, now, 0.5);
+        assert_eq!(breaker.position(now), Position::Open);
+    }
 }
 
 #[test]
@@ -124,7 +147,7 @@ fn who_comes_back_is_given_up_sooner() {
     let start = Instant::now();
     let mut breaker = opened(start);
     let back = at(start, 1500);
-    breaker.handle(Event::ProbedWell, back, 0.5);
+    breaker.handle(Event::Succeeded, back, 0.5);
     for _ in 0..FAILURES_WHILE_RETURNING {
         assert_eq!(breaker.position(back), Position::Returning);
         breaker.handle(Event::Failed, back, 0.5);
@@ -154,7 +177,7 @@ fn event() -> impl Strategy<Value = Event> {
 
 proptest! {
     /// Whatever happened: left alone it lets a request through after its longest time, and is closed by a good
-    /// probe then.
+    /// probe after as long again.
     #[test]
     fn it_never_stays_open(steps in prop::collection::vec((event(), 0u64..20_000, 0.0..1.0), 0..200)) {
         let mut now = Instant::now();
@@ -165,6 +188,7 @@ proptest! {
         }
         let later = now + LONGEST + TRIAL_GAP;
         prop_assert!(matches!(breaker.position(later), Position::HalfOpen | Position::Closed | Position::Returning));
+        let later = later + LONGEST;
         breaker.handle(Event::ProbedWell, later, 0.5);
         prop_assert!(matches!(breaker.position(later), Position::Closed | Position::Returning));
     }
@@ -188,8 +212,9 @@ proptest! {
             prop_assert!((1..=100).contains(&next) && next >= share);
             share = next;
         }
-        breaker.handle(Event::ProbedWell, now + LONGEST, 0.5);
-        prop_assert_eq!(breaker.share(now + LONGEST + RETURN_TIME), 100);
+        let later = now + LONGEST * 2;
+        breaker.handle(Event::ProbedWell, later, 0.5);
+        prop_assert_eq!(breaker.share(later + RETURN_TIME), 100);
     }
 
     /// Nothing but failures opens it.

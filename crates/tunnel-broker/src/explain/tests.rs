@@ -188,6 +188,22 @@ fn who_waits_for_a_slot_takes_no_room_from_who_waits_for_the_model() {
 }
 
 #[test]
+fn management_is_explained_as_it_is_done() {
+    let backends = vec![backend("a", BackendKind::Ollama), backend("b", BackendKind::Ollama)];
+    let aliases = [("fast".to_owned(), "m".to_owned())].into_iter().collect();
+    let config = BrokerConfig { backends, aliases, ..BrokerConfig::default() };
+    let world = World::new(config, &[has(&["m"]), has(&["m"])]);
+    let delete = |model: &str| Query { path: "/api/delete".to_owned(), ..chat(model) };
+    for (model, connection, refusal) in
+        [("m", Some("a"), None), ("b/m", Some("b"), None), ("fast", None, Some("is_alias"))]
+    {
+        let explained = world.explain(&delete(model), 1);
+        let told = (explained.connection.as_deref(), explained.refusal.map(|refusal| refusal.code));
+        assert_eq!(told, (connection, refusal), "{model}");
+    }
+}
+
+#[test]
 fn a_session_stays_where_it_was_and_that_is_told() {
     let backends = vec![backend("a", BackendKind::Ollama), backend("b", BackendKind::Ollama)];
     let world = World::new(BrokerConfig { backends, ..BrokerConfig::default() }, &[has(&["m"]), has(&["m"])]);

@@ -243,3 +243,29 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn thoughts_and_calls_count_beside_empty_text() {
+    for (delta, counted) in [
+        (r#""content":"","reasoning_content":"hm""#, Some(1)),
+        (r#""content":"","reasoning":"hm","tool_calls":[]"#, Some(1)),
+        (r#""role":"assistant","content":"","tool_calls":[{"index":0}]"#, Some(1)),
+        (r#""role":"assistant","content":"","reasoning_content":"","tool_calls":[]"#, None),
+        (r#""role":"assistant","content":"","reasoning_content":null"#, None),
+    ] {
+        let text = format!("data: {{\"choices\":[{{\"delta\":{{{delta}}},\"finish_reason\":null}}]}}\n\n");
+        assert_eq!(whole(Media::Events, &text).completion, counted, "{delta}");
+    }
+}
+
+#[test]
+fn a_stream_without_its_last_words_lacks_its_end() {
+    let cut = |text: &str| text[..text.len() * 2 / 3].to_owned();
+    for (media, text) in [(Media::Lines, ollama(4, FIGURES)), (Media::Events, openai(4, USAGE))] {
+        assert!(!scan(media, &[text.as_bytes()], None).lacks_end());
+        assert!(!scan(media, &[text.trim_end().as_bytes()], None).lacks_end(), "without the last line's end");
+        assert!(scan(media, &[cut(&text).as_bytes()], None).lacks_end());
+    }
+    assert!(!scan(Media::Events, &[openai(1, "").replace("data: [DONE]", "").as_bytes()], None).lacks_end());
+    assert!(!scan(Media::Lines, &[b"{\"error\":\"no\"}\n"], None).lacks_end());
+}

@@ -323,3 +323,27 @@ async fn nothing_is_sent_twice_once_a_response_has_begun() {
     assert_eq!(to_the_end(response.into_body()).await, ("abc".to_owned(), true));
     assert_eq!(count.load(Ordering::SeqCst), 1);
 }
+
+#[tokio::test]
+async fn what_asks_no_model_neither_ejects_a_server_nor_keeps_it() {
+    let fake = Fake::start(&["m"], |mut exchange| async move {
+        exchange.body().await;
+        let shows = exchange.target == "/api/show";
+        let status = if shows { 200 } else { 500 };
+        exchange.answer(status, "application/json", "{}").await;
+        Some(exchange)
+    })
+    .await;
+    let bench = start(settings(vec![ollama(&fake, "a")]));
+    bench.state("a", BackendState::Connected).await;
+    let breaker = || bench.broker.snapshot()[0].breaker;
+    for _ in 0..8 {
+        assert_eq!(bench.text(post("/api/pull", r#"{"model":"n","stream":false}"#)).await.0, 500);
+    }
+    assert_eq!(breaker(), tunnel_broker::BreakerState::Closed);
+    for _ in 0..5 {
+        assert_eq!(bench.text(post("/api/show", r#"{"model":"m"}"#)).await.0, 200);
+        assert_eq!(bench.text(chat("m")).await.0, 500);
+    }
+    assert_eq!(breaker(), tunnel_broker::BreakerState::Open);
+}

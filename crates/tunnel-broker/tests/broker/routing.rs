@@ -1,5 +1,8 @@
-use http::{Method, StatusCode};
-use tunnel_broker::{BackendState, Ingress, RemotePaths};
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use http_body::Frame;
+use http_body_util::StreamBody;
+use tunnel_broker::{BackendState, BoxError, BrokerConfig, Ingress, RemotePaths};
 
 use crate::support::*;
 
@@ -16,6 +19,38 @@ async fn the_model_decides_and_the_path_is_kept() {
     assert_eq!(echo["body"], r#"{"x":[1],"model":"large"}"#);
     assert_eq!(bench.by(post("/v1/embeddings", r#"{"model":"small:1b"}"#)).await, "a");
     assert_eq!(bench.by(chat("small:1b")).await, "a");
+}
+
+/// What official clients send for a question about an image: the model comes after it.
+fn question(model: &str) -> String {
+    let image = "iVBORw0KGgo+".repeat((5 << 20) / 12);
+    format!(r#"{{"messages":[{{"role":"user","content":"{image}"}}],"model":"{model}"}}"#)
+}
+
+/// Sends a long body as it comes from a socket, and returns the answer.
+async fn in_pieces(bench: &Bench, body: &str) -> String {
+    let pieces: Vec<_> = body.as_bytes().chunks(64 << 10).map(Bytes::copy_from_slice).collect();
+    let pieces = pieces.into_iter().map(|piece| Ok::<_, BoxError>(Frame::data(piece)));
+    let request = Request::post("/v1/chat/completions").header("content-length", body.len());
+    let request = request.body(StreamBody::new(futures_util::stream::iter(pieces))).unwrap();
+    text(bench.broker.handle(Ingress::Local, request).await).await
+}
+
+#[tokio::test]
+async fn a_model_that_comes_after_an_image_decides() {
+    let (a, b) = (Fake::echo("a", &["m"]).await, Fake::echo("b", &["late"]).await);
+    let aliases = [("fast".to_owned(), "late".to_owned())].into_iter().collect();
+    let bench = start(BrokerConfig { aliases, ..settings(vec![ollama(&a, "a"), ollama(&b, "b")]) });
+    bench.state("a", BackendState::Connected).await;
+    bench.state("b", BackendState::Connected).await;
+    for (name, model) in [("late", "late"), ("b/late", "late"), ("fast", "late")] {
+        let body = question(name);
+        let echo: serde_json::Value = serde_json::from_str(&in_pieces(&bench, &body).await).unwrap();
+        assert_eq!(echo["by"], "b", "{name}");
+        assert!(echo["body"] == question(model), "{name} is not passed on byte for byte");
+    }
+    assert!(in_pieces(&bench, &question("nope")).await.contains("model 'nope' not found"));
+    assert_eq!(a.requests(), 0);
 }
 
 #[tokio::test]
@@ -145,6 +180,39 @@ async fn what_is_deleted_is_deleted_where_it_is() {
 }
 
 #[tokio::test]
+async fn who_asks_from_elsewhere_for_what_is_in_the_cloud_is_told_of_the_model() {
+    let (a, b) = (Fake::echo("a", &["m"]).await, Fake::echo("b", &["big"]).await);
+    let aliases = [("fast".to_owned(), "account/big".to_owned())].into_iter().collect();
+    let account = b.config("account", tunnel_broker::BackendKind::Cloud);
+    let bench = start(BrokerConfig { aliases, ..settings(vec![ollama(&a, "a"), account]) });
+    bench.state("account", BackendState::Connected).await;
+    for name in ["fast", "account/big", "nobody/big"] {
+        let response = bench.send_from(Ingress::Tunnel, chat(name)).await;
+        assert_eq!(response.status(), StatusCode::NOT_FOUND);
+        let code = *response.extensions().get::<tunnel_broker::FailureCode>().unwrap();
+        let told = text(response).await;
+        assert_eq!(code.0, "model_not_found", "{name}");
+        assert!(told.contains(&format!("model '{name}' not found")), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_deleted_may_be_named_with_its_connection_and_not_by_an_alias() {
+    let (a, b) = (Fake::echo("a", &["m"]).await, Fake::echo("b", &["m"]).await);
+    let aliases = [("fast".to_owned(), "m".to_owned())].into_iter().collect();
+    let bench = start(BrokerConfig { aliases, ..settings(vec![ollama(&a, "a"), ollama(&b, "b")]) });
+    bench.state("a", BackendState::Connected).await;
+    bench.state("b", BackendState::Connected).await;
+    let delete = |model: &str| request(Method::DELETE, "/api/delete", format!(r#"{{"model":"{model}"}}"#));
+    let echo = bench.json(delete("b/m")).await;
+    assert_eq!((&echo["by"], &echo["body"]), (&"b".into(), &r#"{"model":"m"}"#.into()));
+    let (status, text) = bench.text(delete("fast")).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(text.contains("'fast' is an alias") && text.contains("name the model itself, 'm'"), "{text}");
+    assert_eq!((a.requests(), b.requests()), (0, 1));
+}
+
+#[tokio::test]
 async fn what_asks_no_model_needs_no_slot_and_takes_none() {
     let (a, mut at_a) = Fake::manual(&["m"]).await;
     let mut one = ollama(&a, "a");
@@ -157,7 +225,8 @@ async fn what_asks_no_model_needs_no_slot_and_takes_none() {
     let chatting = arrival(&mut at_a).await;
     assert_eq!(chatting.target, "/api/chat");
     let mut held = Vec::new();
-    for request in [post("/api/show", r#"{"model":"m"}"#), get("/api/nope")] {
+    let show = post("/api/show", r#"{"model":"m"}"#);
+    for request in [show, get("/api/nope"), post("/tokenize", r#"{"model":"m"}"#)] {
         let target = request.uri().path().to_owned();
         let task = spawn_send(&bench, Ingress::Local, request);
         let exchange = arrival(&mut at_a).await;

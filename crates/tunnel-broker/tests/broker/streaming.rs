@@ -177,3 +177,21 @@ async fn a_slow_small_upload_is_begun_before_it_ends() {
     exchange.json("{}").await;
     assert_eq!(task.await.unwrap().status(), StatusCode::OK);
 }
+
+#[tokio::test]
+async fn a_stream_that_ends_with_its_connection_must_say_that_it_is_complete() {
+    let line = r#"{"model":"m","message":{"content":"x"},"done":false}"#;
+    for (end, is_cut) in [("", true), (r#"{"model":"m","done":true,"eval_count":1}"#, false)] {
+        let fake = Fake::start(&["m"], move |mut exchange| async move {
+            exchange.body().await;
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\nconnection: close\r\n\r\n";
+            exchange.write(format!("{head}{line}\n{end}")).await;
+            None
+        })
+        .await;
+        let bench = start(settings(vec![ollama(&fake, "a")]));
+        let (text, broke) = to_the_end(bench.send(chat("m")).await.into_body()).await;
+        assert_eq!(broke, is_cut, "{text}");
+        assert_eq!(text.contains("error"), is_cut, "{text}");
+    }
+}
