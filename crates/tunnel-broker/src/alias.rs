@@ -183,8 +183,10 @@ mod tests {
             Arc::new(Upstream::new(config, None, Arc::default(), CancellationToken::new()))
         };
         let upstreams: Vec<_> = backends.iter().map(new).collect();
-        let aliases = [("gpt-4o", "qwen3:8b"), ("llama3", "qwen3:8b"), ("mine", "a/qwen3:8b"), ("out", "acct/gpt-4o")];
-        let aliases = aliases.map(|(name, target)| (name.to_owned(), target.to_owned())).into_iter().collect();
+        let aliases =
+            [("gpt-4o", "qwen3:8b"), ("llama3", "qwen3:8b"), ("mine", "a/qwen3:8b"), ("out", "acct/gpt-4o")];
+        let aliases =
+            aliases.map(|(name, target)| (name.to_owned(), target.to_owned())).into_iter().collect();
         let table =
             Table::new(Arc::new(BrokerConfig { backends, aliases, ..BrokerConfig::default() }), &upstreams);
         for (name, meaning) in [
@@ -199,7 +201,11 @@ mod tests {
         ] {
             assert_eq!(read(&table, name, None), meaning, "{name}");
         }
-        assert_eq!(read(&table, "gpt-4o", Some("acct")), (Some("acct"), "gpt-4o", false), "it is asked for there");
+        assert_eq!(
+            read(&table, "gpt-4o", Some("acct")),
+            (Some("acct"), "gpt-4o", false),
+            "it is asked for there"
+        );
     }
 
     #[test]

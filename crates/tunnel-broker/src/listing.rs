@@ -212,7 +212,11 @@ fn meant<'a>(
 }
 
 /// Finds the first of the backends that are up that has what is meant: its index, and the model's name.
-fn first<'a>(table: &'a Table, up: &[&Backend], meaning: &Meaning<'_>) -> Option<(usize, &'a Arc<ModelName>)> {
+fn first<'a>(
+    table: &'a Table,
+    up: &[&Backend],
+    meaning: &Meaning<'_>,
+) -> Option<(usize, &'a Arc<ModelName>)> {
     table.catalog.find(meaning.model).iter().find_map(|served| {
         let id = &table.backends[served.backend].config.id;
         let at = up.iter().position(|up| up.config.id == *id)?;
