@@ -68,7 +68,12 @@ impl Slots {
 
     /// Counts those that wait, for whatever.
     pub(crate) fn n_queued(&self) -> usize {
-        self.n_waiting() + self.warming.load(Ordering::Relaxed)
+        self.n_waiting() + self.n_awaiting_model()
+    }
+
+    /// Counts those that wait for the model.
+    pub(crate) fn n_awaiting_model(&self) -> usize {
+        self.warming.load(Ordering::Relaxed)
     }
 
     /// Takes one of `room` places of those that wait for the model; none when all are taken.
