@@ -431,3 +431,22 @@ async fn a_list_in_the_cloud_does_not_take_over_an_alias() {
     pinned.headers_mut().insert("x-tunnel-connection", "account".parse().unwrap());
     assert_eq!(ids(&bench.json(pinned).await), ["gpt-4o"]);
 }
+
+#[tokio::test]
+async fn models_that_are_newly_declared_of_a_server_without_a_list_count_at_once() {
+    let server = Fake::bare(|mut exchange| async move {
+        exchange.answer(404, "text/plain", "no such path").await;
+        Some(exchange)
+    })
+    .await;
+    let config = BrokerConfig {
+        probe_interval: Duration::from_secs(600),
+        retry_delay: Duration::from_secs(600),
+        ..settings(vec![openai(&server, "a")])
+    };
+    let bench = start(config.clone());
+    bench.state("a", BackendState::Error).await;
+    let declared = BackendConfig { models: vec!["m".to_owned()], ..openai(&server, "a") };
+    bench.broker.reconfigure(BrokerConfig { backends: vec![declared], ..config });
+    bench.state("a", BackendState::Connected).await;
+}
