@@ -352,7 +352,7 @@ never\t''"
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from unalias" -l json -d 'Answer in JSON, which is stable; text for people is not'
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from unalias" -s q -l quiet -d 'Say nothing but answers and errors'
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand models; and __fish_seen_subcommand_from unalias" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand explain" -l path -d 'The path that it would be posted to' -r
+complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand explain" -l path -d 'The path that it would be posted to; without it a chat, in Ollama\'s API or else in OpenAI\'s' -r
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand explain" -l connection -d 'The connection that the request insists on, as with X-Tunnel-Connection' -r
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand explain" -l session -d 'The session, as in X-Session-Id' -r
 complete -c tunnelctl -n "__fish_tunnelctl_using_subcommand explain" -l url -d 'Ask the daemon at this address, http://… or unix:///…' -r

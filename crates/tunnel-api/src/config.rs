@@ -175,8 +175,9 @@ pub struct Config {
     /// `<connection>/<model>`. Default none.
     ///
     /// For apps that insist on a name: `"gpt-4o": "qwen3:8b"`. The name is listed beside the models as long as its
-    /// model is there; the server is asked by its own name, and the answer names that. A model that is really called so
-    /// comes first. As with Ollama, case does not matter, and `fast` is `fast:latest`. An alias cannot name another one.
+    /// model is there; the server is asked by its own name, and the answer names that. A local model that is really
+    /// called so comes first, one that only the cloud has does not. As with Ollama, case does not matter, and `fast` is
+    /// `fast:latest`. An alias cannot name another one.
     #[cfg_attr(feature = "schema", schemars(schema_with = "schema::aliases"))]
     pub aliases: BTreeMap<String, String>,
 

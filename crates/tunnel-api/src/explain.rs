@@ -8,10 +8,12 @@ use serde::{Deserialize, Serialize};
 #[serde(default)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ExplainRequest {
-    /// The path of the gateway that it would be posted to, which tells the API. Default: that of a chat in `dialect`.
+    /// The path of the gateway that it would be posted to, which tells the API. Default: that of a chat in
+    /// `dialect`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// The API, where no path is given: `ollama` (the default) or `openai`.
+    /// The API, where no path is given: `ollama` or `openai`. Default: Ollama's, or OpenAI's where the model can be had by
+    /// that alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dialect: Option<String>,
     /// The model, as an app names it. Without it, a request that names none.

@@ -50,7 +50,7 @@ pub struct ModelAlias {
     pub target: String,
     /// Whether a request by this name would be answered now.
     pub available: bool,
-    /// Whether a connection has a model that is really called so: the alias is not used then.
+    /// Whether a local connection has a model that is really called so: the alias is not used then.
     pub shadowed: bool,
 }
 

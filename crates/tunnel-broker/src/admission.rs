@@ -183,17 +183,24 @@ impl Admission {
     pub(crate) fn position(&self, ticket: Ticket) -> Option<usize> {
         let Waiting { key, lines } = self.waiting.get(&ticket)?;
         let ahead = lines.iter().filter_map(|line| {
-            let shares = &self.lines.get(line)?.shares;
-            let own = shares.get(key)?;
-            let round = own.running + own.waiting.range(..ticket).count();
-            // Of a key, those are ahead whose round comes earlier, or whose turn does in the same round.
-            let of = |share: &Share| {
-                let rounds = (round + usize::from(share.turn < own.turn)).saturating_sub(share.running);
-                rounds.min(share.waiting.len())
-            };
-            Some(shares.values().map(of).sum::<usize>())
+            let line = self.lines.get(line)?;
+            let own = line.shares.get(key)?;
+            Some(line.ahead(own.running + own.waiting.range(..ticket).count(), own.turn))
         });
         ahead.min().map(|ahead| ahead + 1)
+    }
+
+    /// Counts those that are ahead of one of `key` that came now, as [`Self::position`] reckons.
+    pub(crate) fn ahead(&self, key: &Key, lines: &[LineId]) -> usize {
+        let ahead = lines.iter().map(|line| {
+            let Some(line) = self.lines.get(line) else { return 0 };
+            let own = line.shares.get(key);
+            let round = own.map_or(0, |own| own.running + own.waiting.len());
+            // A key that begins to wait comes behind those that do already.
+            let turn = own.filter(|own| !own.waiting.is_empty()).map_or(u64::MAX, |own| own.turn);
+            line.ahead(round, turn)
+        });
+        ahead.min().unwrap_or(0)
     }
 
     /// Returns the positions of all that wait; cheaper than to ask for each.
@@ -290,6 +297,17 @@ impl Admission {
         if waiting.lines.is_empty() {
             self.waiting.remove(&ticket);
         }
+    }
+}
+
+impl Line {
+    /// Counts those whose round comes earlier than this one, or whose key's turn does in the same round.
+    fn ahead(&self, round: usize, turn: u64) -> usize {
+        let of = |share: &Share| {
+            let rounds = (round + usize::from(share.turn < turn)).saturating_sub(share.running);
+            rounds.min(share.waiting.len())
+        };
+        self.shares.values().map(of).sum()
     }
 }
 

@@ -55,21 +55,22 @@ pub(crate) struct Meaning<'a> {
 }
 
 impl<'a> Meaning<'a> {
-    /// Reads a name: as a model that is known, else as an alias, else as `<connection>/<model>`.
+    /// Reads a name: as a model that [counts](Table::knows), else as an alias, else as `<connection>/<model>`, else as it
+    /// stands.
     ///
     /// `pin` is what the request says beside it, in a header; the name cannot say otherwise.
     pub(crate) fn of(table: &'a Table, name: &'a str, pin: Option<&'a str>) -> Self {
         let aliases = &table.settings.aliases;
         let plain = Self { pin, model: name, alias: None };
         // Most names are this; and a model whose whole name is known is meant as it stands: names may have slashes.
-        if (aliases.is_empty() && !name.contains('/')) || table.catalog.knows(name) {
+        if (aliases.is_empty() && !name.contains('/')) || table.knows(name, pin) {
             return plain;
         }
         if let Some(meaning) = aliases.find(name).and_then(|alias| Self::of_alias(table, alias, pin)) {
             return meaning;
         }
         let Some(pinned) = Self::pinned(table, name, pin) else { return plain };
-        let alias = aliases.find(pinned.model).filter(|_| !table.catalog.knows(pinned.model));
+        let alias = aliases.find(pinned.model).filter(|_| !table.knows(pinned.model, pinned.pin));
         alias.and_then(|alias| Self::of_alias(table, alias, pinned.pin)).unwrap_or(pinned)
     }
 
@@ -88,20 +89,27 @@ impl<'a> Meaning<'a> {
         let target = alias.target.as_str();
         let named = Some(alias.name.as_str());
         let whole = Self { pin, model: target, alias: named };
-        if table.catalog.knows(target) {
+        if table.knows(target, pin) {
             return Some(whole);
         }
-        match split_pin(target).filter(|(id, _)| table.backend(id).is_some()) {
+        match split_id(table, target) {
             Some(_) => Self::pinned(table, target, pin).map(|meaning| Self { alias: named, ..meaning }),
             None => Some(whole),
         }
     }
 
     fn pinned(table: &Table, name: &'a str, pin: Option<&'a str>) -> Option<Self> {
-        let (id, model) = split_pin(name)?;
-        let fits = table.backend(id).is_some() && pin.is_none_or(|pin| pin == id);
-        fits.then_some(Self { pin: Some(id), model, alias: None })
+        let (id, model) = split_id(table, name).filter(|(id, _)| pin.is_none_or(|pin| pin == *id))?;
+        Some(Self { pin: Some(id), model, alias: None })
     }
+}
+
+/// Splits `<connection>/<model>`. None where there is no such connection; and where it does not have the model, while
+/// one in the cloud has one of the whole name: services call theirs `openai/gpt-4o`.
+fn split_id<'a>(table: &Table, name: &'a str) -> Option<(&'a str, &'a str)> {
+    let (id, model) = split_pin(name).filter(|(id, _)| table.backend(id).is_some())?;
+    let is_meant = table.catalog.find(name).is_empty() || table.has(id, model);
+    is_meant.then_some((id, model))
 }
 
 #[cfg(test)]
@@ -170,6 +178,46 @@ mod tests {
         assert_eq!(read(&table, "gpt-4o", Some("b")), (Some("b"), "qwen3:8b", true));
         assert_eq!(read(&table, "fast", Some("a")), (Some("a"), "fast", false), "it is the other backend's");
         assert_eq!(read(&table, "fast", Some("b")), (Some("b"), "llama3", true));
+    }
+
+    #[test]
+    fn what_only_the_cloud_lists_comes_after_what_is_configured() {
+        let url: url::Url = "http://127.0.0.1:1".parse().unwrap();
+        let backend = |id: &str, kind, models: &[&str]| BackendConfig {
+            models: models.iter().map(|model| (*model).to_owned()).collect(),
+            ..BackendConfig::new(id, kind, url.clone())
+        };
+        let backends = vec![
+            backend("a", BackendKind::Ollama, &["qwen3:8b", "llama3"]),
+            backend("acct", BackendKind::Cloud, &["gpt-4o", "llama3", "acct/own", "a/qwen3:8b", "a/big"]),
+        ];
+        let new = |config: &BackendConfig| {
+            Arc::new(Upstream::new(config, None, Arc::default(), CancellationToken::new()))
+        };
+        let upstreams: Vec<_> = backends.iter().map(new).collect();
+        let aliases =
+            [("gpt-4o", "qwen3:8b"), ("llama3", "qwen3:8b"), ("mine", "a/qwen3:8b"), ("out", "acct/gpt-4o")];
+        let aliases =
+            aliases.map(|(name, target)| (name.to_owned(), target.to_owned())).into_iter().collect();
+        let table =
+            Table::new(Arc::new(BrokerConfig { backends, aliases, ..BrokerConfig::default() }), &upstreams);
+        for (name, meaning) in [
+            ("gpt-4o", (None, "qwen3:8b", true)),
+            ("llama3", (None, "llama3", false)),
+            ("mine", (Some("a"), "qwen3:8b", true)),
+            ("a/qwen3:8b", (Some("a"), "qwen3:8b", false)),
+            ("a/big", (None, "a/big", false)),
+            ("acct/own", (None, "acct/own", false)),
+            ("acct/gpt-4o", (Some("acct"), "gpt-4o", false)),
+            ("out", (Some("acct"), "gpt-4o", true)),
+        ] {
+            assert_eq!(read(&table, name, None), meaning, "{name}");
+        }
+        assert_eq!(
+            read(&table, "gpt-4o", Some("acct")),
+            (Some("acct"), "gpt-4o", false),
+            "it is asked for there"
+        );
     }
 
     #[test]

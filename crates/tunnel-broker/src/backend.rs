@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use crate::broker::Ingress;
 use crate::config::BackendConfig;
+use crate::dialect::Listed;
 use crate::health::Phase;
 use crate::path::Dialect;
 use crate::profile::{Names, Profile, Side};
@@ -91,16 +92,22 @@ impl Backend {
 
     /// Returns the models to offer: what is configured, else what is listed.
     pub(crate) fn models(&self) -> Vec<ModelInfo> {
+        self.described_models().into_iter().map(|(model, _)| model).collect()
+    }
+
+    /// The same, each with what the server says of it; none where it is configured only.
+    pub(crate) fn described_models(&self) -> Vec<(ModelInfo, Option<&Listed>)> {
         let listed = self.report.listing.iter().flat_map(|listing| &listing.models);
         if self.config.models.is_empty() {
-            return listed.map(|model| model.info()).collect();
+            return listed.map(|model| (model.info(), Some(model))).collect();
         }
         let find = |name: &String| {
             let known = listed.clone().find(|model| model.is_called(self.names(), name));
-            known.map_or_else(
+            let info = known.map_or_else(
                 || ModelInfo { name: name.clone(), loaded: false, size_bytes: None },
                 |model| ModelInfo { name: name.clone(), ..model.info() },
-            )
+            );
+            (info, known)
         };
         self.config.models.iter().map(find).collect()
     }

@@ -58,12 +58,7 @@ impl Catalog {
         }
     }
 
-    /// Tells whether a backend has, or had when it was last up, a model of this name.
-    pub(crate) fn knows(&self, name: &str) -> bool {
-        !self.find(name).is_empty()
-    }
-
-    /// Returns the backends that have the model; empty when none has.
+    /// Returns the backends that have the model, or had it when they were last up; empty when none has.
     pub(crate) fn find(&self, name: &str) -> &[Served] {
         if let Some(served) = self.by_name.get(name) {
             return served;

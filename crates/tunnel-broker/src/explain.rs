@@ -10,6 +10,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tokio::time::Instant;
 
+use crate::admission::Key;
 use crate::affinity::{Affinity, Recall, Trail};
 use crate::alias::Meaning;
 use crate::backend::Backend;
@@ -23,6 +24,7 @@ use crate::path::{Dialect, Endpoint, is_about_a_model};
 use crate::profile::Side;
 use crate::route::{Candidate, Choice, Draw, NoRoute, Spread, Standing, obstacle, pick};
 use crate::table::{Table, Tried, Wanted};
+use crate::upstream::Upstream;
 
 /// A request that might be sent.
 #[derive(Clone, Debug, Default)]
@@ -201,7 +203,9 @@ pub(crate) fn explain(table: &Table, query: &Query, chance: &Chance<'_>) -> Expl
     let no_route = decision.as_ref().err().map(|no_route| table.reason(&wanted, *no_route));
     let lines = no_route.map_or_else(Vec::new, |no_route| lines(table, &wanted, no_route));
     let is_full = matches!(no_route, Some(NoRoute::Full(_)));
-    let queue_position = lines.iter().map(|line| line.upstream.slots.n_waiting()).min().filter(|_| is_full);
+    let upstreams: Vec<Arc<Upstream>> = lines.iter().map(|line| Arc::clone(&line.upstream)).collect();
+    let key = Key { ingress: Ingress::Local, caller: None };
+    let queue_position = upstreams.first().filter(|_| is_full).map(|one| one.queue.ahead(&key, &upstreams));
     let waits_for: Vec<String> = lines.iter().map(|line| line.config.id.clone()).collect();
     let refused = asked.refused.as_ref();
     let chosen = decision.ok().filter(|_| refused.is_none()).map(|choice| choice.winner.backend);
@@ -261,23 +265,22 @@ pub(crate) fn explain(table: &Table, query: &Query, chance: &Chance<'_>) -> Expl
 fn lines(table: &Table, wanted: &Wanted<'_>, no_route: NoRoute) -> Vec<Arc<Backend>> {
     // Who waits for a slot and who waits for the model do not take each other's room.
     let room = table.settings.queue.max_waiting;
+    let has_room = |backend: &Arc<Backend>| backend.upstream.slots.n_waiting() < room;
+    let may_wait = |backend: &&Arc<Backend>| backend.upstream.slots.n_awaiting_model() < room;
     match no_route {
         NoRoute::Full(_) => {
             let mut all: Vec<_> = table
                 .waiting_candidates(wanted)
                 .into_iter()
                 .map(|route| route.backend)
-                .filter(|backend| backend.upstream.slots.n_waiting() < room)
+                .filter(has_room)
                 .collect();
             // On one side: on the first that has room.
             let side = all.first().map(|backend| backend.profile().side);
             all.retain(|backend| Some(backend.profile().side) == side);
             all
         }
-        NoRoute::Warming(index) => {
-            let loads = table.backends.get(index).filter(|b| b.upstream.slots.n_warming() < room);
-            loads.cloned().into_iter().collect()
-        }
+        NoRoute::Warming(index) => table.backends.get(index).filter(may_wait).cloned().into_iter().collect(),
         // Whoever says first what it has: the request waits for that, no longer than for a connection.
         NoRoute::Pending => {
             let could = |b: &&Arc<Backend>| b.is_new() && b.speaks(wanted.dialect) && wanted.accepts(b);

@@ -12,7 +12,7 @@ use crate::backend::Backend;
 use crate::body::Body;
 use crate::call::Call;
 use crate::catalog::ModelName;
-use crate::decide::explain;
+use crate::decide::{explain, shorten};
 use crate::dialect::{Listed, ollama, openai};
 use crate::error::{Failure, json as answer};
 use crate::pass::{refuse, sign};
@@ -46,7 +46,7 @@ async fn content(shared: &Shared, call: &Call, endpoint: &Endpoint<'_>) -> Resul
     if let Some(pin) = pin
         && shared.table.load().backend(pin).is_none_or(|backend| !backend.takes_from(call.ingress))
     {
-        return Err(Failure::UnknownConnection(pin.to_owned()));
+        return Err(Failure::UnknownConnection(shorten(pin)));
     }
     let concerns = |backend: &Backend| {
         backend.speaks(call.dialect)
@@ -85,25 +85,22 @@ async fn content(shared: &Shared, call: &Call, endpoint: &Endpoint<'_>) -> Resul
         entries
     };
     match endpoint {
-        Endpoint::Tags => Ok(models(open(tags(&table, &up), ollama::name_of))),
-        Endpoint::Running => Ok(models(open(running(&table, &up), ollama::name_of))),
+        Endpoint::Tags => Ok(models(open(tags(&table, &up, pin), ollama::name_of))),
+        Endpoint::Running => Ok(models(open(running(&table, &up, pin), ollama::name_of))),
         Endpoint::Version => {
             let version = up.iter().find_map(|backend| backend.report.version.as_deref());
             let version = version.unwrap_or(&table.settings.version);
             Ok((ollama::JSON, json!({ "version": version }).to_string().into_bytes()))
         }
         Endpoint::Model(id) => {
-            let object = described(&table, &up, id);
+            let object = described(&table, &up, pin, id);
             // A model of another key is none: whether it is there is not told.
             let object = open(object.into_iter().collect(), id_of).pop();
             let object = object.ok_or_else(|| Failure::UnknownModel(id.to_string()))?;
             Ok((openai::JSON, line(&object)))
         }
         Endpoint::Root | Endpoint::Models | Endpoint::Management | Endpoint::Named | Endpoint::Unnamed => {
-            let named = objects(&up).into_iter().map(|(_, object)| object);
-            let aliased =
-                table.settings.aliases.iter().filter_map(|alias| aliased_object(&table, &up, alias));
-            let data: Vec<Value> = open(named.chain(aliased).collect(), id_of);
+            let data = open(objects(&table, &up, pin), id_of);
             // Ollama's order of members; serde_json sorts them.
             let list = format!("{{\"object\":\"list\",\"data\":{}}}\n", Value::from(data));
             Ok((openai::JSON, list.into_bytes()))
@@ -133,7 +130,7 @@ fn models(entries: Vec<Value>) -> Content {
 
 /// Returns Ollama's entries for the models of all backends, then for aliases of them; of the same name that of the
 /// first backend.
-fn tags(table: &Table, up: &[&Backend]) -> Vec<Value> {
+fn tags(table: &Table, up: &[&Backend], pin: Option<&str>) -> Vec<Value> {
     let mut seen = HashSet::new();
     let offered = up.iter().flat_map(|backend| {
         let listed = backend.report.listing.iter().flat_map(|listing| &listing.models);
@@ -141,9 +138,10 @@ fn tags(table: &Table, up: &[&Backend]) -> Vec<Value> {
             .filter(|model| model.api == Api::Ollama && backend.offers(&model.name))
             .map(|model| (model.name.clone(), model.entry.clone()))
     });
-    let named = offered.filter(|(name, _)| seen.insert(name.clone())).map(|(_, entry)| entry);
+    let named = offered.filter(|(name, _)| !table.is_alias(name, pin) && seen.insert(name.clone()));
+    let named = named.map(|(_, entry)| entry);
     let aliased = table.settings.aliases.iter().filter_map(|alias| {
-        let (at, name) = meant(table, up, alias)?;
+        let (at, name) = meant(table, up, pin, alias)?;
         let listed = listed(up[at], &name.text).filter(|model| model.api == Api::Ollama)?;
         Some(renamed(listed.entry.clone(), &["name", "model"], &alias.name))
     });
@@ -151,15 +149,16 @@ fn tags(table: &Table, up: &[&Backend]) -> Vec<Value> {
 }
 
 /// The same of those that are in memory.
-fn running(table: &Table, up: &[&Backend]) -> Vec<Value> {
+fn running(table: &Table, up: &[&Backend], pin: Option<&str>) -> Vec<Value> {
     let mut seen = HashSet::new();
     let entries = up.iter().flat_map(|backend| {
         let running = backend.report.listing.iter().flat_map(|listing| &listing.running);
-        running.filter(|entry| ollama::name_of(entry).is_some_and(|name| backend.offers(name)))
+        let is_open = |name| backend.offers(name) && !table.is_alias(name, pin);
+        running.filter(move |entry| ollama::name_of(entry).is_some_and(is_open))
     });
     let named: Vec<Value> = entries.filter(|entry| seen.insert(ollama::name_of(entry))).cloned().collect();
     let aliased = table.settings.aliases.iter().filter_map(|alias| {
-        let (at, name) = meant(table, up, alias)?;
+        let (at, name) = meant(table, up, pin, alias)?;
         let listing = up[at].report.listing.as_ref()?;
         let entry = listing.running.iter().find(|entry| ollama::name_of(entry) == Some(&*name.text))?;
         Some(renamed(entry.clone(), &["name", "model"], &alias.name))
@@ -168,62 +167,61 @@ fn running(table: &Table, up: &[&Backend]) -> Vec<Value> {
     named.into_iter().chain(aliased).collect()
 }
 
-/// Returns OpenAI's objects for the models of all backends, with the index of the backend among `up`.
-fn objects(up: &[&Backend]) -> Vec<(usize, Value)> {
+/// Returns OpenAI's objects for the models of all backends, then for aliases of them.
+fn objects(table: &Table, up: &[&Backend], pin: Option<&str>) -> Vec<Value> {
     let mut seen = HashSet::new();
     let mut objects = Vec::new();
-    for (at, backend) in up.iter().enumerate() {
-        for info in backend.models() {
-            if seen.insert(info.name.clone()) {
-                objects.push((at, object(backend, &info.name)));
+    for backend in up {
+        for (info, listed) in backend.described_models() {
+            if !table.is_alias(&info.name, pin) && !seen.contains(&info.name) {
+                objects.push(object(backend, &info.name, listed));
+                seen.insert(info.name);
             }
         }
     }
+    let aliased = table.settings.aliases.iter().filter_map(|alias| {
+        let (at, name) = meant(table, up, pin, alias)?;
+        let object = object(up[at], &name.text, listed(up[at], &name.text));
+        Some(renamed(object, &["id"], &alias.name))
+    });
+    objects.extend(aliased);
     objects
 }
 
-/// Describes the model that `<model>` or `<id>/<model>` means.
-fn described(table: &Table, up: &[&Backend], id: &str) -> Option<Value> {
-    let of = |name: &str, pin: Option<&str>| {
-        let served = table.catalog.find(name).iter();
-        let mut usable = served.filter_map(|served| {
-            let backend = &table.backends[served.backend];
-            let at = up.iter().position(|up| up.config.id == backend.config.id)?;
-            pin.is_none_or(|pin| pin == backend.config.id).then_some((at, &*served.name.text))
-        });
-        let (at, name) = usable.next()?;
-        let of_one = objects(&up[at..=at]);
-        of_one
-            .into_iter()
-            .map(|(_, object)| object)
-            .find(|object| object.get("id").and_then(Value::as_str) == Some(name))
-    };
-    of(id, None).or_else(|| {
-        let Meaning { pin, model, alias } = Meaning::of(table, id, None);
-        let object = of(model, pin)?;
-        // Under an alias it is described as it is listed.
-        Some(if alias.is_some() { renamed(object, &["id"], id) } else { object })
-    })
+/// Describes the model that a name means.
+fn described(table: &Table, up: &[&Backend], pin: Option<&str>, id: &str) -> Option<Value> {
+    let meaning = Meaning::of(table, id, pin);
+    let (at, name) = first(table, up, &meaning)?;
+    let object = object(up[at], &name.text, listed(up[at], &name.text));
+    // Under an alias it is described as it is listed.
+    Some(if meaning.alias.is_some() { renamed(object, &["id"], id) } else { object })
 }
 
 /// Finds what an alias means among the backends that are up: the index of one, and the model's name. None where a model
 /// is really called so.
-fn meant<'a>(table: &'a Table, up: &[&Backend], alias: &Alias) -> Option<(usize, &'a Arc<ModelName>)> {
-    if table.catalog.knows(&alias.name) {
+fn meant<'a>(
+    table: &'a Table,
+    up: &[&Backend],
+    pin: Option<&'a str>,
+    alias: &'a Alias,
+) -> Option<(usize, &'a Arc<ModelName>)> {
+    if table.knows(&alias.name, pin) {
         return None;
     }
-    let Meaning { pin, model, .. } = Meaning::of_alias(table, alias, None)?;
-    let mut usable = table.catalog.find(model).iter().filter_map(|served| {
-        let id = &table.backends[served.backend].config.id;
-        let at = up.iter().position(|up| up.config.id == *id)?;
-        pin.is_none_or(|pin| pin == id).then_some((at, &served.name))
-    });
-    usable.next()
+    first(table, up, &Meaning::of_alias(table, alias, pin)?)
 }
 
-fn aliased_object(table: &Table, up: &[&Backend], alias: &Alias) -> Option<Value> {
-    let (at, name) = meant(table, up, alias)?;
-    Some(renamed(object(up[at], &name.text), &["id"], &alias.name))
+/// Finds the first of the backends that are up that has what is meant: its index, and the model's name.
+fn first<'a>(
+    table: &'a Table,
+    up: &[&Backend],
+    meaning: &Meaning<'_>,
+) -> Option<(usize, &'a Arc<ModelName>)> {
+    table.catalog.find(meaning.model).iter().find_map(|served| {
+        let id = &table.backends[served.backend].config.id;
+        let at = up.iter().position(|up| up.config.id == *id)?;
+        meaning.pin.is_none_or(|pin| pin == id).then_some((at, &served.name))
+    })
 }
 
 /// Gives an entry of a list another name.
@@ -242,8 +240,8 @@ fn listed<'a>(backend: &'a Backend, name: &str) -> Option<&'a Listed> {
 }
 
 /// Describes one model of a backend as OpenAI does.
-fn object(backend: &Backend, name: &str) -> Value {
-    match listed(backend, name) {
+fn object(backend: &Backend, name: &str, listed: Option<&Listed>) -> Value {
+    match listed {
         Some(model) => model.as_openai(&backend.config.id),
         None => openai::declared(name, &backend.config.id),
     }

@@ -40,7 +40,7 @@ pub(crate) fn offered(table: &Table, ingress: Ingress) -> Vec<OfferedModel> {
         .aliases
         .iter()
         .filter_map(|alias| {
-            if table.catalog.knows(&alias.name) {
+            if table.knows(&alias.name, None) {
                 return None;
             }
             let meaning = Meaning::of_alias(table, alias, None)?;
@@ -56,6 +56,7 @@ pub(crate) fn offered(table: &Table, ingress: Ingress) -> Vec<OfferedModel> {
             })
         })
         .collect();
+    offered.retain(|name, _| !table.is_alias(name, None));
     for alias in aliased {
         offered.entry(alias.name.clone()).or_insert(alias);
     }
@@ -65,7 +66,7 @@ pub(crate) fn offered(table: &Table, ingress: Ingress) -> Vec<OfferedModel> {
 /// Returns all aliases, by name.
 pub(crate) fn aliases(table: &Table) -> Vec<AliasStatus> {
     let status = |alias: &crate::alias::Alias| {
-        let shadowed = table.catalog.knows(&alias.name);
+        let shadowed = table.knows(&alias.name, None);
         let means = Meaning::of_alias(table, alias, None).filter(|_| !shadowed);
         AliasStatus {
             name: alias.name.clone(),

@@ -112,6 +112,12 @@ impl<'a> Waiter<'a> {
                 Found::Place(place) => return Ok(place),
                 Found::Full => {
                     self.line_up()?;
+                    if self.queued.is_none() {
+                        // All has changed since it looked.
+                        tokio::task::yield_now().await;
+                        continue;
+                    }
+                    self.serve();
                     let next_trial = self.table().next_trial(&wanted(self.call, self.spread, self.tried));
                     // Until things change; a slot that is granted, and the deadline, are looked at there.
                     let change = async {
@@ -125,7 +131,10 @@ impl<'a> Waiter<'a> {
                         return Ok(place);
                     }
                 }
-                Found::Warming(upstream) => self.await_model(&upstream, &mut changes).await?,
+                Found::Warming(upstream) => {
+                    self.await_model(&upstream, &mut changes).await?;
+                    self.stand_by().await;
+                }
             }
         }
     }
@@ -189,9 +198,26 @@ impl<'a> Waiter<'a> {
         }
     }
 
-    /// Gets into the lines of the backends that would do now.
+    /// Takes a place in line after the wait for a model, before any slot is taken: all that waited are woken at once, and
+    /// get the slots in the order in which they came, not in that in which they wake.
+    async fn stand_by(&mut self) {
+        // Without room it looks as a newcomer does.
+        if self.line_up().is_ok() {
+            tokio::task::yield_now().await;
+            self.serve();
+        }
+    }
+
+    fn serve(&self) {
+        if let Some(queued) = &self.queued {
+            self.shared.queue.serve(queued.upstreams());
+        }
+    }
+
+    /// Gets into the lines of the backends that would do now. What is free there is for [`Self::serve`] to hand out.
     ///
-    /// One that waits already stays on its side; a newcomer waits on the first side that has room.
+    /// One that waits already stays on its side; a newcomer waits on the first side that has room. Where none would do
+    /// any more it waits nowhere.
     fn line_up(&mut self) -> Result<(), Failure> {
         let settings = self.shared.settings();
         let room = settings.queue.max_waiting;
@@ -199,6 +225,10 @@ impl<'a> Waiter<'a> {
             side.iter().map(|route| Arc::clone(&route.backend.upstream)).collect()
         };
         let sides: Vec<Vec<Arc<Upstream>>> = self.sides().into_iter().map(upstreams).collect();
+        if sides.is_empty() {
+            self.queued = None;
+            return Ok(());
+        }
         let stays = self.queued.as_mut().is_some_and(|queued| {
             let own = sides.iter().find(|side| queued.wants_one_of(side));
             own.is_some_and(|side| queued.change(side.clone(), room).is_ok())

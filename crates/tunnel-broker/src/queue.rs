@@ -45,7 +45,8 @@ pub(crate) struct Crowd {
 impl Queue {
     /// Takes a place in the lines of those of `upstreams` that have fewer than `room` waiting.
     ///
-    /// `ticket`: that of an earlier wait of the same request, or of [`Self::ticket`].
+    /// What is free there is handed out by [`Self::serve`]: for the caller to do once all stand there that come in this
+    /// moment. `ticket`: that of an earlier wait of the same request, or of [`Self::ticket`].
     pub(crate) fn enter(
         self: &Arc<Self>,
         ticket: Option<Ticket>,
@@ -62,10 +63,7 @@ impl Queue {
         inner.count(&upstreams);
         drop(inner);
         drop(displaced);
-        let queued = Queued { queue: Arc::clone(self), ticket, position, upstreams, permit: rx };
-        // One may have become free since the caller looked.
-        self.serve(&queued.upstreams);
-        Ok(queued)
+        Ok(Queued { queue: Arc::clone(self), ticket, position, upstreams, permit: rx })
     }
 
     /// Returns a ticket that says when its request came.
@@ -107,6 +105,11 @@ impl Queue {
     /// Forgets all about backends that are gone, once nobody waits for them or runs on them.
     pub(crate) fn forget(&self, upstreams: &[Arc<Upstream>]) {
         self.inner().admission.forget(|line| upstreams.iter().any(|upstream| upstream.line() == line));
+    }
+
+    /// Counts those that would be served before one of `key` that came now; of the lines the foremost place counts.
+    pub(crate) fn ahead(&self, key: &Key, upstreams: &[Arc<Upstream>]) -> usize {
+        self.inner().admission.ahead(key, &ids(upstreams))
     }
 
     /// Returns the positions of all that wait.

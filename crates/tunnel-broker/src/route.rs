@@ -221,6 +221,14 @@ pub(crate) fn behind(a: &Candidate, b: &Candidate, rules: &Rules<'_>) -> Behind 
     steps.into_iter().find(|(differs, _)| *differs).map_or(Behind::Nothing, |(_, behind)| behind)
 }
 
+/// Returns the side that is asked first.
+pub(crate) fn preferred(policy: RoutingPolicy) -> Side {
+    match policy {
+        RoutingPolicy::PreferLocal | RoutingPolicy::LocalOnly => Side::Local,
+        RoutingPolicy::PreferCloud => Side::Cloud,
+    }
+}
+
 /// Of two reasons keeps the one that the caller can best act on; of equal ones the first.
 fn telling(a: NoRoute, b: NoRoute) -> NoRoute {
     let rank = |reason: &NoRoute| match reason {
@@ -266,13 +274,9 @@ impl Draw {
 
 impl Tier {
     fn of(candidate: &Candidate, rules: &Rules<'_>) -> Self {
-        let preferred = match rules.policy {
-            RoutingPolicy::PreferLocal | RoutingPolicy::LocalOnly => Side::Local,
-            RoutingPolicy::PreferCloud => Side::Cloud,
-        };
         Self {
             ejected: candidate.standing == Standing::Ejected,
-            other_side: candidate.side != preferred,
+            other_side: candidate.side != preferred(rules.policy),
             full: candidate.full,
             doubtful: candidate.standing == Standing::Doubtful,
             priority: candidate.priority,

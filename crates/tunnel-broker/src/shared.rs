@@ -97,8 +97,12 @@ impl Shared {
         let hurry = config.probe_interval < source.settings.probe_interval;
         let ca_file = config.ca_file.as_deref();
         let mut fresh = Vec::new();
+        let mut asked_anew = Vec::new();
         for config in config.backends.iter().filter(|config| config.enabled) {
             let kept = old.iter().position(|(id, upstream)| *id == config.id && upstream.is(config, ca_file));
+            let before = source.settings.backends.iter().find(|before| before.id == config.id);
+            // Whether a server without a list is fine depends on them.
+            let others = kept.is_some() && before.is_none_or(|before| before.models != config.models);
             let upstream = kept.map(|at| old.swap_remove(at).1).unwrap_or_else(|| {
                 let upstream = Arc::new(Upstream::new(
                     config,
@@ -114,6 +118,7 @@ impl Shared {
                 upstream
             });
             upstream.slots.set_limit(config.max_concurrent.map(|max| max.get() as usize));
+            asked_anew.extend(others.then(|| Arc::clone(&upstream)));
             source.upstreams.push(upstream);
         }
         self.books.measure(config.metrics_enabled);
@@ -126,6 +131,9 @@ impl Shared {
         self.queue.serve(&current);
         for (_, upstream) in old {
             upstream.stop.cancel();
+        }
+        for upstream in asked_anew {
+            upstream.order_probe();
         }
         if hurry {
             for backend in &self.table.load().backends {

@@ -66,14 +66,14 @@ impl Slots {
         self.waiting.store(n, Ordering::SeqCst);
     }
 
-    /// Counts those that wait for the model.
-    pub(crate) fn n_warming(&self) -> usize {
-        self.warming.load(Ordering::Relaxed)
-    }
-
     /// Counts those that wait, for whatever.
     pub(crate) fn n_queued(&self) -> usize {
-        self.n_waiting() + self.n_warming()
+        self.n_waiting() + self.n_awaiting_model()
+    }
+
+    /// Counts those that wait for the model.
+    pub(crate) fn n_awaiting_model(&self) -> usize {
+        self.warming.load(Ordering::Relaxed)
     }
 
     /// Takes one of `room` places of those that wait for the model; none when all are taken.

@@ -139,7 +139,7 @@ pub struct AliasStatus {
     pub target: String,
     /// Whether a backend that is up has its model.
     pub available: bool,
-    /// Whether a model is really called so, which then is meant.
+    /// Whether a local model is really called so, which then is meant.
     pub shadowed: bool,
 }
 

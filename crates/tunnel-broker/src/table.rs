@@ -90,6 +90,28 @@ impl Table {
         self.backends.iter().find(|backend| backend.config.id == id)
     }
 
+    /// Tells whether a name counts as a model's own, before aliases and pins: when a local backend has, or had when it was
+    /// last up, a model of this name, or the one that the request is pinned to.
+    ///
+    /// What only the cloud has comes after what the user has configured: no list that somebody else writes may send there
+    /// what was meant for a local model.
+    pub(crate) fn knows(&self, name: &str, pin: Option<&str>) -> bool {
+        self.catalog.find(name).iter().any(|served| {
+            let backend = &self.backends[served.backend];
+            backend.profile().side == Side::Local || pin == Some(backend.config.id.as_str())
+        })
+    }
+
+    /// Tells whether this backend has, or had when it was last up, a model of this name.
+    pub(crate) fn has(&self, id: &str, name: &str) -> bool {
+        self.catalog.find(name).iter().any(|served| self.backends[served.backend].config.id == id)
+    }
+
+    /// Tells whether a name that a list has is understood as an alias, and so does not mean what the list says.
+    pub(crate) fn is_alias(&self, name: &str, pin: Option<&str>) -> bool {
+        self.settings.aliases.find(name).is_some() && !self.knows(name, pin)
+    }
+
     /// Returns the connection that gets what manages models: the first that speaks Ollama's API, local ones before those
     /// in the cloud, or the first of those that have the model. Whether it is up does not matter: what changes a machine
     /// must not change whichever happens to be free.

@@ -195,11 +195,11 @@ impl Upstream {
         self.done.send_replace(order);
     }
 
-    /// Waits until the order has been carried out.
+    /// Waits until the order has been carried out, or never will be: the backend has been removed.
     pub(crate) async fn probed(&self, order: u64) {
         let mut done = self.done.subscribe();
         // Cannot fail: the sender is a field of `self`.
-        drop(done.wait_for(|n| *n >= order).await);
+        drop(self.stop.run_until_cancelled(done.wait_for(|n| *n >= order)).await);
     }
 
     /// Has the backend probed unless that was done just now.
@@ -342,5 +342,7 @@ mod tests {
         server.stop.cancel();
         let asked = tokio::time::timeout(Duration::from_secs(5), server.hangs()).await;
         assert_eq!(asked, Ok(false), "it did answer when it was last asked");
+        let probed = server.probed(server.order_probe());
+        assert_eq!(tokio::time::timeout(Duration::from_secs(5), probed).await, Ok(()));
     }
 }

@@ -423,9 +423,9 @@ pub(crate) struct Explain {
     /// The model, as an app names it
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     model: String,
-    /// The path that it would be posted to
-    #[arg(long, value_name = "PATH", default_value = "/api/chat")]
-    path: String,
+    /// The path that it would be posted to; without it a chat, in Ollama's API or else in OpenAI's
+    #[arg(long, value_name = "PATH")]
+    path: Option<String>,
     /// The connection that the request insists on, as with X-Tunnel-Connection
     #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     connection: Option<String>,
@@ -437,7 +437,7 @@ pub(crate) struct Explain {
 impl From<&Explain> for ExplainRequest {
     fn from(explain: &Explain) -> Self {
         Self {
-            path: Some(explain.path.clone()),
+            path: explain.path.clone(),
             dialect: None,
             model: Some(explain.model.clone()),
             connection: explain.connection.clone(),

@@ -22,6 +22,33 @@ fn reference_is_the_schema() {
 }
 
 #[test]
+fn what_the_reference_says_must_be_given_is_what_is_refused_without() {
+    use serde_json::{Value, json};
+    let reference = markdown::reference(&Config::schema());
+    let takes = |entry: &Value| {
+        let config = json!({ "connections": [entry] });
+        Config::check(config.as_object().unwrap()).is_ok()
+    };
+    let whole = [
+        json!({ "id": "p", "type": "plugin", "url": "http://127.0.0.1:1" }),
+        json!({ "id": "p", "type": "plugin", "command": ["/opt/p"] }),
+    ];
+    assert!(whole.iter().all(takes));
+    let schema = Config::schema();
+    for key in schema["properties"]["connections"]["items"]["properties"].as_object().unwrap().keys() {
+        let without = |entry: &Value| {
+            let mut entry = entry.clone();
+            entry.as_object_mut().unwrap().remove(key);
+            entry
+        };
+        let heading = format!("`connections[].{key}`\n\n");
+        let facts = reference.split_once(&heading).unwrap().1.lines().next().unwrap();
+        let needed = !whole.iter().any(|entry| takes(&without(entry)));
+        assert_eq!(facts.contains("must be given"), needed, "{key}: {facts}");
+    }
+}
+
+#[test]
 fn schema_takes_the_shipped_example() {
     let example = include_str!("../../../../dist/tunnel_config.example.json");
     let example = serde_json::from_str(example).unwrap();

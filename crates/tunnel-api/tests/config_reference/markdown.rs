@@ -12,7 +12,7 @@ const KEYS: &str = "<!-- keys -->\n";
 pub(crate) fn reference(schema: &Value) -> String {
     let mut text = String::new();
     for key in in_order() {
-        describe(&mut text, &key, &schema["properties"][&key], Some(&variable(&key)));
+        describe(&mut text, &key, &schema["properties"][&key], Some(&variable(&key)), false);
     }
     assert_eq!(FRAME.matches(KEYS).count(), 1);
     FRAME.replace(KEYS, text.trim_start_matches('\n'))
@@ -25,14 +25,14 @@ fn in_order() -> Vec<String> {
     top.map(|(key, _)| key.to_owned()).collect()
 }
 
-fn describe(text: &mut String, key: &str, schema: &Value, variable: Option<&str>) {
+fn describe(text: &mut String, key: &str, schema: &Value, variable: Option<&str>, required: bool) {
     let level = if variable.is_some() { "###" } else { "####" };
     let mut facts = vec![kind(schema)];
     match schema.get("default") {
         Some(default @ (Value::Object(_) | Value::Array(_)))
             if !is_empty(default) && keys(schema).is_some() => {}
         Some(default) => facts.push(format!("default `{default}`")),
-        None if variable.is_none() => facts.push("must be given".to_owned()),
+        None if required => facts.push("must be given".to_owned()),
         None => {}
     }
     facts.extend(variable.map(|name| format!("`{name}`")));
@@ -42,12 +42,15 @@ fn describe(text: &mut String, key: &str, schema: &Value, variable: Option<&str>
         let blank = if index == 0 { "\n" } else { "" };
         writeln!(text, "{blank}- `{}`: {}", choice["const"].as_str().unwrap(), description(choice)).unwrap();
     }
-    for (below, schema) in keys(schema).into_iter().flatten() {
-        describe(text, &format!("{key}.{below}"), schema, None);
+    for (of, at) in [(schema, "."), (&schema["items"], "[].")] {
+        for (below, schema) in keys(of).into_iter().flatten() {
+            describe(text, &format!("{key}{at}{below}"), schema, None, is_required(of, below));
+        }
     }
-    for (below, schema) in keys(&schema["items"]).into_iter().flatten() {
-        describe(text, &format!("{key}[].{below}"), schema, None);
-    }
+}
+
+fn is_required(of: &Value, key: &str) -> bool {
+    of["required"].as_array().is_some_and(|required| required.iter().any(|name| name == key))
 }
 
 fn keys(schema: &Value) -> Option<&Map<String, Value>> {

@@ -71,6 +71,13 @@ fn positions_tell_the_order_to_come() {
     for (ticket, position) in &positions {
         assert_eq!(admission.position(*ticket), Some(*position), "{ticket}");
     }
+    for name in ["a", "b", "d", "new"] {
+        let ahead = admission.ahead(&key(name), &[LINE]);
+        let ticket = enter(&mut admission, name);
+        assert_eq!(admission.position(ticket), Some(ahead + 1), "{name}");
+        admission.leave(ticket);
+    }
+    assert_eq!(admission.ahead(&key("a"), &[LINE, OTHER]), 0, "nobody waits there");
     let mut told: Vec<Ticket> = positions.keys().copied().collect();
     told.sort_by_key(|ticket| positions[ticket]);
     assert_eq!(told, order(&mut admission));

@@ -8,20 +8,24 @@ use super::{Listed, Listing};
 use crate::profile::{Loaded, ModelList};
 
 /// Most entries of a list that count. The largest accounts have some hundreds.
-const MOST_MODELS: usize = 5000;
+pub(super) const MOST_MODELS: usize = 5000;
 
-/// Returns the first entries of a list, up to [`MOST_MODELS`]. None when the answer is no such list.
+/// Returns the entries of a list. None when the answer is no such list.
 pub(super) fn entries(list: &ModelList, answer: &[u8]) -> Option<Vec<Value>> {
     let mut answer: Value = serde_json::from_slice(answer).ok()?;
     match answer.get_mut(&*list.entries)?.take() {
-        Value::Array(mut entries) => {
-            entries.truncate(MOST_MODELS);
-            Some(entries)
-        }
+        Value::Array(entries) => Some(entries),
         // Go writes an empty list as null.
         Value::Null => Some(Vec::new()),
         _ => None,
     }
+}
+
+/// Keeps the first [`MOST_MODELS`] entries, and tells whether there were more.
+pub(super) fn bound(entries: &mut Vec<Value>) -> bool {
+    let is_cut = entries.len() > MOST_MODELS;
+    entries.truncate(MOST_MODELS);
+    is_cut
 }
 
 /// Adds the models of a list that have not been listed yet. An entry without a name is skipped.
@@ -105,11 +109,16 @@ mod tests {
         let all: Vec<Value> =
             (0..MOST_MODELS + 9).map(|n| serde_json::json!({ "name": format!("m{}", n / 2) })).collect();
         let answer = serde_json::json!({ "models": all }).to_string();
+        let bounded = || {
+            let mut entries = entries(list, answer.as_bytes()).unwrap();
+            assert!(bound(&mut entries) && !bound(&mut entries));
+            entries
+        };
         let mut listing = Listing::default();
-        add(&mut listing, list, entries(list, answer.as_bytes()).unwrap());
-        add(&mut listing, list, entries(list, answer.as_bytes()).unwrap());
+        add(&mut listing, list, bounded());
+        add(&mut listing, list, bounded());
         assert_eq!(listing.models.len(), MOST_MODELS / 2);
-        mark(&mut listing, list, entries(list, answer.as_bytes()).unwrap());
+        mark(&mut listing, list, bounded());
         assert!(listing.models.iter().all(|model| model.loaded));
     }
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde_json::Value;
 use tokio::time::Instant;
+use tracing::warn;
 
 use super::{Listing, ProbeError, Probed, list};
 use crate::exchange::{Limits, get};
@@ -23,6 +24,8 @@ pub(crate) struct Habits {
     no_health: bool,
     /// What it said when it was asked for its version, where it is asked once.
     version: Option<Option<String>>,
+    /// Whether a list was longer than what counts of it: that is told once.
+    is_cut: bool,
 }
 
 /// Asks a backend how it is and what it has. `declared`: the configuration names its models.
@@ -35,7 +38,7 @@ pub(crate) async fn probe(
     // One that would refuse us is not asked without its secret; the answer is known.
     upstream.authorization()?;
     let profile = &*upstream.profile;
-    let mut asker = Asker { upstream, profile, limits, latency: None };
+    let mut asker = Asker { upstream, profile, limits, latency: None, is_cut: false };
     if let Some(health) = profile.health.as_ref().filter(|_| !habits.no_health) {
         habits.no_health = !asker.is_healthy(health).await?;
     }
@@ -51,6 +54,11 @@ pub(crate) async fn probe(
     if let Some(running) = &profile.running {
         asker.running(running, &mut listing).await?;
     }
+    if asker.is_cut && !habits.is_cut {
+        let server = &upstream.origin.shown;
+        warn!(%server, counted = list::MOST_MODELS, "list of models is longer than what counts; the rest is unknown here");
+    }
+    habits.is_cut = asker.is_cut;
     Ok(Probed { version, latency: asker.latency.unwrap_or_default(), speaks, listing })
 }
 
@@ -61,6 +69,7 @@ struct Asker<'a> {
     limits: Limits,
     /// How long the first answer took.
     latency: Option<Duration>,
+    is_cut: bool,
 }
 
 /// What became of a question for a list.
@@ -148,7 +157,10 @@ impl Asker<'_> {
         }
         Ok(match status {
             status if status.is_success() => match list::entries(list, &body) {
-                Some(entries) => Answer::Entries(entries),
+                Some(mut entries) => {
+                    self.is_cut |= list::bound(&mut entries);
+                    Answer::Entries(entries)
+                }
                 // LM Studio answers 200 with an error to a path that it does not know.
                 None => Answer::Refused(self.strange(&list.path)),
             },
@@ -161,7 +173,8 @@ impl Asker<'_> {
         match self.ask(&running.path).await? {
             (StatusCode::NOT_FOUND, _) => Ok(()),
             (status, body) if status.is_success() => {
-                let entries = list::entries(running, &body).ok_or_else(|| self.strange(&running.path))?;
+                let mut entries = list::entries(running, &body).ok_or_else(|| self.strange(&running.path))?;
+                self.is_cut |= list::bound(&mut entries);
                 list::mark(listing, running, entries);
                 Ok(())
             }

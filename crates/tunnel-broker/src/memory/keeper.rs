@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::order::{Seat, fulfil, seats};
+use super::order::{Seat, able, fulfil, seats};
 use super::plan::{Plan, Seen};
 use super::{KeepAlive, KeptWarm, WarmState};
 use crate::backend::Backend;
@@ -112,34 +112,33 @@ struct Look<'a> {
 impl<'a> Look<'a> {
     fn at(table: &Table, model: &'a str) -> Self {
         let all = match seats(table, model, None) {
-            Ok(all) => all,
+            Ok(all) => able(all, Wish::Load(None)),
             Err(error) => {
                 return Self { model, seen: Seen::Nowhere, seat: None, why: Some(error.to_string()) };
             }
         };
         // A backend whose last probe failed may be about to fall, or warming.
         let well = |seat: &&Seat| seat.backend.is_up() && !seat.backend.report.failing;
-        let mut up: Vec<&Seat> = all.iter().filter(well).collect();
-        // Anywhere in memory is enough; else where it would be asked for first.
-        up.sort_by_key(|seat| (!seat.loaded, seat.backend.config.priority));
-        let Some(seat) = up.first() else {
+        let policy = table.settings.routing_policy;
+        // On the side that is asked first it may be in memory anywhere; else it is loaded where it would be asked for first.
+        let rank = |seat: &&Seat| (seat.is_elsewhere(policy), !seat.loaded, seat.backend.config.priority);
+        let Some(seat) = all.iter().filter(well).min_by_key(rank) else {
             let ids: Vec<&str> = all.iter().map(|seat| seat.backend.config.id.as_str()).collect();
             let why = format!("{} cannot be asked at the moment", ids.join(", "));
             return Self { model, seen: Seen::Nowhere, seat: None, why: Some(why) };
         };
         let works = seat.backend.upstream.in_flight.load(Ordering::Relaxed) > 0;
         let seen = match (seat.loaded, works) {
-            (true, false) => Seen::Loaded,
-            (true, true) => Seen::InUse,
+            (true, _) => Seen::Loaded,
             (false, true) => Seen::Busy,
             (false, false) => Seen::Absent,
         };
         let why = (seen == Seen::Busy).then(|| "its connection is at work".to_owned());
-        Self { model, seen, seat: Some((*seat).clone()), why }
+        Self { model, seen, seat: Some(seat.clone()), why }
     }
 
     fn is_loaded(&self) -> bool {
-        matches!(self.seen, Seen::Loaded | Seen::InUse)
+        self.seen == Seen::Loaded
     }
 }
 
@@ -148,7 +147,7 @@ fn show(shared: &Shared, looks: &[Look<'_>], loading: Option<&str>, errors: &Has
         let error = errors.get(look.model);
         let (state, error) = match look.seen {
             _ if loading == Some(look.model) => (WarmState::Loading, error.cloned()),
-            Seen::Loaded | Seen::InUse => (WarmState::Loaded, None),
+            Seen::Loaded => (WarmState::Loaded, None),
             Seen::Absent | Seen::Busy if error.is_some() => (WarmState::Failed, error.cloned()),
             Seen::Absent | Seen::Busy | Seen::Nowhere => (WarmState::Waiting, look.why.clone()),
         };

@@ -16,10 +16,14 @@ use crate::alias::Meaning;
 use crate::backend::Backend;
 use crate::broker::Ingress;
 use crate::catalog::ModelName;
+use crate::config::RoutingPolicy;
+use crate::dialect::Listed;
 use crate::dialect::memory::{Ask, LOOK_AGAIN, Way, Wish, has_failed, instead, is_loading, way};
 use crate::exchange::{ExchangeError, document, exchange};
 use crate::headers::new_request_id;
+use crate::health::Phase;
 use crate::meter::Meter;
+use crate::route::preferred;
 use crate::shared::Shared;
 use crate::table::{Route, Table};
 use crate::track::Track;
@@ -33,13 +37,34 @@ pub(super) struct Seat {
     pub(super) loaded: bool,
 }
 
-/// Loads a model on the backend that would be asked first.
+impl Seat {
+    /// Tells whether it is not on the side that is asked first.
+    pub(super) fn is_elsewhere(&self, policy: RoutingPolicy) -> bool {
+        self.backend.profile().side != preferred(policy)
+    }
+
+    fn listed(&self) -> Option<&Listed> {
+        let names = self.backend.names();
+        let mut listed = self.backend.report.listing.iter().flat_map(|listing| &listing.models);
+        listed.find(|model| model.is_called(names, &self.name.text))
+    }
+
+    fn way(&self, wish: Wish<'_>) -> Way {
+        let listed = self.listed();
+        // By its own name: a configured one may leave out the tag.
+        let name = listed.map_or(&*self.name.text, |listed| &listed.name);
+        way(self.backend.profile(), listed, name, wish)
+    }
+}
+
+/// Loads a model on the backend that would be asked first of those that can.
 pub(crate) async fn load(shared: &Arc<Shared>, order: &LoadOrder) -> Result<Moved, MoveError> {
-    let seats = seats(&shared.table.load(), &order.model, order.connection.as_deref())?;
-    let mut up: Vec<&Seat> = seats.iter().filter(|seat| seat.backend.is_up()).collect();
-    up.sort_by_key(|seat| (seat.backend.config.priority, !seat.loaded));
-    let seat = up.first().ok_or_else(|| down(&seats))?;
-    fulfil(shared, seat, Wish::Load(order.keep_alive.as_ref())).await
+    let table = shared.table.load_full();
+    let seats = able(seats(&table, &order.model, order.connection.as_deref())?, Wish::Load(None));
+    let policy = table.settings.routing_policy;
+    let up = seats.iter().filter(|seat| seat.backend.is_up());
+    let first = up.min_by_key(|seat| (seat.is_elsewhere(policy), seat.backend.config.priority, !seat.loaded));
+    fulfil(shared, first.ok_or_else(|| down(&seats))?, Wish::Load(order.keep_alive.as_ref())).await
 }
 
 /// Unloads a model wherever it is in memory.
@@ -54,11 +79,21 @@ pub(crate) async fn unload(
     if !seats.iter().any(|seat| seat.backend.is_up()) {
         return Err(down(&seats));
     }
+    let loaded = seats.into_iter().filter(|seat| seat.backend.is_up() && seat.loaded).collect();
     let mut moved = Vec::new();
-    for seat in seats.iter().filter(|seat| seat.backend.is_up() && seat.loaded) {
+    for seat in &able(loaded, Wish::Unload) {
         moved.push(fulfil(shared, seat, Wish::Unload).await?);
     }
     Ok(moved)
+}
+
+/// Leaves out those whose server has no way to grant a wish. If none has one, all are left, to say so.
+pub(super) fn able(mut seats: Vec<Seat>, wish: Wish<'_>) -> Vec<Seat> {
+    let can = |seat: &Seat| !matches!(seat.way(wish), Way::No(_));
+    if seats.iter().any(can) {
+        seats.retain(can);
+    }
+    seats
 }
 
 /// Finds the backends that have a model, in the order of the configuration; not empty.
@@ -100,12 +135,7 @@ pub(super) async fn fulfil(shared: &Arc<Shared>, seat: &Seat, wish: Wish<'_>) ->
         changed,
         took: begun.elapsed(),
     };
-    let names = backend.names();
-    let mut listed = backend.report.listing.iter().flat_map(|listing| &listing.models);
-    let listed = listed.find(|model| model.is_called(names, &seat.name.text));
-    // By its own name: a configured one may leave out the tag.
-    let name = listed.map_or(&*seat.name.text, |listed| &listed.name);
-    let ask = match way(backend.profile(), listed, name, wish) {
+    let ask = match seat.way(wish) {
         Way::Ask(ask) => ask,
         Way::Already => return Ok(moved(false)),
         Way::No(why) => return Err(MoveError::Unable { id: id(), why }),
@@ -119,7 +149,12 @@ pub(super) async fn fulfil(shared: &Arc<Shared>, seat: &Seat, wish: Wish<'_>) ->
     meter.attempt(&Route { backend: Arc::clone(backend), model: Some(Arc::clone(&seat.name)) });
     meter.connected();
     let track = Arc::clone(meter.track());
-    let mut granted = pin!(tokio::time::timeout(limit, granted(shared, backend, &seat.name, ask, loaded)));
+    let granting = granted(shared, backend, &seat.name, ask, loaded);
+    let unless_removed = async {
+        let granted = backend.upstream.stop.run_until_cancelled(granting).await;
+        granted.unwrap_or_else(|| Err(MoveError::Broken(id())))
+    };
+    let mut granted = pin!(tokio::time::timeout(limit, unless_removed));
     let granted = poll_fn(|cx| track.poll_unless_cancelled(granted.as_mut(), cx)).await;
     let outcome = match granted {
         Some(Ok(outcome)) => outcome,
@@ -177,6 +212,10 @@ async fn granted(
         let probed = backend.upstream.probed(backend.upstream.order_probe());
         probed.await;
         let report = backend.upstream.report();
+        if matches!(report.phase, Phase::Down(_) | Phase::Unauthorised) {
+            // Its list is from before.
+            return Err(MoveError::Down { id: backend.config.id.clone(), why: report.error.clone() });
+        }
         let mut listed = report.listing.iter().flat_map(|listing| &listing.models);
         let listed = listed.find(|model| model.name == *name.text);
         if listed.is_some_and(|model| model.loaded == loaded) {

@@ -10,8 +10,6 @@ use tokio::time::Instant;
 pub(super) enum Seen {
     /// It is in memory.
     Loaded,
-    /// It is in memory, and its backend is at work: what it works on keeps it there.
-    InUse,
     /// It is not, and its backend has nothing to do.
     Absent,
     /// Its backend is at work: to load a model would be in the way.
@@ -59,7 +57,7 @@ impl Plan {
             lost_lately: false,
         });
         match seen {
-            Seen::Loaded | Seen::InUse => {
+            Seen::Loaded => {
                 let since = *entry.loaded_since.get_or_insert(now);
                 if now.saturating_duration_since(since) >= Self::SETTLED {
                     entry.wait = Self::FIRST_WAIT;
@@ -77,10 +75,11 @@ impl Plan {
             }
         }
         match seen {
+            // To renew what is in memory is not in the way of what its backend works on: that may be another model.
             Seen::Loaded | Seen::Absent if entry.next <= now => Ok(()),
             Seen::Loaded | Seen::Absent => Err(Some(entry.next)),
             // Requests come and go without a word to us.
-            Seen::Busy | Seen::InUse => Err(Some(now + Self::FIRST_WAIT / 2)),
+            Seen::Busy => Err(Some(now + Self::FIRST_WAIT / 2)),
             Seen::Nowhere => Err(None),
         }
     }
@@ -167,8 +166,5 @@ mod tests {
         let (mut plan, now) = (Plan::default(), Instant::now());
         assert_eq!(plan.judge("m", Seen::Busy, now), Err(Some(now + 5 * S)));
         assert_eq!(plan.judge("m", Seen::Absent, now + 5 * S), Ok(()));
-        plan.tried("m", true, now + 5 * S);
-        let due = now + 5 * S + Plan::RENEWAL;
-        assert_eq!(plan.judge("m", Seen::InUse, due), Err(Some(due + 5 * S)), "what works on it keeps it");
     }
 }

@@ -18,7 +18,7 @@ pub(crate) static PROFILE: Profile = {
         health: Some(HealthCheck {
             path: Text::Borrowed("/health"),
             loading: Cow::Borrowed(&[]),
-            in_words: true,
+            in_words: false,
         }),
         version: Some(VersionCheck {
             path: Text::Borrowed("/version"),

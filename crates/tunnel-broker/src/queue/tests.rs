@@ -40,6 +40,21 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+impl Queue {
+    /// Takes a place, and what is free.
+    fn come(
+        self: &Arc<Self>,
+        ticket: Option<Ticket>,
+        key: &Key,
+        upstreams: Vec<Arc<Upstream>>,
+        room: usize,
+    ) -> Result<Queued, NoRoom> {
+        let queued = self.enter(ticket, key, upstreams, room)?;
+        self.serve(&queued.upstreams);
+        Ok(queued)
+    }
+}
+
 struct Waits {
     key: usize,
     queued: Queued,
@@ -94,7 +109,7 @@ impl Model {
                 if let Some(permit) = free.find_map(|n| Permit::acquire(&self.backends[n], 0)) {
                     self.running.push(permit);
                 } else if let Ok(queued) =
-                    self.queue.enter(None, &Self::key(key), self.upstreams(backends), self.room)
+                    self.queue.come(None, &Self::key(key), self.upstreams(backends), self.room)
                 {
                     self.waiting.push(Waits { key, queued });
                 }
@@ -231,7 +246,7 @@ fn nobody_slips_past_those_that_wait() {
     let model = Model::new(1, 8);
     let backend = &model.backends[0];
     let running = Permit::acquire(backend, 0).unwrap();
-    let mut queued = model.queue.enter(None, &Model::key(0), model.upstreams(1), 8).unwrap();
+    let mut queued = model.queue.come(None, &Model::key(0), model.upstreams(1), 8).unwrap();
     assert_eq!(queued.position, 1);
     drop(running);
     assert!(Permit::acquire(backend, 0).is_none(), "the slot is the other one's");
@@ -243,7 +258,7 @@ fn nobody_slips_past_those_that_wait() {
 fn the_crowd_is_told_as_it_is() {
     let model = Model::new(2, 8);
     let permits = [0, 1].map(|_| Permit::acquire(&model.backends[0], 0).unwrap());
-    let queued = model.queue.enter(None, &Model::key(0), model.upstreams(1), 8).unwrap();
+    let queued = model.queue.come(None, &Model::key(0), model.upstreams(1), 8).unwrap();
     let crowd = model.queue.crowd(&model.upstreams(1));
     assert_eq!(crowd, Crowd { waiting: 1, slots: 2, wait: None });
     drop((permits, queued));
@@ -276,7 +291,7 @@ fn a_line_keeps_its_order_while_its_backend_is_ejected() {
     let mut model = Model::new(1, 8);
     model.running = (0..2).map(|n| Permit::acquire(&model.backends[n], 0).unwrap()).collect();
     let enter =
-        |key, backends| model.queue.enter(None, &Model::key(key), model.upstreams(backends), 8).unwrap();
+        |key, backends| model.queue.come(None, &Model::key(key), model.upstreams(backends), 8).unwrap();
     let (mut first, mut second, mut alone) = (enter(0, 0b11), enter(1, 0b11), enter(2, 0b01));
     model.backends[0].upstream.outcomes.unreachable();
     drop(model.running.remove(0));

@@ -294,3 +294,25 @@ async fn one_whose_turn_does_not_come_goes_back_to_the_one_that_loaded() {
     assert_eq!(waits.await.unwrap().headers()["x-tunnel-connection"], "a");
     assert_eq!(a.requests(), 2);
 }
+
+#[tokio::test]
+async fn those_that_waited_for_a_model_get_the_slots_in_the_order_in_which_they_came() {
+    let (a, mut at_a) = Fake::manual(&["m"]).await;
+    let bench = start(settings(vec![one_slot(openai(&a, "a"))]));
+    bench.state("a", BackendState::Connected).await;
+    a.set_mood(Mood::Loading);
+    bench.broker.probe_now();
+    eventually("it loads", || bench.broker.snapshot()[0].health == Health::Warming).await;
+    let ids = ["1", "2", "3", "4", "5", "6", "7", "8"];
+    let mut waiting = Vec::new();
+    for id in ids {
+        waiting.push(queued(&bench, id, &["a"]).await);
+    }
+    a.set_mood(Mood::Well);
+    for id in ids {
+        assert_eq!(serve(arrival(&mut at_a).await).await, id);
+    }
+    for answer in waiting {
+        assert_eq!(answer.await.unwrap().status(), StatusCode::OK);
+    }
+}

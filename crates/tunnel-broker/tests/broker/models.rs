@@ -7,8 +7,8 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tunnel_broker::{
-    BackendKind, BackendState, BrokerConfig, CallerScope, KeepAlive, LoadOrder, MoveError, RemotePaths,
-    WarmState,
+    BackendConfig, BackendKind, BackendState, BrokerConfig, CallerScope, KeepAlive, LoadOrder, MoveError,
+    RemotePaths, WarmState,
 };
 
 use crate::support::*;
@@ -326,4 +326,127 @@ async fn nothing_is_loaded_while_its_server_works() {
     bench.broker.probe_now();
     let load = tokio::time::timeout(SOON, exchanges.recv()).await.unwrap().unwrap();
     assert_eq!(load.target, "/api/generate");
+}
+
+#[tokio::test]
+async fn what_is_in_memory_is_renewed_while_its_server_works_on_another_model() {
+    let (server, mut exchanges) = Fake::manual(&["kept", "other"]).await;
+    let config = settings(vec![ollama(&server, "a")]);
+    let bench = Arc::new(start(config.clone()));
+    bench.state("a", BackendState::Connected).await;
+    let request = tokio_util::task::TaskTracker::new().spawn({
+        let bench = Arc::clone(&bench);
+        async move { bench.text(chat("other")).await }
+    });
+    let mut asked = exchanges.recv().await.unwrap();
+    assert_eq!(asked.target, "/api/chat");
+    // The scripted server has the first one in memory.
+    bench.broker.reconfigure(BrokerConfig { keep_warm: vec!["kept".to_owned()], ..config });
+    let renewal = tokio::time::timeout(SOON, exchanges.recv()).await.unwrap().unwrap();
+    assert_eq!(renewal.target, "/api/generate");
+    asked.body().await;
+    asked.json("{}").await;
+    request.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_model_is_loaded_where_requests_go_and_not_where_nothing_can_be_loaded() {
+    let server = Ollama::start(&["first", "m"], loads).await;
+    let account = Fake::echo("account", &["m"]).await;
+    let local = BackendConfig { priority: 10, ..ollama(&server.fake, "workstation") };
+    let config = settings(vec![account.config("account", BackendKind::Cloud), local]);
+    let bench = start(BrokerConfig { keep_warm: vec!["m".to_owned()], ..config });
+    bench.state("account", BackendState::Connected).await;
+    bench.state("workstation", BackendState::Connected).await;
+    assert_eq!(bench.broker.load(&order("m")).await.unwrap().connection, "workstation");
+    let by = || bench.broker.kept_warm().borrow().first().and_then(|kept| kept.connection.clone());
+    eventually("kept at home", || by().as_deref() == Some("workstation")).await;
+}
+
+#[tokio::test]
+async fn a_load_on_a_server_that_is_removed_or_falls_down_ends() {
+    let router = || async {
+        let asked = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let begun = Arc::clone(&asked);
+        let fake = Fake::bare(move |mut exchange| {
+            let begun = Arc::clone(&begun);
+            async move {
+                exchange.body().await;
+                if exchange.target == "/models/load" {
+                    begun.store(true, std::sync::atomic::Ordering::SeqCst);
+                }
+                let state =
+                    if begun.load(std::sync::atomic::Ordering::SeqCst) { "loading" } else { "unloaded" };
+                exchange
+                    .json(&json!({ "data": [{ "id": "m", "status": { "value": state } }] }).to_string())
+                    .await;
+                Some(exchange)
+            }
+        })
+        .await;
+        (fake, asked)
+    };
+    for removed in [true, false] {
+        let (fake, asked) = router().await;
+        let config = settings(vec![openai(&fake, "a")]);
+        let bench = Arc::new(start(config.clone()));
+        bench.state("a", BackendState::Connected).await;
+        let loading = tokio_util::task::TaskTracker::new().spawn({
+            let bench = Arc::clone(&bench);
+            async move { bench.broker.load(&order("m")).await }
+        });
+        eventually("asked", || asked.load(std::sync::atomic::Ordering::SeqCst)).await;
+        if removed {
+            bench.broker.reconfigure(BrokerConfig { backends: Vec::new(), ..config });
+        } else {
+            fake.stop().await;
+        }
+        let ended = tokio::time::timeout(2 * SOON, loading).await.expect("no longer than that").unwrap();
+        let code = ended.unwrap_err().code();
+        assert_eq!(code, if removed { "backend_lost" } else { "backend_down" });
+    }
+}
+
+#[tokio::test]
+async fn a_list_in_the_cloud_does_not_take_over_an_alias() {
+    let (home, account) =
+        (Fake::echo("home", &["llama3:latest"]).await, Fake::echo("account", &["gpt-4o"]).await);
+    let config = settings(vec![ollama(&home, "home"), account.config("account", BackendKind::Cloud)]);
+    let bench = start(with_aliases(config, &[("gpt-4o", "llama3")]));
+    bench.state("home", BackendState::Connected).await;
+    bench.state("account", BackendState::Connected).await;
+    assert_eq!(bench.by(chat("gpt-4o")).await, "home");
+    assert_eq!(bench.by(chat("account/gpt-4o")).await, "account");
+    let ids = |models: &Value| -> Vec<String> {
+        models["data"].as_array().unwrap().iter().map(|m| m["id"].as_str().unwrap().to_owned()).collect()
+    };
+    let models = bench.json(get("/v1/models")).await;
+    assert_eq!(ids(&models), ["llama3:latest", "gpt-4o"], "the name is listed as what it means");
+    assert_eq!(bench.json(get("/v1/models/gpt-4o")).await, models["data"][1]);
+    let offered = bench.broker.models();
+    let alias = offered.iter().find(|model| model.name == "gpt-4o").unwrap();
+    assert_eq!(alias.alias_of.as_deref(), Some("llama3:latest"));
+    assert!(!bench.broker.aliases()[0].shadowed);
+    let mut pinned = get("/v1/models");
+    pinned.headers_mut().insert("x-tunnel-connection", "account".parse().unwrap());
+    assert_eq!(ids(&bench.json(pinned).await), ["gpt-4o"]);
+}
+
+#[tokio::test]
+async fn models_that_are_newly_declared_of_a_server_without_a_list_count_at_once() {
+    let server = Fake::bare(|mut exchange| async move {
+        exchange.answer(404, "text/plain", "no such path").await;
+        Some(exchange)
+    })
+    .await;
+    let config = BrokerConfig {
+        probe_interval: Duration::from_secs(600),
+        retry_delay: Duration::from_secs(600),
+        ..settings(vec![openai(&server, "a")])
+    };
+    let bench = start(config.clone());
+    bench.state("a", BackendState::Error).await;
+    let declared = BackendConfig { models: vec!["m".to_owned()], ..openai(&server, "a") };
+    bench.broker.reconfigure(BrokerConfig { backends: vec![declared], ..config });
+    bench.state("a", BackendState::Connected).await;
 }

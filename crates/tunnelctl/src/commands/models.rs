@@ -49,7 +49,7 @@ async fn list(client: &Client, output: &Output) -> anyhow::Result<u8> {
 /// What the table cannot say: names without a model, and models that are not in memory although they are to be.
 fn remarks(models: &Models) -> Vec<String> {
     let aliases = models.aliases.iter().filter_map(|alias| match (alias.shadowed, alias.available) {
-        (true, _) => Some(format!("the alias {} is not used: a model is really called so", alias.name)),
+        (true, _) => Some(format!("the alias {} is not used: a local model is really called so", alias.name)),
         (false, false) => {
             Some(format!("the alias {} has no model: {} is not there", alias.name, alias.target))
         }
@@ -151,7 +151,7 @@ mod tests {
             remarks(&models),
             [
                 "the alias b has no model: m is not there",
-                "the alias c is not used: a model is really called so",
+                "the alias c is not used: a local model is really called so",
                 "w could not be kept warm: no room",
             ]
         );

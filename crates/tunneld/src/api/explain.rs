@@ -28,9 +28,13 @@ pub(super) async fn asked(
 }
 
 fn explain(api: &Api, request: ExplainRequest) -> Result<Json<Explanation>, ApiError> {
-    let path = path(&request)?;
+    let paths = paths(&request)?;
     let ExplainRequest { model, connection, session, .. } = request;
-    let found = api.broker.explain(&Asked { path, model, connection, session });
+    let mut asked = Asked { path: String::new(), model, connection, session };
+    let found = first_taken(paths, |path| {
+        asked.path = path;
+        api.broker.explain(&asked)
+    });
     let refusal = found.refusal.map(|refusal| Refusal {
         status: refusal.status,
         code: refusal.code.to_owned(),
@@ -52,15 +56,29 @@ fn explain(api: &Api, request: ExplainRequest) -> Result<Json<Explanation>, ApiE
     }))
 }
 
-fn path(request: &ExplainRequest) -> Result<String, ApiError> {
+/// Returns the path that is asked about, and where none is given the one to fall back on.
+fn paths(request: &ExplainRequest) -> Result<(String, Option<String>), ApiError> {
+    let (ollama, openai) = (|| "/api/chat".to_owned(), || "/v1/chat/completions".to_owned());
     let bad = |sentence| Err(ApiError::new(StatusCode::BAD_REQUEST, "bad_request", sentence));
     match (&request.path, request.dialect.as_deref()) {
-        (Some(path), _) if path.starts_with('/') => Ok(path.clone()),
+        (Some(path), _) if path.starts_with('/') => Ok((path.clone(), None)),
         (Some(_), _) => bad("path must begin with a slash, such as /api/chat or /v1/chat/completions"),
-        (None, None | Some("ollama")) => Ok("/api/chat".to_owned()),
-        (None, Some("openai")) => Ok("/v1/chat/completions".to_owned()),
+        (None, None) => Ok((ollama(), Some(openai()))),
+        (None, Some("ollama")) => Ok((ollama(), None)),
+        (None, Some("openai")) => Ok((openai(), None)),
         (None, Some(_)) => bad("dialect must be ollama or openai"),
     }
+}
+
+/// Explains the first path, or the second where the model can be had by that alone: not each server speaks both APIs.
+fn first_taken(
+    (path, instead): (String, Option<String>),
+    mut explain: impl FnMut(String) -> tunnel_broker::Explanation,
+) -> tunnel_broker::Explanation {
+    let first = explain(path);
+    let (Some(refusal), Some(instead)) = (&first.refusal, instead) else { return first };
+    let second = explain(instead);
+    if second.refusal.is_none() || refusal.code == "wrong_api" { second } else { first }
 }
 
 fn candidate(considered: Considered) -> Candidate {
@@ -99,11 +117,44 @@ mod tests {
                 dialect: dialect.map(str::to_owned),
                 ..ExplainRequest::default()
             };
-            super::path(&request).ok()
+            paths(&request).ok().map(|(path, instead)| (path, instead.is_some()))
         };
-        assert_eq!(asked(None, None).as_deref(), Some("/api/chat"));
-        assert_eq!(asked(None, Some("openai")).as_deref(), Some("/v1/chat/completions"));
-        assert_eq!(asked(Some("/v1/embeddings"), Some("ollama")).as_deref(), Some("/v1/embeddings"));
+        let (ollama, openai) = ("/api/chat".to_owned(), "/v1/chat/completions".to_owned());
+        assert_eq!(asked(None, None), Some((ollama.clone(), true)));
+        assert_eq!(asked(None, Some("ollama")), Some((ollama, false)));
+        assert_eq!(asked(None, Some("openai")), Some((openai, false)));
+        assert_eq!(asked(Some("/v1/embeddings"), Some("ollama")), Some(("/v1/embeddings".to_owned(), false)));
         assert_eq!((asked(Some("chat"), None), asked(None, Some("mcp"))), (None, None));
+    }
+
+    #[test]
+    fn without_a_path_the_api_is_the_one_by_which_the_model_can_be_had() {
+        let explained = |code: Option<&'static str>| tunnel_broker::Explanation {
+            connection: None,
+            model: None,
+            resolved_by: None,
+            waits_for: Vec::new(),
+            refusal: code.map(|code| tunnel_broker::Refusal { status: 400, code, message: String::new() }),
+            queue_position: None,
+            candidates: Vec::new(),
+        };
+        for (ollama, openai, told) in [
+            (None, Some("unused"), None),
+            (Some("wrong_api"), None, None),
+            (Some("wrong_api"), Some("backend_down"), Some("backend_down")),
+            (Some("backend_down"), None, None),
+            (Some("model_not_found"), Some("model_not_found"), Some("model_not_found")),
+            (Some("backend_down"), Some("wrong_api"), Some("backend_down")),
+        ] {
+            let paths = ("/api/chat".to_owned(), Some("/v1/chat/completions".to_owned()));
+            let explain = |path: String| explained(if path == "/api/chat" { ollama } else { openai });
+            assert_eq!(
+                first_taken(paths, explain).refusal.map(|refusal| refusal.code),
+                told,
+                "{ollama:?} {openai:?}"
+            );
+            let only = first_taken(("/api/chat".to_owned(), None), explain);
+            assert_eq!(only.refusal.map(|refusal| refusal.code), ollama, "it was asked for by its path");
+        }
     }
 }

@@ -1,11 +1,14 @@
 //! `PUT` and `DELETE /api/models/aliases/{name}`, the same of `/api/models/warm/{model}`: keys of the configuration,
 //! changed one entry at a time.
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 use tunnel_api::AliasOrder;
+use tunnel_runtime::layers::Origin;
 use tunnel_sniff::same_model;
 
 use crate::api::Api;
@@ -13,7 +16,7 @@ use crate::api::body::Body;
 use crate::api::config::{answer, answered};
 use crate::api::error::ApiError;
 use crate::api::path::Path;
-use crate::config::{Applied, ChangeError, Edit};
+use crate::config::{Applied, ChangeError, ConfigState, Edit};
 
 /// Most attempts of a change that others overtake.
 const TRIES: usize = 3;
@@ -23,7 +26,8 @@ pub(in crate::api) async fn alias(
     Path(name): Path<String>,
     Body(AliasOrder { target }): Body<AliasOrder>,
 ) -> Result<Response, ApiError> {
-    let aliases = &api.config.state().config.aliases;
+    let state = settable(&api, "aliases")?;
+    let aliases = &state.config.aliases;
     // The same name, spelled otherwise, gives way: there cannot be both.
     let mut patch: Map<String, Value> =
         spellings(aliases.keys(), &name).map(|old| (old, Value::Null)).collect();
@@ -36,7 +40,8 @@ pub(in crate::api) async fn unalias(
     State(api): State<Api>,
     Path(name): Path<String>,
 ) -> Result<Response, ApiError> {
-    let aliases = &api.config.state().config.aliases;
+    let state = settable(&api, "aliases")?;
+    let aliases = &state.config.aliases;
     let patch: Map<String, Value> = spellings(aliases.keys(), &name).map(|old| (old, Value::Null)).collect();
     if patch.is_empty() {
         let sentence = "there is no alias of this name; GET /api/models lists them";
@@ -84,12 +89,32 @@ async fn change_kept(
     let mut tries = 0;
     loop {
         tries += 1;
-        let state = api.config.state();
+        let state = settable(api, "keepWarm")?;
         let kept = change(&state.config.keep_warm)?;
         let made_of = Some(state.revision.etag());
         match api.config.change(edit("keepWarm", json!(kept)), made_of).await {
             Err(ChangeError::FileChanged { .. }) if tries < TRIES => {}
             outcome => return Ok(outcome?),
+        }
+    }
+}
+
+/// Returns the configuration in force. Fails where a variable sets the key: what is in force is not the file's then, and
+/// no entry of the file changes it.
+fn settable(api: &Api, key: &str) -> Result<Arc<ConfigState>, ApiError> {
+    let state = api.config.state();
+    let below = format!("{key}.");
+    let variable = state.origins.iter().find_map(|(path, origin)| match origin {
+        Origin::Env(name) if path == key || path.starts_with(&below) => Some(name),
+        Origin::Env(_) | Origin::Default | Origin::Hint(_) | Origin::File(_) | Origin::Flag => None,
+    });
+    match variable {
+        None => Ok(state),
+        Some(name) => {
+            let sentence = format!(
+                "{key} is set by ${name} of the daemon's environment: change it there, or unset it and restart the daemon"
+            );
+            Err(ApiError::new(StatusCode::CONFLICT, "set_by_environment", sentence))
         }
     }
 }

@@ -181,7 +181,7 @@ fn models() -> Vec<Operation> {
             Operation::new(Method::PUT, "/api/models/aliases/{name}", MODELS, "Give a model a name of your own")
                 .about(
                     "Changes the key `aliases` of the configuration file, of which a copy is kept. The model need not \
-                     be there. A model that is really called so comes first.",
+                     be there. A local model that is really called so comes first.",
                 )
                 .path_parameter("name", "The name. Case and `:latest` do not matter.")
                 .takes::<AliasOrder>("what it stands for", json!({ "target": "qwen3:8b" }))

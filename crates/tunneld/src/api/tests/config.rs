@@ -326,3 +326,21 @@ async fn connection_that_is_switched_off_is_gone_and_comes_back_when_it_is_switc
     let kept: Value = serde_json::from_str(&configured.text()).unwrap();
     assert_eq!(kept["connections"][0]["id"], "lab", "the entry itself stays in the file throughout");
 }
+
+#[tokio::test]
+async fn one_entry_of_what_a_variable_sets_is_not_changed_in_the_file() {
+    let variables = [("TUNNELD_ALIASES", r#"{ "fast": "m" }"#), ("TUNNELD_KEEP_WARM", r#"["m"]"#)];
+    let configured = configured(Some(r#"{ "aliases": { "fast": "n" } }"#), &variables);
+    let before = configured.text();
+    for (method, path, by) in [
+        ("PUT", "/api/models/aliases/other", "TUNNELD_ALIASES"),
+        ("DELETE", "/api/models/aliases/fast", "TUNNELD_ALIASES"),
+        ("PUT", "/api/models/warm/n", "TUNNELD_KEEP_WARM"),
+        ("DELETE", "/api/models/warm/m", "TUNNELD_KEEP_WARM"),
+    ] {
+        let (status, _, body) = configured.send(method, path, r#"{ "target": "m" }"#).await;
+        assert_eq!((status, &body["code"]), (StatusCode::CONFLICT, &json!("set_by_environment")), "{path}");
+        assert!(body["error"].as_str().unwrap().contains(by), "{body}");
+    }
+    assert_eq!(configured.text(), before);
+}
