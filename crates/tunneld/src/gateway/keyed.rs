@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use serde_json::json;
 use tokio::time::Instant;
 use tunnel_api::Severity;
+use tunnel_runtime::AddressKey;
 
-use crate::doors::address::AddressKey;
 use crate::keys::{Admitted, BadKey, Failures, KeyRefusal, KeyRing, is_local_key, shown};
 use crate::store::{NewEvent, RecorderHandle};
 
