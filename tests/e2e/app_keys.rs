@@ -166,6 +166,15 @@ fn revoked_key_ends_what_runs_with_it_and_the_others_outlive_a_restart() -> Resu
         let (doomed, doomed_id) = key(&daemon, &["--name", "doomed"]).await?;
         let (kept, _) = key(&daemon, &["--concurrent", "1", "--expires", "30d"]).await?;
         let (short, _) = key(&daemon, &["--expires", "1s"]).await?;
+        let (brief, _) = key(&daemon, &["--expires", "3s"]).await?;
+
+        // Its time ends what runs with it, as a revocation does.
+        let script = Script::tokens(100_000, 50.0).id("brief");
+        let mut stream = streams::open(&Caller::new(lan).bearer(&brief), Api::OpenAiChat, &script).await?;
+        streams::read_tokens(&mut stream, 3).await?;
+        let ending = tokio::time::timeout(LIMIT, stream.ending()).await?;
+        ensure!(ending.error.is_some(), "what was cut must not look whole");
+        backend.request("brief").context("it ran")?.connection_closed(LIMIT).await?;
 
         let script = Script::tokens(100_000, 50.0).id("doomed");
         let mut stream = streams::open(&Caller::new(lan).bearer(&doomed), Api::OpenAiChat, &script).await?;
@@ -173,7 +182,9 @@ fn revoked_key_ends_what_runs_with_it_and_the_others_outlive_a_restart() -> Resu
         let running = daemon.control().get("/api/requests").send().await?.json().await?;
         let shown = &running["requests"][0];
         ensure!(shown["key"] == doomed_id.as_str() && shown["ingress"] == "lan", "{running}");
-        tunnelctl(&daemon, &["keys", "revoke", &doomed_id]).await?;
+        // Many have the whole key at hand, and not its id.
+        let said = tunnelctl(&daemon, &["keys", "revoke", &doomed]).await?;
+        ensure!(said.contains(&doomed_id) && !said.contains(&doomed), "{said}");
         let ending = tokio::time::timeout(LIMIT, stream.ending()).await?;
         ensure!(ending.error.is_some(), "what was cut must not look whole");
         backend.request("doomed").context("it ran")?.connection_closed(LIMIT).await?;
@@ -205,6 +216,11 @@ fn revoked_key_ends_what_runs_with_it_and_the_others_outlive_a_restart() -> Resu
             asked.is_ok_and(|(status, _)| status == 401)
         })
         .await?;
+        // A program of the user's own gets no further with what is over than another machine.
+        let program = daemon.local().bearer(&short);
+        ensure!(ask(&program, "/api/chat", Api::OllamaChat.request(MODEL)).await?.0 == 401);
+        let unknown = daemon.local().bearer(&format!("tk_0000000000_{}", "0".repeat(64)));
+        ensure!(ask(&unknown, "/api/chat", Api::OllamaChat.request(MODEL)).await?.0 == 401);
         for (token, why) in [(&doomed, "revoked"), (&short, "expired")] {
             let (status, body) =
                 ask(&Caller::new(lan).bearer(token), "/api/chat", json!({ "model": MODEL })).await?;

@@ -31,7 +31,9 @@ pub enum KeyReach {
 pub struct KeyLimits {
     /// Requests a minute. As many may come at once.
     pub requests_per_minute: Option<NonZeroU32>,
-    /// Tokens a minute, of prompts and answers. A request is let in while some are left, and charged with what it took.
+    /// Tokens a minute, of prompts and answers. A request is let in while some are left, and charged with what it took. Each
+    /// that runs holds a sixteenth of the limit, so at most sixteen run at once; what they take beyond it is made good before
+    /// the next one is let in.
     pub tokens_per_minute: Option<NonZeroU32>,
     /// Requests that may run at once.
     pub concurrent: Option<NonZeroU32>,
@@ -150,4 +152,28 @@ pub struct Keys {
     pub keys: Vec<Key>,
     /// When it was answered.
     pub timestamp: Timestamp,
+}
+
+/// How each local key begins, `tk_<id>_<secret>`: so that it is told from an app's placeholder and from the tokens of
+/// others, and found where it has leaked to.
+pub const LOCAL_KEY_PREFIX: &str = "tk_";
+
+/// Returns the id of the local key that is meant by an id or by a whole key, which many have at hand instead; the secret
+/// must go nowhere. None: what is given belongs to no local key.
+pub fn local_key_id(text: &str) -> Option<&str> {
+    let digits = text.strip_prefix(LOCAL_KEY_PREFIX)?.split('_').next()?;
+    text.get(..LOCAL_KEY_PREFIX.len() + digits.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_whole_key_its_id_is_taken() {
+        assert_eq!(local_key_id("tk_0123456789_5ec4e7"), Some("tk_0123456789"));
+        assert_eq!(local_key_id("tk_0123456789"), Some("tk_0123456789"));
+        assert_eq!(local_key_id("tk_0123456789_"), Some("tk_0123456789"));
+        assert_eq!(local_key_id("sha256-00"), None);
+    }
 }

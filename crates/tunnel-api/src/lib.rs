@@ -57,7 +57,9 @@ pub use diagnosis::{Check, Diagnosis, Verdict};
 pub use error::ErrorBody;
 pub use event::{Event, Events};
 pub use health::{Health, HealthStatus, LogTarget, Version};
-pub use key::{Key, KeyLimits, KeyReach, KeyRequest, Keys, NewKey, WantedLimits};
+pub use key::{
+    Key, KeyLimits, KeyReach, KeyRequest, Keys, LOCAL_KEY_PREFIX, NewKey, WantedLimits, local_key_id,
+};
 pub use log_level::LogLevelAnswer;
 pub use metrics::Metrics;
 pub use model::{

@@ -58,7 +58,8 @@ pub struct Gateway {
     /// None while it is closed.
     pub url: Option<String>,
     /// Where it is open for other machines with a key, as `https://192.168.1.5:11436`; a door on all addresses
-    /// is shown at the one that this machine has on its way out. None while it is closed, which is the default.
+    /// is shown at the one that this machine has on its way out, and with TLS by a name that its certificate has. None while
+    /// it is closed, which is the default.
     pub lan_url: Option<String>,
 }
 

@@ -36,7 +36,6 @@
 mod account;
 #[cfg(feature = "acme")]
 mod acme;
-mod address_key;
 mod admin;
 mod attach;
 mod audit;

@@ -22,12 +22,12 @@ use self::bounded::Bounded;
 use self::proxies::Proxies;
 use self::rate::{Rate, Terms, Wait};
 use self::tier::Tiers;
-use crate::address_key::AddressKey;
 use crate::auth::{self, Principal};
 use crate::client::Client;
 use crate::config::{ProxyHeader, Settings};
 use crate::error::Refusal;
 use crate::relay::Shared;
+use tunnel_runtime::AddressKey;
 
 #[cfg(test)]
 pub(crate) use self::rate::{RATELIMIT, RATELIMIT_POLICY};

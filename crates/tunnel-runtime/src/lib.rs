@@ -7,6 +7,7 @@
 //! - [`systemd`]: what the service manager is told, and the sockets that it passes;
 //! - [`file_watch`]: noticing that a file has changed, by whatever way;
 //! - [`files`]: opening a file without waiting for anybody;
+//! - [`AddressKey`]: what counts as one address, where addresses are counted;
 //! - [`metrics`]: the page of metrics, in the format that its reader wants.
 //!
 //! ```no_run
@@ -25,6 +26,7 @@
 //! # }
 //! ```
 
+mod address_key;
 pub mod file_watch;
 pub mod files;
 pub mod layers;
@@ -33,6 +35,7 @@ pub mod metrics;
 pub mod systemd;
 pub mod telemetry;
 
+pub use address_key::AddressKey;
 pub use lifecycle::{CriticalTasks, Lifecycle, Outcome};
 pub use telemetry::LogLevel;
 pub use tracing_subscriber::filter::LevelFilter;

@@ -5,7 +5,7 @@ mod change;
 mod error;
 mod handle;
 mod parts;
-pub(crate) use self::parts::remote_paths as broker_paths;
+pub(crate) use self::parts::{hostname, remote_paths as broker_paths};
 mod proxy;
 mod replace;
 mod source;

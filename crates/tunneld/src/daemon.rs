@@ -144,9 +144,15 @@ impl Daemon {
         let token = secrets::start(secret_places, settings.subscribe(), soft.clone(), &critical);
         let wanted =
             target_at_start(found.target.as_ref(), BootId::read().as_ref(), config.auto_start_tunnel);
-        let keys =
-            Keys::new(found.keys, settings.subscribe(), token.clone(), record.clone(), tracker.clone());
-        tracker.spawn(keys.clone().keep_use(soft.clone()));
+        let keys = Keys::new(
+            found.keys,
+            settings.subscribe(),
+            token.clone(),
+            record.clone(),
+            broker.clone(),
+            tracker.clone(),
+        );
+        tracker.spawn(keys.clone().keep(soft.clone()));
         let tunnel = tunnel::start(
             tunnel::Deps {
                 settings: settings_reader,

@@ -1,7 +1,7 @@
 //! The listeners: control socket, control port, gateway port, the gateway for other machines, and who stands at each.
 
 pub(crate) mod accept;
-pub(crate) mod address;
+mod address;
 mod bind;
 mod head_timer;
 pub(crate) mod heartbeat;
@@ -15,15 +15,17 @@ mod stuck;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 use tunnel_api::{Config, Severity, Warning, warning};
 use tunnel_runtime::CriticalTasks;
 
 pub use self::bind::BindError;
+pub(crate) use self::lan::Introduction;
 use crate::api::ControlDoor;
 use crate::gateway::Gateway;
 use crate::guard::Guards;
@@ -230,7 +232,7 @@ impl Doors {
         let mut state = doors.lock();
         state.control = doors.stand(Door::Control, control);
         state.gateway = doors.stand(Door::Gateway, gateway);
-        doors.tell_places(&state);
+        doors.tell_places(&state, &[]);
         drop(state);
         doors
     }
@@ -247,10 +249,30 @@ impl Doors {
         if !self.lan_tls.speaks_like(&speaks) {
             self.greet_the_network_anew();
         }
+        let before = self.lock().lan.listener();
         let (restart_required, failed) = self.step_all(config);
+        self.wait_until_closed(before).await;
         let mut conditions = stuck.update(failed).await;
         conditions.extend(fault.map(|fault| self.without_certificate(&fault)));
         Applied { restart_required, conditions }
+    }
+
+    /// Waits until the loop of a listener to the network that was dismissed has closed it: the next one could not be bound
+    /// beside it.
+    async fn wait_until_closed(&self, before: Weak<TcpListener>) {
+        /// The loop needs one turn.
+        const LIMIT: Duration = Duration::from_secs(1);
+        if before.ptr_eq(&self.lock().lan.listener()) {
+            return;
+        }
+        let closed = async {
+            while before.strong_count() > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        if tokio::time::timeout(LIMIT, closed).await.is_err() {
+            warn!("the listener of a LAN gateway that has moved is still open");
+        }
     }
 
     /// Dismisses who came in before TLS was switched on or off: their connections would stay as they are.
@@ -294,7 +316,7 @@ impl Doors {
         let (control, gateway) = (state.control.place().port, state.gateway.place().port);
         let lan_hosts = &config.lan_gateway.allowed_hosts;
         self.rooms.guards.replace(control, gateway, &config.allowed_origins, lan_hosts);
-        self.tell_places(&state);
+        self.tell_places(&state, lan_hosts);
         (restart_required, failed)
     }
 
@@ -393,14 +415,18 @@ impl Doors {
         self.tasks.spawn(Door::Lan.name(), dismissed.clone(), accepting);
     }
 
-    fn tell_places(&self, state: &State) {
+    /// Told at each look at the configuration, twice a minute: the network may have given this machine another address.
+    fn tell_places(&self, state: &State, lan_hosts: &[String]) {
         self.places.send_modify(|places| {
             places.control = state.control.addresses();
             places.gateway = state.gateway.addresses();
             let tls = matches!(self.lan_tls.speaks(), Speaks::Tls(_));
-            let lan = state.lan.addresses().first().copied();
-            places.lan =
-                lan.map(|address| LanPlace { address, shown: address::of_this_machine(address), tls });
+            places.lan = state.lan.addresses().first().map(|&address| {
+                let at = address::of_this_machine(address);
+                let name = self.lan_tls.name_of(lan_hosts, at.ip()).filter(|_| tls);
+                let shown = name.map_or_else(|| at.to_string(), |name| format!("{name}:{}", at.port()));
+                LanPlace { address, shown, tls }
+            });
         });
     }
 
@@ -445,6 +471,14 @@ impl Standing {
     fn place(&self) -> Place {
         match self {
             Self::Open { place, .. } | Self::Closed { place, .. } => *place,
+        }
+    }
+
+    /// Never alive but for an open door to the network.
+    fn listener(&self) -> Weak<TcpListener> {
+        match self {
+            Self::Open { listener, .. } => Weak::clone(listener),
+            Self::Closed { .. } => Weak::new(),
         }
     }
 

@@ -48,7 +48,7 @@ impl Gateway {
         self.broker.handle(ingress, request).await.map(|body| Either::Left(KeyedBody::free(body)))
     }
 
-    /// Forwards a request that was let in with a key; ends it when the key is revoked.
+    /// Forwards a request that was let in with a key; ends it when the key does.
     async fn forward_admitted(
         &self,
         ingress: Ingress,
@@ -57,11 +57,13 @@ impl Gateway {
     ) -> Response<GatewayBody> {
         request.headers_mut().remove(TUNNEL_CALLER);
         admitted.label(&mut request);
-        // Cheap, and only needed for a key that is revoked meanwhile.
+        // Cheap, and only needed for a key that ends meanwhile.
         let uri = request.uri().clone();
         tokio::select! {
             biased;
-            () = admitted.revoked() => KeyRefusal::Revoked.response(uri.path()).map(Either::Right),
+            () = admitted.ended() => {
+                KeyRefusal::from(admitted.why_ended()).response(uri.path()).map(Either::Right)
+            }
             response = self.broker.handle(ingress, request) => admitted.hold(response).map(Either::Left),
         }
     }

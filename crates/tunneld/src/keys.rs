@@ -21,12 +21,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 use tunnel_api::{Key, KeyReach, KeyRequest, NewKey};
+use tunnel_broker::Broker;
 use tunnel_transport::RelayUrl;
 
 pub(crate) use self::admitted::{Admitted, KeyedBody};
@@ -56,6 +57,10 @@ struct Shared {
     record: RecorderHandle,
     book: Mutex<KeyBook>,
     ring: KeyRing,
+    /// Where what runs with a key that ends is cut, also for callers that do not read.
+    broker: Broker,
+    /// Told when there are other keys than before.
+    changed: Notify,
     /// Waits for what was begun, whether or not the one who asked for it does: a key that was made and is not written
     /// down could not be revoked from here.
     tracker: TaskTracker,
@@ -71,12 +76,14 @@ impl Keys {
         settings: watch::Receiver<Arc<Settings>>,
         token: TokenHandle,
         record: RecorderHandle,
+        broker: Broker,
         tracker: TaskTracker,
     ) -> Self {
         let ring = KeyRing::default();
         ring.replace(&former, Instant::now());
         let book = Mutex::new(KeyBook::new(former));
-        Self { shared: Arc::new(Shared { settings, token, record, book, ring, tracker }) }
+        let changed = Notify::new();
+        Self { shared: Arc::new(Shared { settings, token, record, book, ring, broker, changed, tracker }) }
     }
 
     /// What requests are held against.
@@ -84,10 +91,16 @@ impl Keys {
         self.shared.ring.clone()
     }
 
-    /// Writes down, once a minute at most, when keys were last used; until `soft` ends.
-    pub(crate) async fn keep_use(self, soft: CancellationToken) {
-        while soft.run_until_cancelled(tokio::time::sleep(Self::NOTE_USE)).await.is_some() {
-            self.shared.write_use();
+    /// Ends what runs with keys whose time is over, and writes down, once a minute at most, when keys were last used; until
+    /// `soft` ends.
+    pub(crate) async fn keep(self, soft: CancellationToken) {
+        let mut note_at = Instant::now() + Self::NOTE_USE;
+        while soft.run_until_cancelled(self.shared.wait_until(note_at)).await.is_some() {
+            self.shared.end_expired();
+            if Instant::now() >= note_at {
+                self.shared.write_use();
+                note_at = Instant::now() + Self::NOTE_USE;
+            }
         }
         self.shared.write_use();
     }
@@ -104,26 +117,29 @@ impl Keys {
     /// Makes one, or has the relay make it.
     pub(crate) async fn create(&self, request: KeyRequest) -> Result<NewKey, KeyError> {
         relay::check(&request)?;
-        match request.reach {
-            KeyReach::Remote => relay::check_remote(&request)?,
-            KeyReach::Local => return self.shared.create_local(request).await,
-            KeyReach::Unknown => {
-                return Err(KeyError::Unusable { field: "reach", rule: "remote or local" });
-            }
-        }
         let shared = Arc::clone(&self.shared);
-        self.carry_out(async move { shared.create(request).await }).await
+        match request.reach {
+            KeyReach::Remote => {
+                relay::check_remote(&request)?;
+                self.carry_out(async move { shared.create(request).await }).await
+            }
+            KeyReach::Local => {
+                local::check(&request)?;
+                shared.create_local(request).await
+            }
+            KeyReach::Unknown => Err(KeyError::Unusable { field: "reach", rule: "remote or local" }),
+        }
     }
 
     /// Makes one void, or has the relay do so; a remote one need not have been made here. What runs with it ends.
-    pub(crate) async fn revoke(&self, id: String) -> Result<Key, KeyError> {
-        if !relay::is_id(&id) {
-            return Err(KeyError::Unknown);
-        }
-        if let Some(revoked) = self.shared.revoke_local(&id).await {
-            return revoked;
-        }
+    ///
+    /// Of a whole key its id is taken: the rest of it must not go to the relay.
+    pub(crate) async fn revoke(&self, id: &str) -> Result<Key, KeyError> {
         let shared = Arc::clone(&self.shared);
+        if let Some(id) = tunnel_api::local_key_id(id) {
+            return shared.revoke_local(id).await;
+        }
+        let id = Some(id).filter(|id| relay::is_id(id)).ok_or(KeyError::Unknown)?.to_owned();
         self.carry_out(async move { shared.revoke(id).await }).await
     }
 
@@ -158,31 +174,56 @@ impl Shared {
     }
 
     async fn create_local(&self, request: KeyRequest) -> Result<NewKey, KeyError> {
-        local::check(&request)?;
         let now = Timestamp::now();
         if !self.book().has_room(now) || !self.book().has_room_for_local(now) {
             return Err(KeyError::TooMany);
         }
         let (stored, new) = local::make(request, now)?;
         let written = self.change(|book| book.add(stored, now));
+        let undelivered = Undelivered { shared: self, id: &new.key.id };
         if !written.in_time().await {
-            // Nobody has it yet; it must not come up later as one that holds.
-            self.change(|book| book.revoked("", &new.key.id, now));
             return Err(KeyError::NotMade);
         }
+        std::mem::forget(undelivered);
         info!(key = new.key.id, "local key made");
         Ok(new)
     }
 
-    /// Returns none when there is no local key of this id. It is void at once; to be void after a restart, too, it has to
-    /// be written down.
-    async fn revoke_local(&self, id: &str) -> Option<Result<Key, KeyError>> {
-        self.book().find("", id)?;
+    /// The key is void at once, with what runs with it, before anything is waited for; to be void after a restart, too, it has to be written down.
+    async fn revoke_local(&self, id: &str) -> Result<Key, KeyError> {
         let now = Timestamp::now();
+        self.book().find("", id).ok_or(KeyError::Unknown)?;
         let written = self.change(|book| book.revoked("", id, now));
+        self.broker.cancel_caller(id);
         info!(key = id, "local key revoked");
-        let key = self.book().find("", id).cloned()?;
-        Some(if written.in_time().await { Ok(key) } else { Err(KeyError::NotWritten) })
+        let key = self.book().find("", id).cloned().ok_or(KeyError::Unknown)?;
+        if written.in_time().await { Ok(key) } else { Err(KeyError::NotWritten) }
+    }
+
+    /// Waits until then, until the next key is over, or until there are other keys.
+    async fn wait_until(&self, then: Instant) {
+        let next_end = self.ring.next_end().map(|end| Timestamp::now().duration_until(end));
+        // One that is over by now is none to wait for, and none to wait for twice.
+        let until_end = next_end.map(|left| Duration::try_from(left).unwrap_or_default());
+        let until_end =
+            until_end.map(|left| Instant::now() + left.min(Keys::NOTE_USE) + Duration::from_millis(1));
+        let until = until_end.map_or(then, |end| end.min(then));
+        tokio::select! {
+            () = self.changed.notified() => {}
+            () = tokio::time::sleep_until(until) => {}
+        }
+    }
+
+    fn end_expired(&self) {
+        for key in self.ring.end_expired(Timestamp::now()) {
+            info!(key = &*key.0, "key is over");
+            self.broker.cancel_caller(&key.0);
+        }
+    }
+
+    /// Takes back a local key that nobody has got.
+    fn forget(&self, id: &str) {
+        self.change(|book| book.forget("", id));
     }
 
     fn write_use(&self) {
@@ -209,6 +250,7 @@ impl Shared {
         info!(key = id, "key revoked");
         let now = Timestamp::now();
         self.change(|book| book.revoked(&relay, &id, now));
+        self.broker.cancel_caller(&id);
         Ok(Key { revoked_at: Some(now), ..known.unwrap_or_else(|| Key { id, relay, ..Key::default() }) })
     }
 
@@ -229,11 +271,25 @@ impl Shared {
             book.all()
         };
         self.ring.replace(&keys, Instant::now());
+        self.changed.notify_one();
         self.record.keys(keys)
     }
 
     fn book(&self) -> MutexGuard<'_, KeyBook> {
         // No code that holds it can panic half-way.
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A local key on its way to the one who asked for it. Dropped on that way, because it could not be written down or because
+/// who asked has gone, it is forgotten: it would hold with a secret that nobody has.
+struct Undelivered<'a> {
+    shared: &'a Shared,
+    id: &'a str,
+}
+
+impl Drop for Undelivered<'_> {
+    fn drop(&mut self) {
+        self.shared.forget(self.id);
     }
 }

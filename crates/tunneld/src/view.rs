@@ -49,7 +49,7 @@ pub(crate) fn snapshot(parts: &Parts<'_>, warnings: Vec<Warning>, now: Timestamp
         tunnel: parts.tunnel.tunnel.clone(),
         gateway: Some(Gateway {
             url: gateway_url(&parts.places.gateway),
-            lan_url: parts.places.lan.map(lan_url),
+            lan_url: parts.places.lan.as_ref().map(lan_url),
         }),
         best_connection: best(parts),
         warnings,
@@ -198,7 +198,7 @@ fn gateway_url(addresses: &[SocketAddr]) -> Option<String> {
 }
 
 /// Returns where other machines find the gateway.
-fn lan_url(lan: LanPlace) -> String {
+fn lan_url(lan: &LanPlace) -> String {
     let scheme = if lan.tls { "https" } else { "http" };
     format!("{scheme}://{}", lan.shown)
 }
@@ -262,8 +262,9 @@ pub(crate) fn conditions(parts: &Parts<'_>) -> Vec<Condition> {
         let next_step = "systemctl --user restart tunneld";
         conditions.push(Condition::new(Warning::new(RESTART_REQUIRED, message, next_step)));
     }
-    conditions
-        .extend(parts.places.lan.filter(|lan| !lan.tls && !lan.address.ip().is_loopback()).map(plain_lan));
+    conditions.extend(
+        parts.places.lan.as_ref().filter(|lan| !lan.tls && !lan.address.ip().is_loopback()).map(plain_lan),
+    );
     // That nobody answers on its socket says less than why.
     let told = |backend: &&BackendStatus| failing_plugin(&backend.id, parts.said).is_none();
     conditions.extend(parts.backends.iter().filter(told).filter_map(|backend| down(backend, parts.config)));
@@ -279,7 +280,7 @@ fn without_effect(config: &Config) -> Vec<&'static str> {
 }
 
 /// Says that the network can read along.
-fn plain_lan(lan: LanPlace) -> Condition {
+fn plain_lan(lan: &LanPlace) -> Condition {
     let message = format!(
         "the LAN gateway at {} speaks plain HTTP: keys, prompts and answers can be read on the network",
         lan.address

@@ -18,9 +18,9 @@ use super::remote_keys::Means;
 use super::revoked::{By, Revocations, RevokeError};
 use super::standing::Holder;
 use super::{Principal, TokenError, Verifier, sha256, unix_now};
-use crate::address_key::AddressKey;
 use crate::config::Settings;
 use crate::metrics::Metrics;
+use tunnel_runtime::AddressKey;
 
 /// Least time between two fetches of keys from one issuer, whatever tokens come.
 const COOL_DOWN: Duration = Duration::from_secs(10);

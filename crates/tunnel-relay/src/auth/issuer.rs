@@ -11,8 +11,8 @@ use super::remote_keys::{Means, Place, RemoteKeys};
 use super::shared_secret::SharedSecret;
 use super::standing::Origin;
 use super::{Principal, TokenError, claims};
-use crate::address_key::AddressKey;
 use crate::config::{IssuerSettings, KeySource};
+use tunnel_runtime::AddressKey;
 
 /// An issuer whose tokens are taken.
 #[derive(Debug)]

@@ -19,9 +19,9 @@ use super::TokenError;
 use super::fetch::{FetchError, Fetcher, is_plain};
 use super::jwt::Jwt;
 use super::key::Key;
-use crate::address_key::AddressKey;
 use crate::metrics::Metrics;
 use schedule::{NoRoom, Schedule, Step};
+use tunnel_runtime::AddressKey;
 
 /// Most keys of one issuer.
 const KEYS_MAX: usize = 64;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::address_key::AddressKey;
+use tunnel_runtime::AddressKey;
 
 /// Counts the connections of each address. There is an entry for each address that has one, so the map is no larger
 /// than the number of sockets that the process may have.

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::json;
 use tunnel_api::config::{PathRule, RemotePaths};
-use tunnel_api::{Key, KeyLimits, KeyReach, KeyRequest, Keys, WantedLimits};
+use tunnel_api::{Key, KeyLimits, KeyReach, KeyRequest, Keys, WantedLimits, local_key_id};
 use tunnel_client::{Client, exit};
 
 use crate::cli::KeysVerb;
@@ -93,7 +93,7 @@ async fn list(client: &Client, output: &Output) -> anyhow::Result<u8> {
 }
 
 async fn revoke(client: &Client, id: &str, output: &Output) -> anyhow::Result<u8> {
-    let key = client.revoke_key(id).await?;
+    let key = client.revoke_key(local_key_id(id).unwrap_or(id)).await?;
     if output.wants_json() {
         output.json(json!(key))?;
     } else {

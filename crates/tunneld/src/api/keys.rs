@@ -32,12 +32,7 @@ pub(super) async fn create(
 }
 
 pub(super) async fn revoke(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Key>, ApiError> {
-    let revoked = api.keys.revoke(id.clone()).await;
-    if matches!(revoked, Ok(_) | Err(KeyError::NotWritten)) {
-        // Also those whose callers do not read, which the doors do not hear of.
-        api.broker.cancel_caller(&id);
-    }
-    revoked.map(Json).map_err(refused)
+    api.keys.revoke(&id).await.map(Json).map_err(refused)
 }
 
 fn refused(error: KeyError) -> ApiError {

@@ -81,7 +81,8 @@ fn build(
     let record = opened.handle.clone();
     let login =
         crate::login::start(settings.subscribe(), token.clone(), record.clone(), soft.clone(), &tasks);
-    let keys = Keys::new(Vec::new(), settings.subscribe(), token.clone(), record, tracker.clone());
+    let keys =
+        Keys::new(Vec::new(), settings.subscribe(), token.clone(), record, broker.clone(), tracker.clone());
     let deps = tunnel::Deps {
         settings: settings_reader,
         token: token.clone(),
@@ -734,8 +735,20 @@ async fn local_key_needs_no_relay_and_is_listed_without_its_secret() {
         );
         assert!(body["error"].as_str().unwrap().contains(field), "{bad}: {body}");
     }
-    let (status, revoked) = ask("DELETE", &format!("/api/keys/{id}"), "").await;
+    // Who asked for it and went away has not got it.
+    let mut abandoned = Box::pin(ask("POST", "/api/keys", r#"{"reach":"local"}"#));
+    assert!(futures_util::poll!(&mut abandoned).is_pending());
+    assert_eq!(ask("GET", "/api/keys", "").await.1["keys"].as_array().unwrap().len(), 2);
+    drop(abandoned);
+    assert_eq!(ask("GET", "/api/keys", "").await.1["keys"].as_array().unwrap().len(), 1);
+    // What looks like a local key does not go to the relay, to which nobody is logged in here.
+    for unknown in ["tk_0000000000".to_owned(), format!("tk_0000000000_{}", "0".repeat(64))] {
+        let (status, body) = ask("DELETE", &format!("/api/keys/{unknown}"), "").await;
+        assert_eq!((status, &body["code"]), (StatusCode::NOT_FOUND, &"unknown_key".into()), "{body}");
+    }
+    let (status, revoked) = ask("DELETE", &format!("/api/keys/{token}"), "").await;
     assert!(status == StatusCode::OK && revoked["revoked_at"].is_string(), "{revoked}");
+    assert_eq!(revoked["id"], id, "of the whole key its id is taken");
 }
 
 mod config;

@@ -33,7 +33,7 @@ pub(super) fn tunnel(config: &Config, proxies: Proxies) -> Result<Settings, Faul
     })
 }
 
-fn hostname() -> String {
+pub(crate) fn hostname() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
 }
 

@@ -1,23 +1,7 @@
-//! What counts as one address, where addresses are counted, and which one is this machine's.
+//! Which address is this machine's.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-
-/// An IPv4 address, or the /64 of an IPv6 address: who has one of those has all of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct AddressKey(IpAddr);
-
-impl AddressKey {
-    pub(crate) fn of(address: IpAddr) -> Self {
-        Self(match address.to_canonical() {
-            IpAddr::V6(address) => {
-                let [a, b, c, d, ..] = address.segments();
-                Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-            }
-            v4 @ IpAddr::V4(_) => v4,
-        })
-    }
-}
 
 /// Returns where others find a door at `address`. For one that stands for all addresses that is the one that this machine
 /// has on its way out, if there is a way out.
@@ -59,13 +43,5 @@ mod tests {
             let network = on_the_way_to(Ipv4Addr::new(192, 0, 2, 1).into()).is_ok();
             assert!(!network || !shown.ip().is_unspecified(), "{shown}");
         }
-    }
-
-    #[test]
-    fn a_64_is_one_address_and_a_mapped_one_is_its_ipv4_address() {
-        let key = |text: &str| AddressKey::of(text.parse().unwrap());
-        assert_eq!(key("2001:db8::1"), key("2001:db8::ffff:1:2:3"));
-        assert_ne!(key("2001:db8::1"), key("2001:db8:0:1::1"));
-        assert_eq!(key("::ffff:192.0.2.1"), key("192.0.2.1"));
     }
 }

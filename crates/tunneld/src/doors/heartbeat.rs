@@ -28,11 +28,12 @@ pub(crate) struct Places {
 }
 
 /// Where other machines find the gateway.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LanPlace {
     pub(crate) address: SocketAddr,
-    /// The address to give to others: one that stands for all addresses is no place to connect to.
-    pub(crate) shown: SocketAddr,
+    /// Host and port to give to others: an address that stands for all addresses is no place to connect to, and with TLS
+    /// it is one that the certificate names, if there is any.
+    pub(crate) shown: String,
     pub(crate) tls: bool,
 }
 

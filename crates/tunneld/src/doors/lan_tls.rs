@@ -5,14 +5,17 @@
 
 use std::fs;
 use std::io::Read as _;
+use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use rustls::client::verify_server_name;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
 use rustls::{ServerConfig, version};
 use tokio_rustls::TlsAcceptor;
@@ -36,6 +39,8 @@ pub(super) enum Speaks {
 /// The certificate in force; shared by the door that changes it and the loop that accepts.
 pub(super) struct LanTls {
     speaks: ArcSwap<Speaks>,
+    /// What callers compare the door's name with.
+    certificate: ArcSwapOption<CertificateDer<'static>>,
     /// The files as they were read last.
     seen: Mutex<Option<Seen>>,
 }
@@ -70,7 +75,11 @@ enum TlsFault {
 
 impl Default for LanTls {
     fn default() -> Self {
-        Self { speaks: ArcSwap::from_pointee(Speaks::Nothing), seen: Mutex::default() }
+        Self {
+            speaks: ArcSwap::from_pointee(Speaks::Nothing),
+            certificate: ArcSwapOption::empty(),
+            seen: Mutex::default(),
+        }
     }
 }
 
@@ -87,6 +96,26 @@ impl LanTls {
     /// Tells whether anything can be said to who connects.
     pub(super) fn is_ready(&self) -> bool {
         !matches!(**self.speaks.load(), Speaks::Nothing)
+    }
+
+    /// Returns the name or address under which the certificate is good, of those by which the door is addressed: what it is
+    /// called in the configuration, its address, or what this machine is called. None when it is good under none of them.
+    pub(super) fn name_of(&self, hosts: &[String], address: IpAddr) -> Option<String> {
+        let certificate = self.certificate.load_full()?;
+        let certificate = ParsedCertificate::try_from(&*certificate).ok()?;
+        let machine = crate::config::hostname().to_lowercase();
+        let shown = match address {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(address) => format!("[{address}]"),
+        };
+        let local = format!("{machine}.local");
+        let named = hosts.iter().cloned().map(|host| (host.clone(), host));
+        let rest = [(address.to_string(), shown), (local.clone(), local), (machine.clone(), machine)];
+        let is_good = |name: &String| {
+            ServerName::try_from(name.as_str())
+                .is_ok_and(|name| verify_server_name(&certificate, &name).is_ok())
+        };
+        named.chain(rest).find(|(name, _)| is_good(name)).map(|(_, shown)| shown)
     }
 
     /// Reads the files if they are others than before, and takes them over. Returns what is wrong with them, for as long as
@@ -120,7 +149,8 @@ impl LanTls {
         }
         let same_files = seen.as_ref().is_some_and(|before| before.paths == paths);
         let fault = match load(&paths[0], &paths[1]) {
-            Ok(config) => {
+            Ok((config, certificate)) => {
+                self.certificate.store(Some(Arc::new(certificate)));
                 info!("the certificate for the network is in force");
                 self.speaks.store(Arc::new(Speaks::Tls(TlsAcceptor::from(Arc::new(config)))));
                 None
@@ -142,11 +172,11 @@ fn stamp(path: &Path) -> Option<Stamp> {
     Some((status.ino(), status.mtime(), status.mtime_nsec(), status.len(), status.mode()))
 }
 
-fn load(certificate: &Path, key: &Path) -> Result<ServerConfig, TlsFault> {
+fn load(certificate: &Path, key: &Path) -> Result<(ServerConfig, CertificateDer<'static>), TlsFault> {
     let pem = |path: &Path, expected| TlsFault::Pem { path: path.to_owned(), expected };
     let chain = CertificateDer::pem_slice_iter(&read(certificate)?).collect::<Result<Vec<_>, _>>();
-    let chain =
-        chain.ok().filter(|chain| !chain.is_empty()).ok_or_else(|| pem(certificate, "certificates"))?;
+    let chain = chain.ok().unwrap_or_default();
+    let leaf = chain.first().cloned().ok_or_else(|| pem(certificate, "certificates"))?;
     let mode = fs::metadata(key).map_err(|source| TlsFault::Read { path: key.to_owned(), source })?.mode();
     // A group is how a web server and the tool that renews share a key.
     if mode & 0o007 != 0 {
@@ -162,7 +192,7 @@ fn load(certificate: &Path, key: &Path) -> Result<ServerConfig, TlsFault> {
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(pair)));
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(config)
+    Ok((config, leaf))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsFault> {
@@ -252,6 +282,24 @@ mod tests {
         files.permit(0o600);
         assert_eq!(tls.refresh(&files.config()).await, None);
         assert!(tls.is_ready());
+    }
+
+    #[tokio::test]
+    async fn door_is_called_as_its_certificate_names_it() {
+        let (files, tls) = (Files::new(), Arc::new(LanTls::default()));
+        let address = IpAddr::from([192, 0, 2, 7]);
+        let hosts = ["other.example".to_owned(), "box.local".to_owned()];
+        assert_eq!(tls.name_of(&hosts, address), None);
+        tls.refresh(&files.config()).await;
+        assert_eq!(tls.name_of(&hosts, address).as_deref(), Some("box.local"));
+        assert_eq!(tls.name_of(&hosts[..1], address), None);
+        for (address, shown) in [(address, "192.0.2.7"), (IpAddr::from([1; 8]), "[1:1:1:1:1:1:1:1]")] {
+            let pair = rcgen::generate_simple_self_signed([address.to_string()]).unwrap();
+            fs::write(files.path("cert"), pair.cert.pem()).unwrap();
+            fs::write(files.path("key"), pair.signing_key.serialize_pem()).unwrap();
+            assert_eq!(tls.refresh(&files.config()).await, None);
+            assert_eq!(tls.name_of(&hosts, address).as_deref(), Some(shown));
+        }
     }
 
     #[tokio::test]

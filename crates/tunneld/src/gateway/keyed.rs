@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use serde_json::json;
 use tokio::time::Instant;
 use tunnel_api::Severity;
+use tunnel_runtime::AddressKey;
 
-use crate::doors::address::AddressKey;
 use crate::keys::{Admitted, BadKey, Failures, KeyRefusal, KeyRing, is_local_key, shown};
 use crate::store::{NewEvent, RecorderHandle};
 
@@ -28,18 +28,13 @@ impl Wicket {
     }
 
     /// Recognises one of the user's own programs by a local key, so that its requests are told apart and limited. It gets
-    /// in without one, and with what is no key of ours: apps that must have one send a placeholder. With one that has
-    /// ended it does not, or that would open more than it did before.
+    /// in without one, and with what is no key of ours: apps that must have one send a placeholder. With what has the form
+    /// of ours and is none that is good it does not: a key that has ended, was forgotten or cannot be read any more would
+    /// open more than it did before.
     pub(super) fn recognise(&self, headers: &HeaderMap) -> Result<Option<Admitted>, KeyRefusal> {
-        if self.ring.is_empty() {
-            return Ok(None);
-        }
         let Some(text) = shown(headers).filter(|text| is_local_key(text)) else { return Ok(None) };
-        match self.ring.find(text, Timestamp::now()) {
-            Ok(key) => key.admit(Instant::now(), Timestamp::now()).map(Some).map_err(KeyRefusal::Over),
-            Err(BadKey::Unknown) => Ok(None),
-            Err(ended @ (BadKey::Revoked | BadKey::Expired)) => Err(ended.into()),
-        }
+        let key = self.ring.find(text, Timestamp::now())?;
+        key.admit(Instant::now(), Timestamp::now()).map(Some).map_err(KeyRefusal::Over)
     }
 
     /// Lets a caller in that is not one of the user's own programs, and came over loopback.
@@ -101,7 +96,7 @@ mod tests {
     use crate::store::{Opened, Store, StoredKey};
 
     #[tokio::test]
-    async fn users_own_program_gets_no_further_with_a_key_that_has_ended_than_with_a_good_one() {
+    async fn users_own_program_gets_no_further_with_a_key_that_is_over_than_with_a_good_one() {
         let secret = "0".repeat(64);
         let key = |id: &str, ended: [bool; 2]| {
             let [expires_at, revoked_at] = ended.map(|ended| ended.then_some(Timestamp::UNIX_EPOCH));
@@ -110,7 +105,10 @@ mod tests {
             StoredKey { key, hash: Some(SecretHash::of_secret(&secret)) }
         };
         let (good, revoked, expired) = ("tk_0000000001", "tk_0000000002", "tk_0000000003");
-        let keys = [key(good, [false, false]), key(revoked, [false, true]), key(expired, [true, false])];
+        let (damaged, forgotten) = ("tk_0000000004", "tk_0000000005");
+        let unreadable = StoredKey { hash: None, ..key(damaged, [false, true]) };
+        let keys =
+            [key(good, [false, false]), key(revoked, [false, true]), key(expired, [true, false]), unreadable];
         let ring = KeyRing::default();
         ring.replace(&keys, Instant::now());
         let Opened { handle, .. } = Store::open(None, Timestamp::now()).await;
@@ -122,8 +120,14 @@ mod tests {
         assert!(shown(&format!("{good}_{secret}")).unwrap().is_some());
         assert_eq!(shown(&format!("{revoked}_{secret}")).unwrap_err(), KeyRefusal::Revoked);
         assert_eq!(shown(&format!("{expired}_{secret}")).unwrap_err(), KeyRefusal::Expired);
+        for unknown in [damaged, forgotten] {
+            assert_eq!(shown(&format!("{unknown}_{secret}")).unwrap_err(), KeyRefusal::Unknown);
+        }
         for placeholder in ["dummy", "tk_", "tk_placeholder"] {
             assert!(shown(placeholder).unwrap().is_none(), "{placeholder}");
         }
+        // Also when the last one has been forgotten.
+        wicket.ring.replace(&[], Instant::now());
+        assert_eq!(shown(&format!("{good}_{secret}")).unwrap_err(), KeyRefusal::Unknown);
     }
 }

@@ -9,6 +9,7 @@ use hyper::body::Incoming;
 use tunnel_broker::Ingress;
 
 use super::{Gateway, GatewayBody, effect, preflight, refused};
+use crate::doors::Introduction;
 use crate::doors::accept::Handler;
 use crate::doors::peer::Peer;
 use crate::guard::Verdict;
@@ -18,11 +19,12 @@ use crate::guard::Verdict;
 pub(crate) struct LanGateway {
     gateway: Gateway,
     caller: IpAddr,
+    introduction: Introduction,
 }
 
 impl LanGateway {
-    pub(crate) fn new(gateway: Gateway, caller: IpAddr) -> Self {
-        Self { gateway, caller }
+    pub(crate) fn new(gateway: Gateway, caller: IpAddr, introduction: Introduction) -> Self {
+        Self { gateway, caller, introduction }
     }
 }
 
@@ -30,7 +32,7 @@ impl Handler for LanGateway {
     type Body = GatewayBody;
 
     async fn handle(&self, _: Peer, request: Request<Incoming>) -> Response<GatewayBody> {
-        let Self { gateway, caller } = self;
+        let Self { gateway, caller, introduction } = self;
         let verdict = gateway.guards.lan().check_page(&request, effect);
         let cors = match verdict {
             Verdict::Pass(cors) => cors,
@@ -38,7 +40,10 @@ impl Handler for LanGateway {
             Verdict::Refuse(refusal) => return last(refused(refusal, request.uri().path())),
         };
         let mut response = match gateway.wicket.admit_from(request.headers(), *caller) {
-            Ok(admitted) => gateway.forward_admitted(Ingress::Lan, admitted, request).await,
+            Ok(admitted) => {
+                introduction.note_good_key();
+                gateway.forward_admitted(Ingress::Lan, admitted, request).await
+            }
             Err(refusal) => last(refusal.response(request.uri().path()).map(Either::Right)),
         };
         if let Some(cors) = cors {

@@ -12,20 +12,20 @@ use tokio::time::Instant;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tunnel_broker::Tally;
 
-use super::ring::KeyInUse;
+use super::limits::Spent;
+use super::ring::{BadKey, KeyInUse};
 
 /// The right to run, which is given back when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Admitted {
     key: Arc<KeyInUse>,
     tally: Tally,
-    /// Tokens that the key has been charged with so far.
-    charged: u64,
+    spent: Spent,
 }
 
 impl Admitted {
     pub(super) fn new(key: Arc<KeyInUse>) -> Self {
-        Self { key, tally: Tally::default(), charged: 0 }
+        Self { key, tally: Tally::default(), spent: Spent::default() }
     }
 
     /// Says on the request who sent it, what it may reach, and where its cost is counted.
@@ -40,23 +40,27 @@ impl Admitted {
         }
     }
 
-    /// Ends when the key is revoked.
-    pub(crate) fn revoked(&self) -> WaitForCancellationFutureOwned {
-        self.key.revoked().clone().cancelled_owned()
+    /// Ends when the key does.
+    pub(crate) fn ended(&self) -> WaitForCancellationFutureOwned {
+        self.key.ended().clone().cancelled_owned()
+    }
+
+    /// Why the key lets nobody in any more.
+    pub(crate) fn why_ended(&self) -> BadKey {
+        self.key.why_ended()
     }
 
     /// Holds the right until the answer is gone.
     pub(crate) fn hold<B>(self, response: Response<B>) -> Response<KeyedBody<B>> {
-        let hold = Hold { revoked: Box::pin(self.revoked()), admitted: self };
+        let hold = Hold { ended: Box::pin(self.ended()), admitted: self };
         response.map(|body| KeyedBody { body: Some(body), hold: Some(Box::new(hold)) })
     }
 
     /// Charges what the answer has cost since the last time.
     fn charge(&mut self) {
         let tokens = self.tally.tokens();
-        if tokens > self.charged {
-            self.key.limiter().charge(tokens - self.charged, Instant::now());
-            self.charged = tokens;
+        if self.spent.is_news(tokens) {
+            self.key.limiter().charge(&mut self.spent, tokens, Instant::now());
         }
     }
 }
@@ -68,7 +72,7 @@ impl Drop for Admitted {
     }
 }
 
-/// An answer's body. With a key it ends early when that is revoked: as a failed one, so that nobody takes it for whole.
+/// An answer's body. With a key it ends early when that does: as a failed one, so that nobody takes it for whole.
 #[derive(Debug)]
 pub(crate) struct KeyedBody<B> {
     /// None once it was cut.
@@ -79,14 +83,14 @@ pub(crate) struct KeyedBody<B> {
 
 #[derive(Debug)]
 struct Hold {
-    revoked: Pin<Box<WaitForCancellationFutureOwned>>,
+    ended: Pin<Box<WaitForCancellationFutureOwned>>,
     admitted: Admitted,
 }
 
 /// Why an answer was cut.
 #[derive(Debug, thiserror::Error)]
-#[error("the key of the request was revoked")]
-struct Revoked;
+#[error("the key of the request was revoked, or its time is over")]
+struct KeyEnded;
 
 impl<B> KeyedBody<B> {
     /// A body of a request without a key.
@@ -110,11 +114,11 @@ where
         let this = &mut *self;
         let Some(body) = &mut this.body else { return Poll::Ready(None) };
         if let Some(hold) = &mut this.hold
-            && hold.revoked.as_mut().poll(cx).is_ready()
+            && hold.ended.as_mut().poll(cx).is_ready()
         {
             // Closes the connection to the model server now, not when the caller has read the end.
             this.body = None;
-            return Poll::Ready(Some(Err(Box::new(Revoked))));
+            return Poll::Ready(Some(Err(Box::new(KeyEnded))));
         }
         let polled = Pin::new(body).poll_frame(cx).map_err(Into::into);
         if let Some(hold) = &mut this.hold

@@ -55,6 +55,10 @@ impl KeyBook {
         }
     }
 
+    pub(super) fn forget(&mut self, relay: &str, id: &str) {
+        self.keys.retain(|stored| stored.key.relay != relay || stored.key.id != id);
+    }
+
     pub(super) fn find(&self, relay: &str, id: &str) -> Option<&Key> {
         self.keys.iter().map(|stored| &stored.key).find(|key| key.relay == relay && key.id == id)
     }

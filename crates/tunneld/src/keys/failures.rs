@@ -6,8 +6,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
-
-use crate::doors::address::AddressKey;
+use tunnel_runtime::AddressKey;
 
 /// What was refused lately.
 #[derive(Debug, Default)]

@@ -53,7 +53,9 @@ fn over(over: &OverLimit) -> String {
             format!("this key may ask {most} times a minute, and has; try again in {seconds} s")
         }
         Limit::TokensPerMinute(most) => {
-            format!("this key may take {most} tokens a minute, and has; try again in {seconds} s")
+            format!(
+                "this key may take {most} tokens a minute, and has, or may with what it runs already; try again in {seconds} s"
+            )
         }
         Limit::Concurrent(most) => {
             format!(

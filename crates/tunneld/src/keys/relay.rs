@@ -6,11 +6,10 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tunnel_api::config::RemotePaths;
-use tunnel_api::{Key, KeyReach, KeyRequest, NewKey};
+use tunnel_api::{Key, KeyReach, KeyRequest, NewKey, local_key_id};
 use tunnel_transport::{DeviceName, RelayUrl, printable};
 
 use super::KeyError;
-use super::token::is_meant;
 use crate::secrets::{Answer, Call, Endpoint, Way, account_name, parse_token};
 
 /// Longest name, in characters.
@@ -117,7 +116,7 @@ impl KeyOffice {
         let bad = || KeyError::BadAnswer { relay: self.name() };
         let made: Made = serde_json::from_slice(&answer.body).map_err(|_| bad())?;
         let token = parse_token(made.token.into())
-            .filter(|_| is_id(&made.id) && !is_meant(&made.id))
+            .filter(|_| is_id(&made.id) && local_key_id(&made.id).is_none())
             .ok_or_else(bad)?;
         let key = Key {
             id: made.id,

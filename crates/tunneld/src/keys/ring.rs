@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -35,9 +35,11 @@ pub(crate) struct KeyInUse {
     reach: KeyReach,
     hash: Option<SecretHash>,
     scope: Arc<CallerScope>,
+    /// Of a local one; when the time of a remote one is over the relay says, by its clock.
     expires_at: Option<Timestamp>,
-    /// Cancelled when the key is revoked: what runs with it is cut.
-    revoked: CancellationToken,
+    revoked: AtomicBool,
+    /// Cancelled when the key is revoked, forgotten or over: what runs with it is cut.
+    ended: CancellationToken,
     /// Held for a few instructions.
     limiter: Mutex<Limiter>,
     /// Milliseconds since 1970; 0: never.
@@ -71,18 +73,26 @@ impl KeyRing {
             .collect();
         for stored in keys.iter().filter(|stored| stored.key.revoked_at.is_some()) {
             if let Some(key) = after.get(stored.key.id.as_str()) {
-                key.revoked.cancel();
+                key.revoke();
             }
         }
         for (_, gone) in before.iter().filter(|(id, _)| !after.contains_key(*id)) {
-            gone.revoked.cancel();
+            gone.revoke();
         }
         self.shared.by_id.store(Arc::new(after));
     }
 
-    /// Tells whether nobody can show a key that means anything here.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.shared.by_id.load().is_empty()
+    /// Ends what runs with keys whose time is over; returns the ids of those that it has not ended before.
+    pub(super) fn end_expired(&self, now: Timestamp) -> Vec<CallerLabel> {
+        let keys = self.shared.by_id.load();
+        let over = keys.values().filter(|key| key.is_over(now) && !key.ended.is_cancelled());
+        over.inspect(|key| key.ended.cancel()).map(|key| key.label()).collect()
+    }
+
+    /// Returns when the next key that holds is over.
+    pub(super) fn next_end(&self) -> Option<Timestamp> {
+        let keys = self.shared.by_id.load();
+        keys.values().filter(|key| !key.ended.is_cancelled()).filter_map(|key| key.expires_at).min()
     }
 
     /// Returns the local key that a caller shows.
@@ -93,10 +103,11 @@ impl KeyRing {
         let keys = self.shared.by_id.load();
         let key = keys.get(id).filter(|key| key.hash.as_ref().is_some_and(|hash| hash.matches(secret)));
         let key = key.ok_or(BadKey::Unknown)?;
-        if key.revoked.is_cancelled() {
+        if key.revoked.load(Ordering::Relaxed) {
             return Err(BadKey::Revoked);
         }
-        if key.expires_at.is_some_and(|end| end <= now) {
+        // What has ended stays so, even if the clock is set back.
+        if key.ended.is_cancelled() || key.is_over(now) {
             return Err(BadKey::Expired);
         }
         Ok(Arc::clone(key))
@@ -130,8 +141,9 @@ impl KeyInUse {
                 paths: broker_paths(&key.paths).unwrap_or(tunnel_broker::RemotePaths::Rules(Vec::new())),
                 models: key.models.clone(),
             }),
-            expires_at: key.expires_at,
-            revoked: CancellationToken::new(),
+            expires_at: key.expires_at.filter(|_| key.reach == KeyReach::Local),
+            revoked: AtomicBool::new(false),
+            ended: CancellationToken::new(),
             limiter: Mutex::new(Limiter::new(&key.limits, now)),
             last_used: AtomicI64::new(key.last_used_at.map_or(0, Timestamp::as_millisecond)),
         }
@@ -154,8 +166,22 @@ impl KeyInUse {
         (self.reach == KeyReach::Local).then(|| Arc::clone(&self.scope))
     }
 
-    pub(super) fn revoked(&self) -> &CancellationToken {
-        &self.revoked
+    pub(super) fn ended(&self) -> &CancellationToken {
+        &self.ended
+    }
+
+    /// Why it lets nobody in, once it has [`ended`](Self::ended).
+    pub(super) fn why_ended(&self) -> BadKey {
+        if self.revoked.load(Ordering::Relaxed) { BadKey::Revoked } else { BadKey::Expired }
+    }
+
+    fn revoke(&self) {
+        self.revoked.store(true, Ordering::Relaxed);
+        self.ended.cancel();
+    }
+
+    fn is_over(&self, now: Timestamp) -> bool {
+        self.expires_at.is_some_and(|end| end <= now)
     }
 
     pub(super) fn limiter(&self) -> MutexGuard<'_, Limiter> {
@@ -210,7 +236,6 @@ mod tests {
     #[tokio::test]
     async fn key_is_found_by_its_secret_until_it_ends() {
         let ring = KeyRing::default();
-        assert!(ring.is_empty());
         let (good, token) = local(|_| {});
         let (over, over_token) = local(|key| key.expires_at = Some(today()));
         ring.replace(&[good.clone(), over], Instant::now());
@@ -234,6 +259,21 @@ mod tests {
         drop(find(&ring, &token).unwrap().admit(now, today()).unwrap());
         ring.replace(&[key, local(|_| {}).0], now + Duration::from_secs(1));
         assert!(find(&ring, &token).unwrap().admit(now, today()).is_err());
+    }
+
+    #[tokio::test]
+    async fn key_whose_time_is_over_ends_what_runs_with_it_once() {
+        let ring = KeyRing::default();
+        let end = today() + 60.seconds();
+        let (short, token) = local(|key| key.expires_at = Some(end));
+        ring.replace(&[short, local(|_| {}).0], Instant::now());
+        let running = find(&ring, &token).unwrap().admit(Instant::now(), today()).unwrap();
+        let cut = running.ended();
+        assert_eq!((ring.end_expired(today()).len(), ring.next_end()), (0, Some(end)));
+        assert_eq!((ring.end_expired(end).len(), ring.end_expired(end).len()), (1, 0));
+        cut.await;
+        assert_eq!((running.why_ended(), ring.next_end()), (BadKey::Expired, None));
+        assert_eq!(find(&ring, &token).unwrap_err(), BadKey::Expired, "by a clock that was set back, too");
     }
 
     #[tokio::test]

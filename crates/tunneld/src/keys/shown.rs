@@ -3,7 +3,7 @@
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
 
-use super::token::is_meant;
+use super::token::Shown;
 
 /// Headers that hold nothing but a key, as clients of Anthropic's and Azure's APIs send it.
 const PLAIN: [&str; 2] = ["x-api-key", "api-key"];
@@ -17,7 +17,7 @@ pub(crate) fn shown(headers: &HeaderMap) -> Option<&str> {
         PLAIN.into_iter().flat_map(|name| headers.get_all(name)).filter_map(|value| value.to_str().ok());
     let mut any = None;
     for text in bearer.chain(plain).map(str::trim) {
-        if is_meant(text) {
+        if is_local_key(text) {
             return Some(text);
         }
         any = any.or(Some(text));
@@ -25,9 +25,9 @@ pub(crate) fn shown(headers: &HeaderMap) -> Option<&str> {
     any
 }
 
-/// Tells whether what is shown is meant to be a local key.
+/// Tells whether what is shown has the form of a local key, which no placeholder has.
 pub(crate) fn is_local_key(shown: &str) -> bool {
-    is_meant(shown)
+    Shown::parse(shown).is_some()
 }
 
 fn bearer(value: &HeaderValue) -> Option<&str> {
@@ -48,15 +48,23 @@ mod tests {
         shown(&headers.iter().map(header).collect()).map(str::to_owned)
     }
 
+    const KEY: &str = "tk_0123456789_00000000000000000000000000000000000000000000000000000000000000ff";
+
     #[test]
-    fn key_is_found_in_each_of_its_headers_and_before_placeholders() {
+    fn key_is_found_in_each_of_its_headers() {
         assert_eq!(of(&[("authorization", "Bearer tk_1")]).as_deref(), Some("tk_1"));
         assert_eq!(of(&[("authorization", "bearer  tk_1 ")]).as_deref(), Some("tk_1"));
         assert_eq!(of(&[("x-api-key", "tk_1")]).as_deref(), Some("tk_1"));
         assert_eq!(of(&[("api-key", "tk_1")]).as_deref(), Some("tk_1"));
-        assert_eq!(of(&[("authorization", "Bearer dummy"), ("x-api-key", "tk_1")]).as_deref(), Some("tk_1"));
         assert_eq!(of(&[("authorization", "Bearer dummy")]).as_deref(), Some("dummy"));
         assert_eq!(of(&[("authorization", "Basic dGtfMQ==")]), None);
         assert_eq!(of(&[("cookie", "tk_1")]), None);
+    }
+
+    #[test]
+    fn key_goes_before_placeholders() {
+        for placeholder in ["Bearer dummy", "Bearer tk_placeholder"] {
+            assert_eq!(of(&[("authorization", placeholder), ("x-api-key", KEY)]).as_deref(), Some(KEY));
+        }
     }
 }

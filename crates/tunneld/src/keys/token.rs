@@ -5,10 +5,8 @@ use std::fmt;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
 use secrecy::SecretString;
+use tunnel_api::LOCAL_KEY_PREFIX;
 
-/// How each local key begins, so that it is told from an app's placeholder and from the tokens of others, and found where
-/// it has leaked to.
-const PREFIX: &str = "tk_";
 /// Random bytes of an id: enough for a few hundred keys never to meet, and short enough to be typed.
 const ID_BYTES: usize = 5;
 /// Random bytes of a secret.
@@ -62,8 +60,8 @@ pub(super) fn fresh() -> Option<Fresh> {
     aws_lc_rs::rand::fill(&mut id).ok()?;
     aws_lc_rs::rand::fill(&mut secret).ok()?;
     let (id, secret) = (hex(&id), hex(&secret));
-    let token = SecretString::from(format!("{PREFIX}{id}_{secret}"));
-    Some(Fresh { hash: SecretHash::of_secret(&secret), id: format!("{PREFIX}{id}"), token })
+    let token = SecretString::from(format!("{LOCAL_KEY_PREFIX}{id}_{secret}"));
+    Some(Fresh { hash: SecretHash::of_secret(&secret), id: format!("{LOCAL_KEY_PREFIX}{id}"), token })
 }
 
 /// What a caller shows as a local key, taken apart.
@@ -77,18 +75,13 @@ pub(super) struct Shown<'a> {
 impl<'a> Shown<'a> {
     /// Returns none for text that does not have the form of a local key.
     pub(super) fn parse(text: &'a str) -> Option<Self> {
-        let (digits, secret) = text.strip_prefix(PREFIX)?.split_once('_')?;
+        let (digits, secret) = text.strip_prefix(LOCAL_KEY_PREFIX)?.split_once('_')?;
         let is_hex = |text: &str, n: usize| {
             text.len() == 2 * n && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
         };
-        let id = text.get(..PREFIX.len() + digits.len())?;
+        let id = text.get(..LOCAL_KEY_PREFIX.len() + digits.len())?;
         (is_hex(digits, ID_BYTES) && is_hex(secret, SECRET_BYTES)).then_some(Self { id, secret })
     }
-}
-
-/// Tells whether text is meant to be a local key, well formed or not.
-pub(super) fn is_meant(text: &str) -> bool {
-    text.starts_with(PREFIX)
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -112,6 +105,7 @@ mod tests {
         let text = one.token.expose_secret();
         let shown = Shown::parse(text).unwrap_or_else(|| panic!("not read back"));
         assert_eq!(shown.id, one.id);
+        assert_eq!(tunnel_api::local_key_id(text), Some(&*one.id));
         assert!(one.hash.matches(shown.secret) && !other.hash.matches(shown.secret));
         assert_eq!(text.len(), 3 + 10 + 1 + 64);
         assert_ne!(one.id, other.id);

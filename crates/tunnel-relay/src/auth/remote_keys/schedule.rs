@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::address_key::AddressKey;
+use tunnel_runtime::AddressKey;
 
 /// Least time between two fetches that only keep fresh what is known, where the last one failed.
 const RETRY_AFTER: Duration = Duration::from_secs(30);

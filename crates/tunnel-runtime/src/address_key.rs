@@ -4,10 +4,11 @@ use std::net::{IpAddr, Ipv6Addr};
 
 /// An IPv4 address, or the /64 of an IPv6 address: who has one of those has all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct AddressKey(IpAddr);
+pub struct AddressKey(IpAddr);
 
 impl AddressKey {
-    pub(crate) fn of(address: IpAddr) -> Self {
+    /// Returns what an address counts as; an IPv4 address that is mapped into IPv6 is the IPv4 address.
+    pub fn of(address: IpAddr) -> Self {
         Self(match address.to_canonical() {
             IpAddr::V6(address) => {
                 let [a, b, c, d, ..] = address.segments();
