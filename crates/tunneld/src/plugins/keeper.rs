@@ -46,12 +46,24 @@ enum Life {
 impl Keeper {
     /// Keeps the program running until the entry is gone or the daemon has finished its work.
     pub(super) async fn run(self) {
+        // It may have been replaced before its turn came.
+        if !self.stop.is_cancelled() {
+            self.live_on().await;
+        }
+        self.told.forget(&self.spec.id);
+        if self.stop.is_cancelled() {
+            self.backends.forget(&self.spec.id);
+        }
+        // A start that failed half-way, and an end that nobody confirmed, may have left one.
+        if !self.is_left_to_systemd() {
+            self.clear().await;
+        }
+    }
+
+    /// Lets it live, again and again, until it is over.
+    async fn live_on(&self) {
         let mut supervision = Supervision::default();
         let mut trouble = Trouble::default();
-        // Replaced before its turn came.
-        if self.stop.is_cancelled() {
-            return;
-        }
         while let Life::Failed { why, next_step } = self.live(&mut supervision, &mut trouble).await {
             let wait = supervision.ended(Instant::now(), rand::random());
             let (plugin, failures, again_ms) = (&self.spec.id, supervision.failures(), wait.as_millis());
@@ -65,14 +77,6 @@ impl Keeper {
                 () = self.stop.cancelled() => break,
                 () = self.soft.cancelled() => break,
             }
-        }
-        self.told.forget(&self.spec.id);
-        if self.stop.is_cancelled() {
-            self.backends.forget(&self.spec.id);
-        }
-        // A start that failed half-way, and an end that nobody confirmed, may have left one.
-        if !self.is_left_to_systemd() {
-            self.clear().await;
         }
     }
 
