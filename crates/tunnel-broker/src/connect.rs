@@ -1,11 +1,14 @@
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd as _;
+use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use rustix::fs::{FileType, Mode, OFlags};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
@@ -46,11 +49,31 @@ fn place(origin: &Origin) -> String {
     }
 }
 
+/// Connects to a socket of this machine, and to nothing that stands in its place: whoever may write to its folder could put a
+/// symbolic link there, and have us speak to a socket that is out of its own reach.
+///
+/// # Errors
+///
+/// When the path is no socket, or nobody listens there.
+pub async fn connect_socket(path: &Path) -> io::Result<UnixStream> {
+    let found = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    match FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode) {
+        FileType::Socket => {}
+        FileType::Symlink => {
+            let why = "it is a symbolic link, and none is followed; name the socket itself";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
+        _ => return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no socket")),
+    }
+    // What was looked at, whatever is at the path by now.
+    UnixStream::connect(format!("/proc/self/fd/{}", found.as_raw_fd())).await
+}
+
 async fn open(origin: &Origin, roots: &Roots) -> Result<Io, ConnectError> {
     let at = || place(origin);
     let addresses: Vec<SocketAddr> = match origin.addresses() {
         Addresses::Socket(path) => {
-            let stream = UnixStream::connect(path).await;
+            let stream = connect_socket(path).await;
             return stream.map(Io::Unix).map_err(|why| match why.kind() {
                 // The program that made it is gone, or has not made it yet: nobody listens.
                 io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => ConnectError::Refused(at()),
@@ -170,5 +193,32 @@ impl AsyncWrite for Io {
             Self::Tls(io) => Pin::new(io).poll_shutdown(cx),
             Self::Unix(io) => Pin::new(io).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_is_connected_to_and_what_stands_in_its_place_is_not() {
+        let folder = std::env::temp_dir().join(format!("connect-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let [socket, link, file] = ["socket", "link", "file"].map(|name| folder.join(name));
+        let listener = UnixListener::bind(&socket).unwrap();
+        std::os::unix::fs::symlink(&socket, &link).unwrap();
+        std::fs::write(&file, "").unwrap();
+
+        connect_socket(&socket).await.unwrap();
+        listener.accept().await.unwrap();
+        for path in [&link, &file] {
+            assert_eq!(connect_socket(path).await.unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        }
+        drop(listener);
+        assert_eq!(connect_socket(&socket).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(connect_socket(&socket).await.unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

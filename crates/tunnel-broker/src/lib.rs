@@ -101,6 +101,7 @@ pub use body::{Body, BodyError, BoxError};
 pub use broker::{Broker, Ingress};
 pub use class::EndpointClass;
 pub use config::{BackendConfig, BackendKind, BrokerConfig, QueueLimits, RoutingPolicy};
+pub use connect::connect_socket;
 pub use credential::{Credential, InvalidSecret};
 pub use error::FailureCode;
 pub use explain::{Considered, Explanation, Query, Refusal, ResolvedBy, Verdict};

@@ -14,20 +14,25 @@ mod supervise;
 mod told;
 mod unit;
 mod visitor;
+mod watching;
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use tracing::debug;
 use tunnel_api::Config;
 use tunnel_api::config::ConnectionType;
 use tunnel_broker::Broker;
 
 use crate::config::ConfigState;
+use crate::daemon::chain;
 use crate::warnings::Reports;
 pub(crate) use backends::Backends;
 use describe::At;
@@ -50,6 +55,19 @@ pub(crate) struct Deps {
     pub(crate) tracker: TaskTracker,
     pub(crate) soft: CancellationToken,
     pub(crate) hard: CancellationToken,
+}
+
+/// Longest wait for the end of a plugin before the next one under its id begins: longer than all that systemd is asked for.
+const LONGEST_END: Duration = Duration::from_secs(40);
+/// Between two looks for what an earlier daemon has left, while systemd does not answer.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// What became of the plugins that an earlier daemon has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leftovers {
+    Ended,
+    /// Systemd is there, and has not told, or not done as it was told.
+    Unseen,
 }
 
 /// A plugin that is looked after.
@@ -92,7 +110,7 @@ pub(crate) async fn keep(mut deps: Deps) {
     let mut kept: BTreeMap<String, Kept> = BTreeMap::new();
     // Those that were told to end and may not have ended yet.
     let mut leaving: BTreeMap<String, JoinHandle<()>> = BTreeMap::new();
-    deps.soft.run_until_cancelled(deps.end_leftovers()).await;
+    let mut leftovers = deps.soft.run_until_cancelled(deps.end_leftovers()).await == Some(Leftovers::Unseen);
     loop {
         let wanted = Wanted::all(&deps.config.borrow_and_update().config, &deps.place);
         leaving.retain(|_, task| !task.is_finished());
@@ -115,7 +133,12 @@ pub(crate) async fn keep(mut deps: Deps) {
             let task = deps.tracker.spawn(async move {
                 // They share a socket and a unit's name.
                 if let Some(predecessor) = predecessor {
-                    let _ended = predecessor.await;
+                    let mut predecessor = AbortOnDropHandle::new(predecessor);
+                    if timeout(LONGEST_END, &mut predecessor).await.is_err() {
+                        // It asks a systemd that does not answer. The new one begins by asking the same.
+                        predecessor.abort();
+                        let _ended = predecessor.await;
+                    }
                 }
                 looking.await;
             });
@@ -123,6 +146,7 @@ pub(crate) async fn keep(mut deps: Deps) {
         }
         tokio::select! {
             changed = deps.config.changed() => if changed.is_err() { return },
+            () = sleep(LOOK_AGAIN), if leftovers => leftovers = deps.end_leftovers().await == Leftovers::Unseen,
             // The tasks hear of it themselves.
             () = deps.soft.cancelled() => return,
         }
@@ -130,11 +154,15 @@ pub(crate) async fn keep(mut deps: Deps) {
 }
 
 impl Deps {
-    async fn end_leftovers(&self) {
+    async fn end_leftovers(&self) -> Leftovers {
         let config = Arc::clone(&self.config.borrow());
         let wanted = PluginSpec::all(&config.config, &self.place);
-        if let Err(error) = unit::end_leftovers(&self.launcher, &wanted).await {
-            tracing::debug!(error = crate::daemon::chain(&error), "no look for plugins of an earlier daemon");
+        match self.launcher.end_leftovers(&wanted).await {
+            Ok(()) => Leftovers::Ended,
+            Err(error) => {
+                debug!(error = chain(&error), "plugins of an earlier daemon may still run");
+                Leftovers::Unseen
+            }
         }
     }
 

@@ -33,6 +33,8 @@ def bus(path):
     s = socket.socket(socket.AF_UNIX); s.connect(path)
 attempt("read-secret", lambda: open(home + "/secret").read())
 attempt("write-home", lambda: open(home + "/written", "w").write("x"))
+attempt("read-state", lambda: os.listdir(home + "/.local/state/cloudtolocalllm")[0])
+attempt("read-config", lambda: os.listdir(home + "/.config/cloudtolocalllm")[0])
 attempt("read-allowed", lambda: os.listdir(home + "/plugins"))
 attempt("write-readable", lambda: open(home + "/plugins/written", "w").write("x"))
 attempt("write-allowed", lambda: open(home + "/out/written", "w").write("x"))
@@ -148,6 +150,8 @@ fn plugin_gets_nowhere_unless_it_is_allowed_to() -> Result<()> {
         let closed = wait()?;
         for name in [
             "read-secret",
+            "read-state",
+            "read-config",
             "write-home",
             "write-readable",
             "write-allowed",
@@ -188,7 +192,59 @@ fn plugin_gets_nowhere_unless_it_is_allowed_to() -> Result<()> {
             ensure!(open.contains(&format!("CANNOT {name}\n")), "{name}: {open}");
         }
         ensure!(session.ask("ls ~/out") == "written");
+
+        // Who is shown the whole home is not shown what the daemon keeps in it.
+        install(session, |entry| {
+            curious(entry);
+            entry["sandbox"]["readPaths"] = json!(["/home/desk"]);
+        })?;
+        eventually("the new sandbox", || property(session, UNIT, "PrivateNetwork") == "yes")?;
+        let home = wait()?;
+        ensure!(home.contains("CAN read-secret\n"), "{home}");
+        for name in ["read-state", "read-config"] {
+            ensure!(home.contains(&format!("CANNOT {name}\n")), "{name}: {home}");
+        }
         Ok(())
+    })
+}
+
+#[test]
+fn bus_that_goes_away_ends_nothing_and_keeps_nothing() -> Result<()> {
+    in_session(|session| {
+        install(session, |_| {})?;
+        let pid = || property(session, UNIT, "MainPID");
+        let runs = || !session.ask("pgrep -f plugins/echo.py").is_empty();
+        let stop_bus = || session.sh("systemctl --user stop dbus.socket dbus.service");
+        let start_bus = || session.sh("systemctl --user start dbus.socket dbus.service");
+        let on_the_bus = || session.ask("busctl --user list --no-legend").contains("tunneld");
+        let first = pid();
+        stop_bus()?;
+        start_bus()?;
+        eventually("the daemon is back on the bus", on_the_bus)?;
+        ensure!(pid() == first, "the program has not been ended");
+        // And it is still looked after.
+        session.sh(&format!("kill -KILL {first}"))?;
+        eventually("another process", || !["0", "", first.as_str()].contains(&pid().as_str()))?;
+        eventually("the plugin is up", || connection(session)["connected"] == true)?;
+
+        // A daemon that starts before the bus does not start a program without a sandbox.
+        stop_bus()?;
+        session.sh("systemctl --user restart tunneld")?;
+        eventually("it waits for the bus", || {
+            connection(session)["error"].as_str().is_some_and(|error| error.contains("cannot be asked yet"))
+        })?;
+        ensure!(!runs(), "nothing runs without its sandbox");
+        start_bus()?;
+        eventually("the plugin is up", || connection(session)["connected"] == true)?;
+        ensure!(pid() != "0", "it is a unit");
+
+        // Nor does one stay whose entry goes meanwhile.
+        stop_bus()?;
+        session.write(CONFIG, r#"{ "enableCloudProxy": false, "enableLocalOllama": false }"#)?;
+        eventually("the entry is gone", || connection(session).is_null())?;
+        ensure!(runs(), "nobody could end it");
+        start_bus()?;
+        eventually("it is ended", || !runs()).map(drop)
     })
 }
 

@@ -8,6 +8,9 @@ use super::{
     Profile, ROUTER_STATE, Side, Speaks, Text, VersionCheck, ollama_list, openai_list,
 };
 
+/// The statuses that mean that it loads, unless it names others.
+const LOADING: &[u16] = &[503];
+
 /// A plugin that has not said anything of itself yet: taken for a server with OpenAI's API.
 pub(crate) static PROFILE: Profile = {
     const LISTS: &[ModelList] = &[openai_list("/v1/models", ROUTER_STATE)];
@@ -16,7 +19,12 @@ pub(crate) static PROFILE: Profile = {
         product: Text::Borrowed("a plugin"),
         side: Side::Local,
         speaks: Speaks::OPENAI,
-        health: None,
+        // It answers this one from its start on, and its list with 503 while it loads.
+        health: Some(HealthCheck {
+            path: Text::Borrowed(Profile::DESCRIPTION_PATH),
+            loading: Cow::Borrowed(LOADING),
+            in_words: false,
+        }),
         version: None,
         lists: Lists::First(Cow::Borrowed(LISTS)),
         running: None,
@@ -127,7 +135,11 @@ impl Profile {
                 None => PROFILE.product.clone(),
             },
             speaks,
-            health: health.map(|path| HealthCheck { path, loading, in_words: false }),
+            health: Some(HealthCheck {
+                path: health.unwrap_or(Self::DESCRIPTION_PATH.into()),
+                loading,
+                in_words: false,
+            }),
             version: description.version.map(|_| VersionCheck {
                 path: Self::DESCRIPTION_PATH.into(),
                 member: "version".into(),
@@ -218,7 +230,7 @@ fn title(member: &'static str, text: &str) -> Result<Text, PluginError> {
 }
 
 fn statuses(loading: Option<Vec<u16>>) -> Result<Cow<'static, [u16]>, PluginError> {
-    let Some(loading) = loading else { return Ok(Cow::Borrowed(&[503])) };
+    let Some(loading) = loading else { return Ok(Cow::Borrowed(LOADING)) };
     let fits = loading.len() <= MOST_STATUSES && loading.iter().all(|status| (400..600).contains(status));
     if fits {
         Ok(loading.into())

@@ -9,9 +9,9 @@ use bytes::Bytes;
 use http::header::{ACCEPT, CONNECTION, HOST, USER_AGENT};
 use http::{Request, StatusCode};
 use http_body_util::Empty;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tunnel_broker::{PluginError, Profile};
+use tunnel_broker::{PluginError, Profile, connect_socket};
 use tunnel_transport::Socket;
 use url::Url;
 
@@ -52,7 +52,7 @@ impl At {
 
     async fn connect(&self) -> io::Result<Box<dyn Socket>> {
         Ok(match self {
-            Self::Socket(path) => Box::new(UnixStream::connect(path).await?),
+            Self::Socket(path) => Box::new(connect_socket(path).await?),
             Self::Network { host, port } => Box::new(TcpStream::connect((host.as_str(), *port)).await?),
         })
     }

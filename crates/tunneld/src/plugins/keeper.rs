@@ -1,13 +1,13 @@
 //! The owner of one plugin: starts its program, waits until it answers, watches it, starts it again.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use tunnel_broker::{BackendState, BackendStatus, Broker};
+use tunnel_broker::Broker;
 
 use super::backends::Backends;
 use super::describe::{self, At, Description, NotReady};
@@ -15,7 +15,9 @@ use super::launch::{Launched, Launcher, Running};
 use super::spec::PluginSpec;
 use super::supervise::Supervision;
 use super::told::{Failing, Told, Trouble};
+use super::watching::{Patience, fallen};
 use crate::config::ConfigState;
+use crate::daemon::chain;
 
 /// Between two questions whether it is ready. One costs a connection on this machine.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
@@ -44,12 +46,24 @@ enum Life {
 impl Keeper {
     /// Keeps the program running until the entry is gone or the daemon has finished its work.
     pub(super) async fn run(self) {
+        // It may have been replaced before its turn came.
+        if !self.stop.is_cancelled() {
+            self.live_on().await;
+        }
+        self.told.forget(&self.spec.id);
+        if self.stop.is_cancelled() {
+            self.backends.forget(&self.spec.id);
+        }
+        // A start that failed half-way, and an end that nobody confirmed, may have left one.
+        if !self.is_left_to_systemd() {
+            self.clear().await;
+        }
+    }
+
+    /// Lets it live, again and again, until it is over.
+    async fn live_on(&self) {
         let mut supervision = Supervision::default();
         let mut trouble = Trouble::default();
-        // Replaced before its turn came.
-        if self.stop.is_cancelled() {
-            return;
-        }
         while let Life::Failed { why, next_step } = self.live(&mut supervision, &mut trouble).await {
             let wait = supervision.ended(Instant::now(), rand::random());
             let (plugin, failures, again_ms) = (&self.spec.id, supervision.failures(), wait.as_millis());
@@ -59,14 +73,10 @@ impl Keeper {
             self.told.set(&self.spec.id, trouble.clone());
             tokio::select! {
                 () = sleep(wait) => {}
-                // Nothing runs, so there is nothing to wait for.
+                // No request runs on it, so there is nothing to wait for.
                 () = self.stop.cancelled() => break,
                 () = self.soft.cancelled() => break,
             }
-        }
-        self.told.forget(&self.spec.id);
-        if self.stop.is_cancelled() {
-            self.backends.forget(&self.spec.id);
         }
     }
 
@@ -74,8 +84,7 @@ impl Keeper {
         let Launched { mut running, unsandboxed } = match self.launcher.start(&self.spec).await {
             Ok(launched) => launched,
             Err(error) => {
-                let next_step = "mend its entry under connections in the config; it is tried again by itself";
-                return Life::Failed { why: error.to_string(), next_step: next_step.to_owned() };
+                return Life::Failed { why: error.to_string(), next_step: error.next_step().to_owned() };
             }
         };
         trouble.unsandboxed = unsandboxed;
@@ -135,40 +144,49 @@ impl Keeper {
     }
 
     async fn end(&self, running: Running) -> Life {
-        // systemd ends it after the daemon; to wait for that here would be to wait for ourselves.
-        let left_to_systemd = self.soft.is_cancelled() && self.launcher.is_bound();
-        if !(left_to_systemd && matches!(running, Running::Unit(_))) {
+        if !(self.is_left_to_systemd() && matches!(running, Running::Unit(_))) {
             running.stop().await;
         }
         Life::Over
     }
 
-    /// Waits until the broker has found it down, and returns why. The broker's settings say how many probes that takes.
+    /// systemd ends it after the daemon; to wait for that here would be to wait for ourselves.
+    fn is_left_to_systemd(&self) -> bool {
+        self.soft.is_cancelled() && self.launcher.is_bound()
+    }
+
+    /// Waits until the broker has found it down often enough, and returns why.
     async fn hangs(&self) -> String {
-        // What was seen before the program was there says nothing about it.
-        let ready_at = SystemTime::now();
-        let mut backends = self.broker.status();
-        // The broker may wait long for its next look at what was down until now.
-        let _seen = self.broker.probe(&self.spec.id).await;
-        loop {
-            let why = backends.borrow_and_update().iter().find_map(|backend| {
-                (backend.id == self.spec.id).then(|| down_since(backend, ready_at)).flatten()
-            });
-            if let Some(why) = why {
-                return why;
+        let patience = || {
+            let config = &self.config.borrow().config;
+            Patience {
+                failures: config.max_retries.get(),
+                delay: config.retry_delay,
+                longest: config.health_check_interval,
             }
-            if backends.changed().await.is_err() {
-                return std::future::pending().await;
+        };
+        fallen(&self.broker, &self.spec.id, patience).await
+    }
+
+    /// Sees to it that no unit is left under the plugin's name. Tries until it is done or the daemon ends: what it cannot do
+    /// then the next daemon does.
+    async fn clear(&self) {
+        let mut waits = Supervision::default();
+        while let Err(error) = self.launcher.clear(&self.spec.id).await {
+            let wait = waits.ended(Instant::now(), rand::random());
+            let unit = self.launcher.unit(&self.spec.id);
+            if waits.failures() == 1 {
+                warn!(
+                    unit,
+                    error = chain(&error),
+                    "plugin may run on though its entry is gone; systemd is asked again"
+                );
+            }
+            if self.soft.run_until_cancelled(sleep(wait)).await.is_none() {
+                return;
             }
         }
     }
-}
-
-/// Returns why it is down, if it was found so after the program was ready.
-fn down_since(backend: &BackendStatus, ready_at: SystemTime) -> Option<String> {
-    let down = matches!(backend.state, BackendState::Disconnected | BackendState::Error);
-    let fresh = backend.last_check.is_some_and(|at| at > ready_at);
-    (down && fresh).then(|| backend.error.clone().unwrap_or_else(|| "no answer".to_owned()))
 }
 
 /// Waits until the program answers as a plugin; returns why it does not when it never will, or takes too long.

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::PluginSpec;
 use super::child::Child;
-use super::place::{UnfitError, prepare, tag};
-use super::unit::{Unit, UnitError, own_unit};
+use super::place::{UnfitError, exposed, prepare, private, tag};
+use super::unit::{self, Unit, UnitError, own_unit};
 use crate::config::Options;
 use crate::daemon::chain;
 use crate::secrets::SessionBus;
@@ -17,6 +17,10 @@ use crate::secrets::SessionBus;
 pub(crate) struct Launcher {
     pub(super) bus: SessionBus,
     pub(super) home: Option<PathBuf>,
+    /// Folders of the daemon's own, which no plugin is to look into: its state with the sealed secrets, its configuration.
+    pub(super) private: Vec<PathBuf>,
+    /// The socket that a systemd of the user's has for itself: where it is, there is a systemd, with or without a bus.
+    pub(super) systemd: Option<PathBuf>,
     /// The unit that this daemon runs as; a plugin ends with it.
     pub(super) own_unit: Option<String>,
     /// Variables of the daemon's own that a child of it gets.
@@ -52,6 +56,9 @@ pub(super) enum LaunchError {
     Unfit(#[from] UnfitError),
     #[error("systemd does not start it: {}", chain(.0))]
     Unit(UnitError),
+    /// systemd runs, and is out of reach: the session has just begun, or has no bus.
+    #[error("its sandbox is systemd's to make, which cannot be asked yet: {0}")]
+    NoBusYet(String),
     #[error("it must have a sandbox (sandbox.required), and there is none to be had: {0}")]
     NoSandbox(String),
     #[error("it could not be started: {0}")]
@@ -77,6 +84,8 @@ impl Launcher {
         Self {
             bus: SessionBus::of(options),
             home: set("HOME").map(PathBuf::from),
+            private: private(options),
+            systemd: set("XDG_RUNTIME_DIR").map(|runtime| PathBuf::from(runtime).join("systemd/private")),
             own_unit: own_unit(options),
             variables: PLAIN_VARIABLES.iter().filter_map(|name| Some((*name, set(name)?))).collect(),
             // None of another daemon's names begins as ours do.
@@ -92,19 +101,27 @@ impl Launcher {
     }
 
     pub(super) async fn start(&self, spec: &PluginSpec) -> Result<Launched, LaunchError> {
-        let checked = spec.clone();
-        match tokio::task::spawn_blocking(move || prepare(&checked)).await {
-            Ok(prepared) => prepared?,
+        let (launcher, checked) = (self.clone(), spec.clone());
+        let look = move || {
+            prepare(&checked)?;
+            let exposed = exposed(&launcher.private, launcher.home.as_deref(), &checked);
+            Ok((exposed, launcher.has_systemd()))
+        };
+        let (private, systemd_runs) = match tokio::task::spawn_blocking(look).await {
+            Ok(looked) => looked.map_err(LaunchError::Unfit)?,
             Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-        }
-        let no_systemd = match Unit::start(self, spec).await {
+        };
+        let no_systemd = match Unit::start(self, spec, &private).await {
             Ok(unit) => {
-                self.had_systemd.store(true, Ordering::Relaxed);
                 return Ok(Launched { running: Running::Unit(Box::new(unit)), unsandboxed: None });
             }
-            Err(error) if error.is_absence() && !self.had_systemd.load(Ordering::Relaxed) => chain(&error),
             // A systemd that refuses must not end in a program without a sandbox.
-            Err(error) => return Err(LaunchError::Unit(error)),
+            Err(error) if !error.is_absence() || self.had_systemd.load(Ordering::Relaxed) => {
+                return Err(LaunchError::Unit(error));
+            }
+            // Nor one that the session bus has not come up for yet: what it has started may run, too.
+            Err(error) if systemd_runs => return Err(LaunchError::NoBusYet(chain(&error))),
+            Err(error) => chain(&error),
         };
         if spec.sandbox.required {
             return Err(LaunchError::NoSandbox(no_systemd));
@@ -113,12 +130,31 @@ impl Launcher {
         Ok(Launched { running: Running::Child(child), unsandboxed: Some(no_systemd) })
     }
 
+    fn has_systemd(&self) -> bool {
+        self.systemd.as_ref().is_some_and(|socket| socket.exists())
+    }
+
+    /// Ends what may be left of a plugin that this daemon has started as a unit.
+    pub(super) async fn clear(&self, id: &str) -> Result<(), UnitError> {
+        if self.had_systemd.load(Ordering::Relaxed) { unit::clear(self, id).await } else { Ok(()) }
+    }
+
+    /// Looks for plugins of an earlier daemon that nobody wants, and ends them. Where there is no systemd there are none.
+    pub(super) async fn end_leftovers(&self, wanted: &[PluginSpec]) -> Result<(), UnitError> {
+        match unit::end_leftovers(self, wanted).await {
+            Err(error) if error.is_absence() && !self.has_systemd() => Ok(()),
+            ended => ended,
+        }
+    }
+
     /// One that finds nothing of this machine.
     #[cfg(test)]
     pub(super) fn none() -> Self {
         Self {
             bus: SessionBus::none(),
             home: None,
+            private: Vec::new(),
+            systemd: None,
             own_unit: None,
             variables: Vec::new(),
             prefix: "tunneld-plugin-".to_owned(),
@@ -129,6 +165,21 @@ impl Launcher {
     /// Tells whether systemd ends the plugins when it ends the daemon.
     pub(super) fn is_bound(&self) -> bool {
         self.own_unit.is_some()
+    }
+}
+
+impl LaunchError {
+    /// What a person can do about it.
+    pub(super) fn next_step(&self) -> &'static str {
+        match self {
+            Self::NoBusYet(_) => {
+                "wait until the session is up; where that does not help, install the user's session bus \
+                 (the package dbus-user-session, or dbus-broker)"
+            }
+            Self::Unfit(_) | Self::Unit(_) | Self::NoSandbox(_) | Self::Spawn(_) => {
+                "mend its entry under connections in the config; it is tried again by itself"
+            }
+        }
     }
 }
 
@@ -202,6 +253,13 @@ mod tests {
         // Systemd was there before: what it has started may still run.
         absent.had_systemd.store(true, Ordering::Relaxed);
         assert!(matches!(absent.start(&spec).await, Err(LaunchError::Unit(_))));
+        // A systemd runs that has no bus yet.
+        let private = folder.path().join("private");
+        std::fs::write(&private, "").unwrap();
+        let early = Launcher { bus: at("none"), systemd: Some(private.clone()), ..Launcher::none() };
+        assert!(matches!(early.start(&spec).await, Err(LaunchError::NoBusYet(_))));
+        std::fs::remove_file(private).unwrap();
+        assert!(early.start(&spec).await.unwrap().unsandboxed.is_some());
         // Somebody listens, and is no bus.
         let listener = tokio::net::UnixListener::bind(folder.path().join("bus")).unwrap();
         let hangs_up = async {

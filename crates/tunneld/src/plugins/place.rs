@@ -1,5 +1,6 @@
 //! Where the plugins' sockets are.
 
+use std::collections::BTreeSet;
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
@@ -97,6 +98,35 @@ pub(super) fn prepare(spec: &PluginSpec) -> Result<(), UnfitError> {
     }
 }
 
+/// Folders that each plugin has empty, or of its own.
+const CLOSED: [&str; 5] = ["/run", "/home", "/root", "/tmp", "/var/tmp"];
+
+/// Returns the daemon's own folders: its state with the sealed secrets, and where its configuration and its login are.
+pub(super) fn private(options: &Options) -> Vec<PathBuf> {
+    let state = paths::state_dir(options.state_dir.as_deref(), |name| options.var(name));
+    let config = paths::config_file(options.config.as_deref(), |name| options.var(name), Path::exists);
+    let files = config.map(|file| file.path).into_iter().chain(options.token_file.clone());
+    let folders = files.filter_map(|file| Some(std::path::absolute(file).ok()?.parent()?.to_owned()));
+    state.into_iter().chain(folders).chain(options.var("CREDENTIALS_DIRECTORY").map(PathBuf::from)).collect()
+}
+
+/// Returns those of the daemon's own folders that a plugin would see. One that its entry names is meant to be seen. Blocks.
+pub(super) fn exposed(private: &[PathBuf], home: Option<&Path>, spec: &PluginSpec) -> Vec<PathBuf> {
+    let named = spec.sandbox.read_paths.iter().chain(&spec.sandbox.write_paths);
+    let opened: Vec<PathBuf> = named.filter_map(|path| path.canonicalize().ok()).collect();
+    let closed: Vec<&Path> = CLOSED.iter().map(Path::new).chain(home).collect();
+    let is_exposed = |folder: &PathBuf| {
+        // A file of ours in `/etc` or below `/usr` does not take the system away from a program.
+        let is_ours = folder.components().count() > 2 && !folder.starts_with("/usr");
+        let is_closed = closed.iter().any(|closed| folder.starts_with(closed));
+        let is_opened = opened.iter().any(|opened| folder.starts_with(opened));
+        is_ours && !opened.contains(folder) && (is_opened || !is_closed)
+    };
+    let there =
+        private.iter().filter_map(|folder| folder.canonicalize().ok()).filter(|folder| folder.is_dir());
+    there.filter(is_exposed).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
 fn executable(program: &Path) -> io::Result<()> {
     if !std::fs::metadata(program)?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no file"));
@@ -106,6 +136,8 @@ fn executable(program: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use tunnel_api::config::SandboxConfig;
+
     use super::*;
 
     #[test]
@@ -121,6 +153,46 @@ mod tests {
         assert_eq!(of(Some("/home/me/.local/state/cloudtolocalllm")), of(None));
         let (one, two) = (of(Some("/srv/one")), of(Some("/srv/two")));
         assert!(one.0.as_ref().is_some_and(|tag| tag.len() == 8) && one.0 != two.0 && one.1 != two.1);
+    }
+
+    #[test]
+    fn folders_of_the_daemon_are_hidden_wherever_they_lie() {
+        let place = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let root = place.path().canonicalize().unwrap();
+        let (state, config) = (root.join("data/state"), root.join("etc"));
+        std::fs::create_dir_all(&state).unwrap();
+        std::fs::create_dir(&config).unwrap();
+        let options = Options {
+            state_dir: Some(state.clone()),
+            config: Some(config.join("c.json")),
+            token_file: Some("/usr/token".into()),
+            ..Options::default()
+        };
+        let private = private(&options);
+        let exposed = |home: Option<&Path>, opened: &[&Path]| {
+            let sandbox = SandboxConfig {
+                read_paths: opened.iter().map(|&path| path.to_owned()).collect(),
+                ..SandboxConfig::default()
+            };
+            let folder = PathBuf::new();
+            let spec = PluginSpec {
+                id: "p".to_owned(),
+                program: String::new(),
+                arguments: Vec::new(),
+                sandbox,
+                socket: folder.clone(),
+                folder,
+            };
+            exposed(&private, home, &spec)
+        };
+        // The checkout that the tests run in may lie in a home.
+        let closed = CLOSED.iter().any(|closed| root.starts_with(closed));
+        if !closed {
+            assert_eq!(exposed(None, &[]), [state.clone(), config]);
+        }
+        assert!(exposed(Some(&root), &[]).is_empty(), "the home is an empty folder");
+        assert_eq!(exposed(Some(&root), &[&root.join("data")]), std::slice::from_ref(&state));
+        assert!(exposed(Some(&root), &[&state]).is_empty(), "it is named itself");
     }
 
     #[test]

@@ -2,16 +2,21 @@
 
 mod properties;
 
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use tokio::time::{sleep, timeout};
+use tracing::debug;
 use zbus::zvariant::{OwnedObjectPath, OwnedValue, Value};
 use zbus::{Connection, MatchRule, MessageStream, message};
 
 use super::PluginSpec;
 use super::launch::{End, Launcher};
 use crate::config::Options;
+use crate::daemon::chain;
+use crate::secrets::SessionBus;
 use properties::{POLITE, properties};
 
 const SYSTEMD: &str = "org.freedesktop.systemd1";
@@ -21,9 +26,7 @@ const UNIT: &str = "org.freedesktop.systemd1.Unit";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 /// Longest wait for the bus or systemd to answer one call.
 const CALL_LIMIT: Duration = Duration::from_secs(5);
-/// Looks in a row that may fail before a unit is given up, and the pause between them. A systemd that is busy, or reloads
-/// itself, has not ended anything.
-const MOST_LOOKS: u32 = 3;
+/// Between two looks at a unit while the bus or systemd does not answer.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Between two looks whether the unit of an earlier run is gone.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -33,9 +36,15 @@ const MAX_SIGNALS: usize = 16;
 /// A unit that was started. Dropping it leaves it to systemd.
 pub(super) struct Unit {
     name: String,
+    bus: SessionBus,
+    held: Held,
+}
+
+/// A connection over which systemd tells of a unit.
+struct Held {
     path: OwnedObjectPath,
     /// Holds a reference to the unit, so that systemd remembers how it ended.
-    connection: Connection,
+    manager: Manager,
     signals: MessageStream,
 }
 
@@ -66,6 +75,11 @@ impl UnitError {
             Self::Bus(_) | Self::Refused(_) | Self::Leftover | Self::Silent => false,
         }
     }
+
+    /// Tells whether systemd has answered that there is no such unit.
+    fn is_unknown_unit(&self) -> bool {
+        matches!(self, Self::Refused(error) if is_unknown_unit(error))
+    }
 }
 
 impl From<zbus::Error> for UnitError {
@@ -79,83 +93,109 @@ impl From<zbus::Error> for UnitError {
 
 const NOBODY_THERE: [&str; 2] =
     ["org.freedesktop.DBus.Error.ServiceUnknown", "org.freedesktop.DBus.Error.NameHasNoOwner"];
-const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
+/// What systemd says to the name, and to the path, of a unit that it does not have.
+const NO_UNIT: [&str; 2] =
+    ["org.freedesktop.systemd1.NoSuchUnit", "org.freedesktop.DBus.Error.UnknownObject"];
 
 impl Unit {
     /// Ends what an earlier daemon has left under the name, and starts the program.
-    pub(super) async fn start(launcher: &Launcher, spec: &PluginSpec) -> Result<Self, UnitError> {
-        let manager = Manager::connect(launcher).await?;
+    ///
+    /// `private`: the daemon's own folders that it would see otherwise.
+    pub(super) async fn start(
+        launcher: &Launcher,
+        spec: &PluginSpec,
+        private: &[PathBuf],
+    ) -> Result<Self, UnitError> {
+        let manager = Manager::connect(&launcher.bus).await?;
         let environment: Vec<String> = manager.property(MANAGER_PATH, MANAGER, "Environment").await?;
+        // It has answered. Whatever fails from here on, a program may run.
+        launcher.had_systemd.store(true, Ordering::Relaxed);
         let name = launcher.unit(&spec.id);
         manager.clear(&name).await?;
         // What was ended just now may have left its socket there, on which nobody else could listen.
         let _removed = tokio::fs::remove_file(&spec.socket).await;
-        // Without it the signals below are not sent.
+        // Without it the signals are not sent.
         manager.call("Subscribe", &()).await?;
         let auxiliary: Vec<(&str, Vec<(&str, Value<'_>)>)> = Vec::new();
-        let settings = properties(launcher, spec, &environment);
+        let settings = properties(launcher, spec, &environment, private);
         manager.call("StartTransientUnit", &(name.as_str(), "replace", settings, auxiliary)).await?;
         // Cannot be gone by now: `AddRef` is among its properties.
         let path: OwnedObjectPath = manager.call("GetUnit", &(name.as_str(),)).await?.body().deserialize()?;
-        let rule = MatchRule::builder()
-            .msg_type(message::Type::Signal)
-            .sender(SYSTEMD)?
-            .path(path.clone())?
-            .interface(PROPERTIES)?
-            .member("PropertiesChanged")?
-            .build();
-        let signals = MessageStream::for_match_rule(rule, &manager.0, Some(MAX_SIGNALS)).await?;
-        Ok(Self { name, path, connection: manager.0, signals })
+        let signals = manager.changes(&path).await?;
+        Ok(Self { name, bus: launcher.bus.clone(), held: Held { path, manager, signals } })
     }
 
     pub(super) fn name(&self) -> &str {
         &self.name
     }
 
+    /// A bus or a systemd that does not answer, or that has closed the connection, has not ended anything: it is asked until
+    /// it answers. Whether the program answers meanwhile the broker knows.
     pub(super) async fn ended(&mut self) -> End {
-        let mut failed = 0;
         loop {
             // Asked before a signal is waited for: it may have ended before anybody listened.
-            match self.end().await {
+            match self.held.end().await {
                 Ok(Some(end)) => return end,
-                Ok(None) => failed = 0,
-                Err(error) => {
-                    failed += 1;
-                    if failed >= MOST_LOOKS {
-                        return End::Unknown(crate::daemon::chain(&error));
+                Ok(None) => {
+                    if self.held.signals.next().await.is_some() {
+                        continue;
                     }
-                    sleep(LOOK_AGAIN).await;
-                    continue;
+                    debug!(unit = self.name, "the session bus has closed the connection");
                 }
+                Err(error) => debug!(unit = self.name, error = chain(&error), "no look at a plugin's unit"),
             }
-            if self.signals.next().await.is_none() {
-                return End::Unknown("the session bus has closed the connection".to_owned());
+            sleep(LOOK_AGAIN).await;
+            match Held::again(&self.bus, &self.name).await {
+                Ok(held) => self.held = held,
+                Err(error) if error.is_unknown_unit() => {
+                    return End::Unknown("it has ended while systemd did not answer".to_owned());
+                }
+                // Looked at again, over the connection that there was.
+                Err(error) => debug!(unit = self.name, error = chain(&error), "no look at a plugin's unit"),
             }
         }
     }
 
+    /// Who comes next under this name, and who gives the name up, looks again whether it has ended.
     pub(super) async fn stop(mut self) {
-        let manager = Manager(self.connection.clone());
-        if manager.call("StopUnit", &(self.name.as_str(), "replace")).await.is_ok() {
-            // systemd ends it by force in time; who comes next under this name looks again.
+        let told = self.held.manager.call("StopUnit", &(self.name.as_str(), "replace")).await;
+        if told.is_ok() {
+            // systemd ends it by force in time.
             let _ended = timeout(POLITE * 2, self.ended()).await;
         }
+    }
+}
+
+impl Held {
+    /// Takes up a unit that runs already.
+    async fn again(bus: &SessionBus, name: &str) -> Result<Self, UnitError> {
+        let manager = Manager::connect(bus).await?;
+        manager.call("Subscribe", &()).await?;
+        let path: OwnedObjectPath = manager.call("GetUnit", &(name,)).await?.body().deserialize()?;
+        manager.call("RefUnit", &(name,)).await?;
+        let signals = manager.changes(&path).await?;
+        Ok(Self { path, manager, signals })
     }
 
     /// Returns how it ended; `None` while it runs.
     async fn end(&self) -> Result<Option<End>, UnitError> {
-        let manager = Manager(self.connection.clone());
-        let state: String = manager.property(&self.path, UNIT, "ActiveState").await?;
+        let Self { path, manager, .. } = self;
+        let state: String = manager.property(path, UNIT, "ActiveState").await?;
         if !matches!(state.as_str(), "inactive" | "failed") {
             return Ok(None);
         }
-        let result: String = manager.property(&self.path, SERVICE, "Result").await?;
-        let code: i32 = manager.property(&self.path, SERVICE, "ExecMainCode").await?;
-        let status: i32 = manager.property(&self.path, SERVICE, "ExecMainStatus").await?;
+        let result: String = manager.property(path, SERVICE, "Result").await?;
+        let code: i32 = manager.property(path, SERVICE, "ExecMainCode").await?;
+        let status: i32 = manager.property(path, SERVICE, "ExecMainStatus").await?;
         // Its start may still wait in systemd's queue. One that never comes out of it is not ready in time.
         let not_begun = state == "inactive" && code == 0 && result == "success";
         Ok((!not_begun).then(|| judge(&result, code, status)))
     }
+}
+
+/// Ends what runs under a plugin's name, if anything does.
+pub(super) async fn clear(launcher: &Launcher, id: &str) -> Result<(), UnitError> {
+    Manager::connect(&launcher.bus).await?.clear(&launcher.unit(id)).await
 }
 
 /// Ends the plugins that a daemon of this state directory has left behind, and that nobody wants any more.
@@ -163,23 +203,24 @@ pub(super) async fn end_leftovers(launcher: &Launcher, wanted: &[PluginSpec]) ->
     /// What `ListUnitsByPatterns` tells of a unit: its name first, its path seventh.
     type Row =
         (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
-    let manager = Manager::connect(launcher).await?;
+    let manager = Manager::connect(&launcher.bus).await?;
     let pattern = launcher.unit("*");
     let all =
         manager.call("ListUnitsByPatterns", &([""; 0].as_slice(), [pattern.as_str()].as_slice())).await?;
     let all: Vec<Row> = all.body().deserialize()?;
+    let mut outcome = Ok(());
     for (name, _, _, _, _, _, path, ..) in all {
-        // A unit that the user has written is the user's own, whatever its name.
-        let is_ours: bool = manager.property(&path, UNIT, "Transient").await?;
-        if is_ours && !wanted.iter().any(|spec| launcher.unit(&spec.id) == name) {
-            tracing::info!(
-                unit = name,
-                "a plugin is ended that an earlier daemon has left and no entry names"
-            );
-            manager.call("StopUnit", &(name.as_str(), "replace")).await?;
+        if wanted.iter().any(|spec| launcher.unit(&spec.id) == name) {
+            continue;
+        }
+        match manager.end_leftover(&name, &path).await {
+            // It has ended since the list was made.
+            Err(error) if error.is_unknown_unit() => {}
+            Err(error) => outcome = Err(error),
+            Ok(()) => {}
         }
     }
-    Ok(())
+    outcome
 }
 
 /// Reads what systemd says of a service that has ended. `code` is how, as waitid(2) has it.
@@ -202,8 +243,8 @@ const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
 struct Manager(Connection);
 
 impl Manager {
-    async fn connect(launcher: &Launcher) -> Result<Self, UnitError> {
-        let address = launcher.bus.address().ok_or(UnitError::NoBus)?;
+    async fn connect(bus: &SessionBus) -> Result<Self, UnitError> {
+        let address = bus.address().ok_or(UnitError::NoBus)?;
         let connect = async {
             let builder = zbus::connection::Builder::address(address.as_str())?;
             builder.method_timeout(CALL_LIMIT).build().await
@@ -228,6 +269,30 @@ impl Manager {
         let answer = self.0.call_method(Some(SYSTEMD), path, Some(PROPERTIES), "Get", &wanted).await?;
         let value: OwnedValue = answer.body().deserialize()?;
         T::try_from(value).map_err(|error| UnitError::Refused(error.into().into()))
+    }
+
+    /// Returns the signals that tell that a unit has changed. To be asked for before its state is.
+    async fn changes(&self, path: &OwnedObjectPath) -> Result<MessageStream, UnitError> {
+        let rule = MatchRule::builder()
+            .msg_type(message::Type::Signal)
+            .sender(SYSTEMD)?
+            .path(path.clone())?
+            .interface(PROPERTIES)?
+            .member("PropertiesChanged")?
+            .build();
+        Ok(MessageStream::for_match_rule(rule, &self.0, Some(MAX_SIGNALS)).await?)
+    }
+
+    async fn end_leftover(&self, name: &str, path: &OwnedObjectPath) -> Result<(), UnitError> {
+        // A unit that the user has written is the user's own, whatever its name.
+        if self.property::<bool>(path, UNIT, "Transient").await? {
+            tracing::info!(
+                unit = name,
+                "a plugin is ended that an earlier daemon has left and no entry names"
+            );
+            self.call("StopUnit", &(name, "replace")).await?;
+        }
+        Ok(())
     }
 
     /// Ends a unit of this name, if there is one, and waits until systemd has forgotten it.
@@ -257,7 +322,7 @@ impl Manager {
 }
 
 fn is_unknown_unit(error: &zbus::Error) -> bool {
-    matches!(error, zbus::Error::MethodError(name, _, _) if name.as_str() == NO_SUCH_UNIT)
+    matches!(error, zbus::Error::MethodError(name, _, _) if NO_UNIT.contains(&name.as_str()))
 }
 
 /// Returns the unit of the user's systemd that this process is the main process of; `None` where it is none.

@@ -3,7 +3,7 @@
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use tunnel_broker::{BackendState, Broker};
+use tunnel_broker::{BackendStatus, Broker, Health};
 
 use super::backends::Backends;
 use super::describe::{self, At};
@@ -31,8 +31,8 @@ impl Visitor {
 
     async fn visit(&self) {
         let mut told = None;
+        let mut waits = Supervision::default();
         loop {
-            let mut waits = Supervision::default();
             let description = loop {
                 match describe::ask(&self.at).await {
                     Ok(description) => break description,
@@ -48,9 +48,12 @@ impl Visitor {
                 }
             };
             info!(plugin = self.id, "plugin has described itself");
+            waits.ready(Instant::now());
             self.backends.described(&self.id, description);
             self.broker.probe(&self.id).await;
             self.away().await;
+            // One that describes itself and is down all the same is not asked without a pause.
+            sleep(waits.ended(Instant::now(), rand::random())).await;
         }
     }
 
@@ -58,10 +61,9 @@ impl Visitor {
     async fn away(&self) {
         let mut backends = self.broker.status();
         loop {
-            let down = backends.borrow_and_update().iter().any(|backend| {
-                backend.id == self.id
-                    && matches!(backend.state, BackendState::Disconnected | BackendState::Error)
-            });
+            // One that does not take our credential is there.
+            let down = |backend: &BackendStatus| backend.id == self.id && backend.health == Health::Down;
+            let down = backends.borrow_and_update().iter().any(down);
             if down {
                 return;
             }

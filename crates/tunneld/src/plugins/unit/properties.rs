@@ -24,10 +24,16 @@ type Property = (&'static str, Value<'static>);
 /// A folder that is shown: from, to, whether it may be missing, flags.
 type Bind = (String, String, bool, u64);
 
-/// Returns the settings for a program. `environment` is that of systemd itself, most of which it must not get.
-pub(super) fn properties(launcher: &Launcher, spec: &PluginSpec, environment: &[String]) -> Vec<Property> {
+/// Returns the settings for a program. `environment` is that of systemd itself, most of which it must not get; `private` are
+/// folders of the daemon's own that it would see otherwise.
+pub(super) fn properties(
+    launcher: &Launcher,
+    spec: &PluginSpec,
+    environment: &[String],
+    private: &[PathBuf],
+) -> Vec<Property> {
     let mut all = service(launcher, spec, environment);
-    all.extend(files(launcher, spec));
+    all.extend(files(launcher, spec, private));
     all.extend(rights(spec));
     all
 }
@@ -70,9 +76,9 @@ fn service(launcher: &Launcher, spec: &PluginSpec, environment: &[String]) -> Ve
 
 /// What it sees of the disk: the system for reading, nothing of the homes, nothing of `/run` with its sockets of buses and
 /// container engines, but what it was given.
-fn files(launcher: &Launcher, spec: &PluginSpec) -> Vec<Property> {
+fn files(launcher: &Launcher, spec: &PluginSpec, private: &[PathBuf]) -> Vec<Property> {
     let sandbox = &spec.sandbox;
-    let hidden = launcher.home.iter().map(PathBuf::as_path).chain([Path::new("/run")]);
+    let hidden = launcher.home.iter().chain(private).map(PathBuf::as_path).chain([Path::new("/run")]);
     let hidden: Vec<(String, String)> = hidden.map(|path| (shown(path), "ro".to_owned())).collect();
     let program = PathBuf::from(&spec.program);
     let mut readable = vec![bind(&program)];
@@ -169,7 +175,7 @@ mod tests {
             ..Launcher::none()
         };
         let environment: Vec<String> = environment.iter().map(|&variable| variable.to_owned()).collect();
-        let all = properties(&launcher, &spec, &environment);
+        let all = properties(&launcher, &spec, &environment, &["/srv/tunneld".into()]);
         let n = all.len();
         let all: BTreeMap<_, _> = all.into_iter().map(|(name, value)| (name, value.to_string())).collect();
         assert_eq!(all.len(), n, "a setting is there twice");
@@ -185,6 +191,7 @@ mod tests {
         assert!(
             closed["TemporaryFileSystem"].contains("/home/me")
                 && closed["TemporaryFileSystem"].contains("/run")
+                && closed["TemporaryFileSystem"].contains("/srv/tunneld")
         );
         assert!(!closed["BindReadOnlyPaths"].contains("/data") && !closed["BindPaths"].contains("/out"));
         assert!(closed["BindPaths"].contains("/run/user/1/tunneld/plugins/echo"));
