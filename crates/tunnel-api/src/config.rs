@@ -286,8 +286,8 @@ pub struct Queue {
     /// Most requests that wait for one backend; a further one is answered 429. Default 64; 0: none waits.
     ///
     /// No caller fills the queue alone: one that has few waiting takes the place of the newest of the caller that has
-    /// most. A request that waits occupies up to 1 MiB of memory; what is beyond that of its body is not read before
-    /// its turn.
+    /// most. A request that waits occupies up to 1 MiB of memory, or up to 64 MiB where its body names the model later
+    /// than that, all of those together at most 256 MiB; what is beyond that of its body is not read before its turn.
     #[cfg_attr(feature = "schema", schemars(schema_with = "schema::whole::<0, { rule::MOST_WAITING }>"))]
     pub max_waiting: usize,
     /// Longest wait, in seconds, 1–3600; one whose turn has not come by then is answered 429. Default 60.
