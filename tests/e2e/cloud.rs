@@ -57,6 +57,13 @@ fn laptop_falls_back_to_the_desktop_at_home() -> Result<()> {
         desktop.wait_for_tunnel("connected", LIMIT).await?;
         desktop.wait_for_backend("ollama", LIMIT).await?;
 
+        let known = relay.caller().bearer(&key);
+        poll_until("the relay knows the desktop's models", LIMIT, async || {
+            let models = known.get("/v1/models").send().await.ok()?.text().await.ok()?;
+            models.contains(MODEL).then_some(())
+        })
+        .await?;
+
         // The laptop has a tunnel to the same relay, so that its own account leads back to it, too.
         let near = FakeBackend::openai(MODEL).await?;
         near.crash().await?;

@@ -156,6 +156,7 @@ pub(super) fn status_of(error: &ChangeError) -> StatusCode {
     match error {
         ChangeError::TokenFile(_) | ChangeError::Credential | ChangeError::Given(_) => StatusCode::CONFLICT,
         ChangeError::NotAToken => StatusCode::BAD_REQUEST,
+        ChangeError::NotHere { .. } => StatusCode::NOT_FOUND,
         ChangeError::Stores { .. } | ChangeError::Unseen { .. } | ChangeError::ShuttingDown => {
             StatusCode::SERVICE_UNAVAILABLE
         }

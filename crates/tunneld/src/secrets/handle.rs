@@ -74,6 +74,11 @@ pub(crate) enum ChangeError {
          removed, so repeat it when that place is there"
     )]
     Unseen { reasons: String },
+    #[error(
+        "no secret of this name is in the places that there are ({reasons}); GET /api/credentials lists them, and one \
+         that is in a place that is missing now is removed when it is there"
+    )]
+    NotHere { reasons: String },
     #[error("it is not one token as it was issued: no spaces, no line ends, at most 32 KiB")]
     NotAToken,
     #[error("tunneld is shutting down")]
@@ -87,6 +92,7 @@ impl ChangeError {
             Self::TokenFile(_) => "token_file_in_use",
             Self::Credential | Self::Given(_) => "credential_in_use",
             Self::Stores { .. } | Self::Unseen { .. } => "secret_store_unavailable",
+            Self::NotHere { .. } => "unknown_credential",
             Self::NotAToken => "bad_request",
             Self::ShuttingDown => "shutting_down",
         }

@@ -256,8 +256,12 @@ impl Keeper {
         let there = self.stores.found().is_some();
         self.stores.remove(&account).await.map_err(|error| named(error, name))?;
         if !there && let Some(reasons) = self.stores.doubt() {
-            // Not "there is none": it would be sent again once its place is back.
-            return Err(ChangeError::Unseen { reasons });
+            // Not just "there is none": it would be sent again once its place is back.
+            let absent = self.stores.troubles().next().is_none();
+            return Err(match absent {
+                true => ChangeError::NotHere { reasons },
+                false => ChangeError::Unseen { reasons },
+            });
         }
         if let Some(credential) = lock(&self.slots).get(name) {
             credential.missing(format!("no secret named {name}"));
@@ -348,7 +352,7 @@ mod tests {
         assert!(vault.remove("lab").await.unwrap());
         assert!(!credential.is_known());
         assert!(
-            matches!(vault.remove("lab").await, Err(ChangeError::Unseen { .. })),
+            matches!(vault.remove("lab").await, Err(ChangeError::NotHere { .. })),
             "a keyring may have it"
         );
         assert!(vault.list().await.unwrap().is_empty());
