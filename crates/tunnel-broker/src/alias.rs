@@ -5,6 +5,7 @@ use tunnel_sniff::compare_models;
 use crate::catalog::split_pin;
 use crate::decide::shorten;
 use crate::error::Failure;
+use crate::profile::Side;
 use crate::table::Table;
 
 /// The user's own names for models, each with what it stands for: `<model>` or `<connection>/<model>`.
@@ -104,11 +105,13 @@ impl<'a> Meaning<'a> {
     }
 }
 
-/// Splits `<connection>/<model>`. None where there is no such connection; and where it does not have the model, while
-/// one in the cloud has one of the whole name: services call theirs `openai/gpt-4o`.
+/// Splits `<connection>/<model>`. None where there is no such connection; and where it is one in the cloud that does not
+/// have the model, while another has one of the whole name: services call theirs `openai/gpt-4o`. What is meant for a
+/// local connection goes to no other, whatever lists say.
 fn split_id<'a>(table: &Table, name: &'a str) -> Option<(&'a str, &'a str)> {
     let (id, model) = split_pin(name).filter(|(id, _)| table.backend(id).is_some())?;
-    let is_meant = table.catalog.find(name).is_empty() || table.has(id, model);
+    let is_local = table.backend(id).is_some_and(|backend| backend.profile().side == Side::Local);
+    let is_meant = is_local || table.catalog.find(name).is_empty() || table.has(id, model);
     is_meant.then_some((id, model))
 }
 
@@ -206,7 +209,7 @@ mod tests {
             ("llama3", (None, "llama3", false)),
             ("mine", (Some("a"), "qwen3:8b", true)),
             ("a/qwen3:8b", (Some("a"), "qwen3:8b", false)),
-            ("a/big", (None, "a/big", false)),
+            ("a/big", (Some("a"), "big", false)),
             ("acct/own", (None, "acct/own", false)),
             ("acct/gpt-4o", (Some("acct"), "gpt-4o", false)),
             ("out", (Some("acct"), "gpt-4o", true)),

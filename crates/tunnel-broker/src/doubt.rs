@@ -56,8 +56,14 @@ impl<'a> Doubt<'a> {
             }
             // Where nothing could come of it nobody is asked: what works at this request may be able to do one thing at a
             // time, and what is paid for may charge for the question.
-            if (self.terms.has_other)() && self.upstream.may_be_asked() {
+            let asks = (self.terms.has_other)();
+            if asks && self.upstream.may_be_asked() {
                 self.asking = Some(Box::pin(self.upstream.hangs()));
+            } else if asks && self.upstream.report().hangs && (self.terms.may_move)() {
+                // The prober has asked meanwhile.
+                return Poll::Ready(());
+            } else if asks {
+                self.next = since.elapsed() + DOUBT;
             } else {
                 self.next = since.elapsed().saturating_mul(2);
             }

@@ -202,7 +202,7 @@ impl<'a> Waiter<'a> {
     /// get the slots in the order in which they came, not in that in which they wake.
     async fn stand_by(&mut self) {
         // Without room it looks as a newcomer does.
-        if self.line_up().is_ok() {
+        if self.line_up().is_ok() && self.queued.is_some() {
             tokio::task::yield_now().await;
             self.serve();
         }

@@ -10,7 +10,7 @@ use tunnel_sniff::{Gather, ModelScan, decode};
 
 use crate::body::BoxError;
 use crate::error::Failure;
-use crate::room::{Held, Room};
+use crate::room::{Held, Share};
 use crate::upload::Rest;
 
 /// The most of a body that is held in any case, to find its model and to be able to send it again.
@@ -20,8 +20,9 @@ const LARGEST_PREFIX: usize = 1 << 20;
 pub(crate) const LARGEST_SEARCHED: usize = 64 << 20;
 /// How much is looked at before others have their turn: well under a millisecond.
 const STEP: usize = 1 << 20;
-/// How long that much may be in coming once it takes room that others wait for: some 140 kbit/s.
-const PACE: Duration = Duration::from_secs(60);
+/// How long a body may be in coming until its model is known, once it takes room that others wait for: 5 Mbit/s are
+/// enough for the longest.
+const LONGEST_HOLD: Duration = Duration::from_secs(120);
 /// How long the rest of a body is waited for once the model is known. A body that came in one piece can be
 /// sent again; one that a slow caller is still writing must not wait for its end.
 const PATIENCE: Duration = Duration::from_millis(20);
@@ -84,7 +85,7 @@ where
 pub(crate) async fn read<B>(
     body: B,
     stall: Duration,
-    room: Option<&Room>,
+    room: Option<Share<'_>>,
 ) -> Result<(Payload, Option<NamedModel>), Failure>
 where
     B: Body<Data = Bytes> + Send + 'static,
@@ -100,9 +101,7 @@ where
     let mut rest = boxed(body);
     // One timer for all limits keeps the future small: the patience replaces the other limit.
     let mut timer = std::pin::pin!(None::<tokio::time::Sleep>);
-    let (mut stall, mut hurried) = (stall, false);
-    // Up to where a limit on the time counts, once it takes room.
-    let mut mark = 0;
+    let mut hurried = false;
     loop {
         // What is not an object names no model, however much of it is read.
         let hopeless = reader.scan.is_done() && reader.scan.span().is_none();
@@ -114,17 +113,18 @@ where
         }
         if n_read >= LARGEST_PREFIX && reader.held.is_none() {
             let Some(room) = room.filter(|_| !found) else { return Ok(reader.begun(rest)) };
-            let most = length.exact().and_then(|length| usize::try_from(length).ok());
-            let held = Box::pin(room.take(most.unwrap_or(LARGEST_SEARCHED).min(LARGEST_SEARCHED)));
+            let length = length.exact().and_then(|length| usize::try_from(length).ok());
+            let most = length.map_or(LARGEST_SEARCHED, |length| length.min(LARGEST_SEARCHED));
+            let held = Box::pin(room.take(most));
             reader.held = Some(held.await?);
-            stall = stall.min(PACE);
+            reader.read.reserve(most);
+            timer.set(Some(tokio::time::sleep(LONGEST_HOLD.min(stall))));
         }
         if found && !hurried {
             hurried = true;
             timer.set(Some(tokio::time::sleep(PATIENCE)));
-        } else if !found && n_read >= mark {
+        } else if !found && reader.held.is_none() {
             timer.set(None);
-            mark = if reader.held.is_some() { n_read + STEP } else { 0 };
         }
         let next = poll_fn(|cx| {
             if let Poll::Ready(frame) = rest.as_mut().poll_frame(cx) {

@@ -206,6 +206,10 @@ impl Search {
                 let wait = Wait::begin(call.meter.track());
                 wait.show(None, vec![Arc::clone(&backend.label)]);
                 tokio::time::sleep(WARMING_PAUSE).await;
+                if self.has_free_other(asked) {
+                    self.tried.servers.push(Arc::clone(&backend.upstream));
+                    self.later.push(Arc::clone(&backend.upstream));
+                }
             }
             self.note(told);
             return Weighed::Again;
@@ -240,6 +244,8 @@ impl Search {
             request_id = ?asked.call.request_id, backend = %id, status = status.as_u16(),
             "backend refuses our credential"
         );
+        // It has answered: a breaker that waited for that must not wait on.
+        backend.upstream.outcomes.succeeded();
         backend.upstream.order_check();
         asked.call.meter.attempt_failed();
         self.keep_side(asked);
@@ -297,6 +303,13 @@ impl Search {
         let Asked { shared, call, spread, route, .. } = *asked;
         let tried = with(&self.tried, &route.backend.upstream);
         can_take(shared.table.load().route(&wanted(call, spread, &tried)))
+    }
+
+    /// Tells whether one of those that are left would take the request now, without a wait.
+    fn has_free_other(&self, asked: &Asked<'_>) -> bool {
+        let Asked { shared, call, spread, route, .. } = *asked;
+        let tried = with(&self.tried, &route.backend.upstream);
+        shared.table.load().route(&wanted(call, spread, &tried)).is_ok()
     }
 
     /// Keeps what the caller gets in the end. A server's own answer says more than we can, and the first is that of

@@ -50,6 +50,19 @@ impl Gather {
         }
     }
 
+    /// Makes room for `whole` bytes in all, so that what comes up to then is copied once and not again while it grows.
+    pub fn reserve(&mut self, whole: usize) {
+        let more = whole.saturating_sub(self.len());
+        match self {
+            Self::One(bytes) => {
+                let mut many = BytesMut::with_capacity(bytes.len() + more);
+                many.extend_from_slice(bytes);
+                *self = Self::Many(many);
+            }
+            Self::Many(bytes) => bytes.reserve(more),
+        }
+    }
+
     /// Returns the whole.
     pub fn freeze(self) -> Bytes {
         match self {
@@ -72,6 +85,7 @@ mod tests {
         assert_eq!(gather.bytes().as_ptr(), piece.as_ptr());
         gather.push(Bytes::from_static(&[3]));
         gather.push(Bytes::from_static(&[4]));
+        gather.reserve(100);
         assert_eq!((gather.len(), gather.freeze().as_ref()), (4, &[1, 2, 3, 4][..]));
     }
 }

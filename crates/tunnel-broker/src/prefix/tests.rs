@@ -3,6 +3,7 @@ use std::task::Context;
 use http_body_util::{Full, StreamBody};
 
 use super::*;
+use crate::room::Room;
 
 const MIB: usize = 1 << 20;
 const STALL: Duration = Duration::from_secs(600);
@@ -33,7 +34,7 @@ fn name(model: Option<NamedModel>) -> Option<String> {
 async fn a_model_behind_an_image_is_found() {
     let (room, text) = (Room::default(), question(5 * MIB));
     let all = room.free();
-    let (payload, model) = read(pieces(&text, Duration::ZERO), STALL, Some(&room)).await.unwrap();
+    let (payload, model) = read(pieces(&text, Duration::ZERO), STALL, Some(room.share(true))).await.unwrap();
     let model = model.unwrap();
     assert_eq!((model.name.as_str(), &text[model.span]), ("late", "\"late\""));
     assert_eq!(all - room.free(), 6 * MIB, "as much as it takes, although its length was not known");
@@ -53,7 +54,7 @@ async fn where_the_model_makes_no_difference_a_long_body_flows_at_once() {
 async fn what_is_known_to_name_no_model_flows_at_once() {
     let room = Room::default();
     let text = format!("--form {}", question(2 * MIB));
-    let (payload, model) = read(pieces(&text, Duration::ZERO), STALL, Some(&room)).await.unwrap();
+    let (payload, model) = read(pieces(&text, Duration::ZERO), STALL, Some(room.share(true))).await.unwrap();
     assert_eq!((payload.len(), name(model)), (16 << 10, None));
 }
 
@@ -61,7 +62,7 @@ async fn what_is_known_to_name_no_model_flows_at_once() {
 async fn the_search_ends_at_its_limit() {
     let room = Room::default();
     let text = question(LARGEST_SEARCHED + MIB);
-    let (payload, model) = read(pieces(&text, Duration::ZERO), STALL, Some(&room)).await.unwrap();
+    let (payload, model) = read(pieces(&text, Duration::ZERO), STALL, Some(room.share(true))).await.unwrap();
     assert!(payload.is_too_long() && payload.len() < LARGEST_SEARCHED + MIB);
     assert_eq!(name(model), None);
 }
@@ -70,18 +71,18 @@ async fn the_search_ends_at_its_limit() {
 async fn who_sends_too_slowly_does_not_keep_the_room() {
     let (room, text) = (Room::default(), question(3 * MIB));
     let all = room.free();
-    // Each piece comes in time, and the 64 of a step do not.
+    // Each piece comes in time, and all of them together do not.
     let pause = Duration::from_millis(5);
-    let slow = read(pieces(&text, pause), pause * 32, Some(&room)).await;
+    let slow = read(pieces(&text, pause), pause * 32, Some(room.share(true))).await;
     assert!(matches!(slow, Err(Failure::UploadStalled)));
     assert_eq!(room.free(), all);
-    assert!(read(pieces(&text, Duration::ZERO), pause * 32, Some(&room)).await.is_ok());
+    assert!(read(pieces(&text, Duration::ZERO), pause * 32, Some(room.share(true))).await.is_ok());
 }
 
 #[tokio::test]
 async fn others_have_their_turn_while_a_long_piece_is_looked_at() {
     let (room, text) = (Room::default(), question(20 * MIB));
-    let mut reading = Box::pin(read(Full::new(Bytes::from(text)), STALL, Some(&room)));
+    let mut reading = Box::pin(read(Full::new(Bytes::from(text)), STALL, Some(room.share(true))));
     let mut turns = 0;
     let (_, model) = poll_fn(|cx: &mut Context<'_>| {
         turns += 1;

@@ -42,7 +42,7 @@ impl Admitted {
 
     /// Ends when the key does.
     pub(crate) fn ended(&self) -> WaitForCancellationFutureOwned {
-        self.key.ended().clone().cancelled_owned()
+        self.key.ended().cancelled_owned()
     }
 
     /// Why the key lets nobody in any more.

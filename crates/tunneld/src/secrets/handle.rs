@@ -75,8 +75,8 @@ pub(crate) enum ChangeError {
     )]
     Unseen { reasons: String },
     #[error(
-        "no secret of this name is in the places that there are ({reasons}); GET /api/credentials lists them, and one \
-         that is in a place that is missing now is removed when it is there"
+        "no secret of this name is in the places that there are ({reasons}); GET /api/credentials lists them. One that \
+         is in a place that is missing now stays there: repeat this when it is back"
     )]
     NotHere { reasons: String },
     #[error("it is not one token as it was issued: no spaces, no line ends, at most 32 KiB")]

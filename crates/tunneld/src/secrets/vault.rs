@@ -256,6 +256,10 @@ impl Keeper {
         let there = self.stores.found().is_some();
         self.stores.remove(&account).await.map_err(|error| named(error, name))?;
         if !there && let Some(reasons) = self.stores.doubt() {
+            // What was read before its place went away is not sent any more either way.
+            if let Some(credential) = lock(&self.slots).get(name) {
+                credential.missing(format!("no secret named {name}"));
+            }
             // Not just "there is none": it would be sent again once its place is back.
             let absent = self.stores.troubles().next().is_none();
             return Err(match absent {

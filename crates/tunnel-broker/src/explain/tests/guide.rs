@@ -85,8 +85,10 @@ impl Example {
             tunnel_api::config::RoutingPolicy::LocalOnly => RoutingPolicy::LocalOnly,
         };
         let aliases = config.aliases.into_iter().collect();
-        let world =
-            World::new(BrokerConfig { backends, routing_policy, aliases, ..BrokerConfig::default() }, &states);
+        let world = World::new(
+            BrokerConfig { backends, routing_policy, aliases, ..BrokerConfig::default() },
+            &states,
+        );
         for (id, server) in &self.sessions {
             let query = Query { session: Some(id.clone()), ..self.query() };
             let (trail, headers) =

@@ -24,6 +24,11 @@ pub(crate) enum PageRefusal {
          there is let in by the tunnel"
     )]
     Relay { key: &'static str },
+    #[error(
+        "a web page cannot change {key}: where the daemon's own doors are is what keeps requests that it forwards from \
+         coming back to it as yours"
+    )]
+    Door { key: &'static str },
     #[error("a web page cannot widen remotePaths, which says what may be reached through the tunnel")]
     RemotePaths,
     #[error("a web page cannot add to allowedOrigins, which says what web pages may do here")]
@@ -39,6 +44,7 @@ impl PageRefusal {
             | Self::LanGateway
             | Self::CaFile
             | Self::Relay { .. }
+            | Self::Door { .. }
             | Self::RemotePaths
             | Self::AllowedOrigins => "page_change_refused",
         }
@@ -76,6 +82,17 @@ pub(super) fn may(config: &Config, known: &[&Config]) -> Result<(), PageRefusal>
     ] {
         if !is_same {
             return Err(PageRefusal::Relay { key });
+        }
+    }
+    // A door that cannot move stays where it is, and a connection could lead there once its port is another one on paper.
+    for (key, is_same) in [
+        ("apiServerPort", any(&|before| before.api_server_port == config.api_server_port)),
+        ("gatewayPort", any(&|before| before.gateway_port == config.gateway_port)),
+        ("enableApiServer", any(&|before| before.enable_api_server == config.enable_api_server)),
+        ("enableGateway", any(&|before| before.enable_gateway == config.enable_gateway)),
+    ] {
+        if !is_same {
+            return Err(PageRefusal::Door { key });
         }
     }
     if !any(&|before| is_within(&config.remote_paths, &before.remote_paths)) {
