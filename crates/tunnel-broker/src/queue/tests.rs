@@ -131,7 +131,12 @@ impl Model {
                 drop(self.running.remove(ends.index(self.running.len())));
                 if !self.waiting.is_empty() {
                     // Possibly the one that has just been granted the slot, and has not fetched it.
-                    drop(self.waiting.remove(leaves.index(self.waiting.len())));
+                    let Waits { key, queued } = self.waiting.remove(leaves.index(self.waiting.len()));
+                    if !self.queue.inner().calls.contains_key(&queued.ticket) {
+                        // Then it was its key's turn, and the key has thrown it away.
+                        self.passed_over.iter_mut().for_each(|keys| keys[key] = 0);
+                    }
+                    drop(queued);
                 }
             }
             Step::Resize { backend, slots } => {
