@@ -43,6 +43,10 @@ const fn less(key: &'static str, title: &'static str) -> Column {
     Column { key, title, better: Better::Less, against: Against::Ratio }
 }
 
+const fn told(key: &'static str, title: &'static str, better: Better) -> Column {
+    Column { key, title, better, against: Against::Nothing }
+}
+
 const fn added(key: &'static str, title: &'static str, bar: f64) -> Column {
     Column { key, title, better: Better::Less, against: Against::Added { bar } }
 }
@@ -101,19 +105,9 @@ const ONE: Column = less("one_p50_us", "1 caller, p50 µs");
 const ONE_P99: Column = less("one_p99_us", "1 caller, p99 µs");
 const FIXED_P50: Column = added("fixed_p50_ms", "1,000 req/s, p50 ms", 0.2);
 const FIXED_P99: Column = added("fixed_calm_p99_ms", "p99 while nothing was stolen, ms", 1.0);
-const FIXED_CALM: Column = Column {
-    key: "fixed_calm_percent",
-    title: "requests then, %",
-    better: Better::More,
-    against: Against::Nothing,
-};
+const FIXED_CALM: Column = told("fixed_calm_percent", "requests then, %", Better::More);
 const FIXED_ALL_P99: Column = added("fixed_p99_ms", "p99 of all, ms", 1.0);
-const FIXED_LATE: Column = Column {
-    key: "fixed_late_p99_ms",
-    title: "sent late by the generator, p99 ms",
-    better: Better::Less,
-    against: Against::Nothing,
-};
+const FIXED_LATE: Column = told("fixed_late_p99_ms", "sent late by the generator, p99 ms", Better::Less);
 const FIRST_P50: Column = less("first_token_p50_us", "first token of a stream, p50 µs");
 const FIRST_P99: Column = less("first_token_p99_us", "first token of a stream, p99 µs");
 const NEW: Column = more("new_per_s", "new connection each, req/s");

@@ -191,7 +191,7 @@ impl Broker {
                 let stall = self.shared.settings().first_byte_timeout;
                 let room = self
                     .may_wait_for_model(&call)
-                    .then(|| self.shared.room.share(call.ingress == Ingress::Local));
+                    .then(|| self.shared.room.share(call.ingress == Ingress::Local && call.scope.is_none()));
                 let read = if call.scope.as_ref().is_some_and(|scope| scope.is_bounded()) {
                     // Boxed: what is rarer must not make the future of every request larger.
                     let (body, found) = Watched::new(Box::pin(body));

@@ -485,6 +485,9 @@ mod tests {
         *late.0.lock().unwrap() = true;
         tokio::time::sleep(LOOK_AGAIN * 2).await;
         assert!(credential.is_known(), "it is still looked for");
+        *late.0.lock().unwrap() = false;
+        assert!(vault.remove("lab").await.is_err());
+        assert!(!credential.is_known(), "what was read before is not sent any more");
     }
 
     #[tokio::test(start_paused = true)]
