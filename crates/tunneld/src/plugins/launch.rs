@@ -119,11 +119,8 @@ impl Launcher {
             Err(error) if !error.is_absence() || self.had_systemd.load(Ordering::Relaxed) => {
                 return Err(LaunchError::Unit(error));
             }
-            // Nor one that the session bus has not come up for yet: what it has started may run, too. A bus that is up and
-            // has no systemd is another's, and stays so.
-            Err(error) if systemd_runs && !matches!(error, UnitError::NoSystemd) => {
-                return Err(LaunchError::NoBusYet(chain(&error)));
-            }
+            // Nor one that the session bus has not come up for yet: what it has started may run, too.
+            Err(error) if systemd_runs => return Err(LaunchError::NoBusYet(chain(&error))),
             Err(error) => chain(&error),
         };
         if spec.sandbox.required {
